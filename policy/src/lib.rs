@@ -1,0 +1,24 @@
+//! The meaning of everything Ringfence moves around, as pure data and pure functions.
+//!
+//! ```text
+//! policy object (YAML/JSON) ─ parse ─► Object ─► Rules ┐
+//! Snapshot/Delta ─► Mesh (clusters, nodes, identities, endpoints, policy texts at one Revision)
+//!                                                      ├─ compile ─► Tables ─ diff ─► TableDiff ─► datapath
+//!                                          local node ─┘
+//! Rules + label sets + Flow ─ evaluate ─► Verdict      (the specification: short, slow, obviously right)
+//! ```
+//!
+//! Nothing here does IO, reads a clock, draws a random number, or knows the network or the kernel. Collections are
+//! ordered: equal inputs give equal outputs, byte for byte. Semantics are numbered rules (LBL-1, SEM-20, DENY-4, …);
+//! tests are named after them.
+
+pub mod cidr;
+pub mod command;
+pub mod flow;
+pub mod identity;
+pub mod label;
+pub mod mesh;
+pub mod name;
+pub mod record;
+pub mod revision;
+pub mod tables;

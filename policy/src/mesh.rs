@@ -1,0 +1,220 @@
+//! The mesh's state at one revision, and the history that lets followers resume.
+//!
+//! The store, every gateway and every agent hold the same `Mesh` and move it by the same `Delta`s:
+//!
+//! ```text
+//! Snapshot ─► Mesh ─ apply(Delta) ─► Mesh at the next revision
+//!                └─► History ─ resume(from) ─► the deltas since `from`, or a Snapshot when they are gone
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::{
+    record::{Change, Cluster, Delta, Endpoint, IdentityRecord, Node, PolicyRecord, Record, RecordKey, Snapshot, Versioned},
+    revision::Revision,
+};
+
+/// Every record at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mesh {
+    revision: Revision,
+    records: BTreeMap<RecordKey, Versioned>,
+}
+
+/// A delta does not follow the state it is applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("delta for revision {got} cannot follow revision {at}: expected {}", at.next())]
+pub struct RevisionGap {
+    /// The revision of the state.
+    pub at: Revision,
+    /// The revision of the delta.
+    pub got: Revision,
+}
+
+impl Mesh {
+    /// The state a snapshot describes.
+    #[must_use]
+    pub fn from_snapshot(snapshot: Snapshot) -> Self {
+        Self { revision: snapshot.revision, records: snapshot.records }
+    }
+
+    /// A copy of the whole state.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { revision: self.revision, records: self.records.clone() }
+    }
+
+    /// Moves to the next revision.
+    ///
+    /// # Errors
+    /// `RevisionGap` unless the delta is for exactly the next revision; the state is then as before.
+    pub fn apply(&mut self, delta: &Delta) -> Result<(), RevisionGap> {
+        if delta.revision != self.revision.next() {
+            return Err(RevisionGap { at: self.revision, got: delta.revision });
+        }
+        for change in &delta.changes {
+            match change {
+                Change::Put(record) => {
+                    let versioned = Versioned { revision: delta.revision, record: record.clone() };
+                    self.records.insert(record.key(), versioned);
+                }
+                Change::Delete(key) => {
+                    self.records.remove(key);
+                }
+            }
+        }
+        self.revision = delta.revision;
+        Ok(())
+    }
+
+    /// The revision of the state.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// All records in key order.
+    #[must_use]
+    pub const fn records(&self) -> &BTreeMap<RecordKey, Versioned> {
+        &self.records
+    }
+
+    /// One record.
+    #[must_use]
+    pub fn get(&self, key: &RecordKey) -> Option<&Record> {
+        self.records.get(key).map(|versioned| &versioned.record)
+    }
+
+    /// All clusters.
+    pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.records.values().filter_map(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.records.values().filter_map(|v| if let Record::Node(node) = &v.record { Some(node) } else { None })
+    }
+
+    /// All identities.
+    pub fn identities(&self) -> impl Iterator<Item = &IdentityRecord> {
+        self.records.values().filter_map(|v| if let Record::Identity(record) = &v.record { Some(record) } else { None })
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.records.values().filter_map(|v| if let Record::Endpoint(endpoint) = &v.record { Some(endpoint) } else { None })
+    }
+
+    /// All policy objects.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyRecord> {
+        self.records.values().filter_map(|v| if let Record::Policy(policy) = &v.record { Some(policy) } else { None })
+    }
+}
+
+/// The current state and the newest deltas, bounded.
+#[derive(Debug)]
+pub struct History {
+    mesh: Mesh,
+    deltas: VecDeque<Arc<Delta>>,
+    capacity: usize,
+}
+
+/// How a follower gets from where it is to the head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// Apply these in order; empty if it is at the head already.
+    Deltas(Vec<Arc<Delta>>),
+    /// It is too far behind (or ahead of this history, after a restore): replace everything.
+    Snapshot(Snapshot),
+}
+
+impl History {
+    /// A history that keeps at most `capacity` deltas.
+    #[must_use]
+    pub fn new(mesh: Mesh, capacity: usize) -> Self {
+        Self { mesh, deltas: VecDeque::new(), capacity }
+    }
+
+    /// The current state.
+    #[must_use]
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Moves to the next revision and remembers the step.
+    ///
+    /// # Errors
+    /// `RevisionGap` as `Mesh::apply`; nothing changes then.
+    pub fn push(&mut self, delta: Delta) -> Result<(), RevisionGap> {
+        self.mesh.apply(&delta)?;
+        if self.deltas.len() == self.capacity {
+            self.deltas.pop_front();
+        }
+        if self.capacity > 0 {
+            self.deltas.push_back(Arc::new(delta));
+        }
+        Ok(())
+    }
+
+    /// Replaces the state; followers will get a snapshot.
+    pub fn reset(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+        self.deltas.clear();
+    }
+
+    /// What a follower at `from` needs to reach the head. A follower that has nothing yet asks from revision 0.
+    #[must_use]
+    pub fn resume(&self, from: Revision) -> Resume {
+        let head = self.mesh.revision;
+        let oldest = self.deltas.front().map_or(head.next(), |delta| delta.revision);
+        if from > head || from.next() < oldest {
+            return Resume::Snapshot(self.mesh.snapshot());
+        }
+        Resume::Deltas(self.deltas.iter().filter(|delta| delta.revision > from).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity::ClusterId, name::Name};
+
+    fn cluster(name: &str, id: u32) -> Record {
+        Record::Cluster(Cluster { name: Name::new(name).unwrap(), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] })
+    }
+
+    fn put(revision: u64, name: &str) -> Delta {
+        Delta { revision: Revision(revision), changes: vec![Change::Put(cluster(name, 1))] }
+    }
+
+    #[test]
+    fn s13_a_delta_follows_exactly_or_changes_nothing() {
+        let mut mesh = Mesh::default();
+        mesh.apply(&put(1, "east")).unwrap();
+        let before = mesh.clone();
+        for wrong in [1, 3] {
+            assert_eq!(mesh.apply(&put(wrong, "west")), Err(RevisionGap { at: Revision(1), got: Revision(wrong) }));
+            assert_eq!(mesh, before);
+        }
+        mesh.apply(&Delta { revision: Revision(2), changes: vec![Change::Delete(cluster("east", 1).key())] }).unwrap();
+        assert_eq!(mesh.records().len(), 0);
+    }
+
+    #[test]
+    fn s13_resume_gives_every_delta_once_or_a_snapshot() {
+        let mut history = History::new(Mesh::default(), 2);
+        for revision in 1..=4 {
+            history.push(put(revision, "east")).unwrap();
+        }
+        let revisions = |resume| match resume {
+            Resume::Deltas(deltas) => Some(deltas.iter().map(|d| d.revision.0).collect::<Vec<_>>()),
+            Resume::Snapshot(_) => None,
+        };
+        assert_eq!(revisions(history.resume(Revision(4))), Some(vec![]));
+        assert_eq!(revisions(history.resume(Revision(3))), Some(vec![4]));
+        assert_eq!(revisions(history.resume(Revision(2))), Some(vec![3, 4]));
+        assert_eq!(revisions(history.resume(Revision(1))), None);
+        assert_eq!(revisions(history.resume(Revision(9))), None, "ahead of the head: only a snapshot can be right");
+    }
+}
