@@ -1,1 +1,13 @@
-//! stub
+//! What every Ringfence process needs to start, run and stop: configuration, TLS, logging, tasks.
+//!
+//! ```text
+//! main: config::load ─► telemetry::init ─► build the app ─► Tasks::spawn … ─► shutdown::signal ─► Tasks::drain
+//! ```
+//!
+//! Knows no Ringfence crate: nothing here has to do with policy or the mesh.
+
+pub mod backoff;
+pub mod config;
+pub mod tasks;
+pub mod telemetry;
+pub mod tls;
