@@ -1,1 +1,16 @@
-//! stub
+//! Live drills of a whole Ringfence mesh: the test bed, the workloads inside endpoints, and the demo.
+//!
+//! ```text
+//!  ringfence-demo ── lock, janitor ──► run        this machine stays as it was
+//!        │
+//!        ├──► testbed ── real binaries, namespaces, CLI ──► the mesh under test
+//!        │        └───── JSON lines ──► workload (this binary again, inside an endpoint)
+//!        └──► demo ── steps ──► expectations, verdict matrices, figures ──► exit 0 or 1
+//! ```
+//!
+//! Production code never knows that it is under test: the harness speaks the `ringfence` command and nothing else.
+
+pub mod demo;
+pub mod run;
+pub mod testbed;
+pub mod workload;
