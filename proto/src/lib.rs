@@ -9,6 +9,10 @@
 //! `v1` holds what the `.proto` files say; `convert` is the only place that turns messages into meaning and back, and
 //! refuses with an `InvalidMessage` that names the field. Store members and gateways serve `Follow` with the same code.
 
+pub mod connect;
+pub mod convert;
+pub mod follow;
+
 /// Generated from `proto/ringfence/v1/*.proto`; documented there.
 #[expect(missing_docs, unused_qualifications, reason = "generated code; the .proto files carry the documentation")]
 pub mod v1 {

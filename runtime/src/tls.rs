@@ -73,7 +73,8 @@ impl TlsFiles {
 }
 
 fn read_pem(what: &'static str, path: &Path, expected: &'static str) -> Result<Vec<u8>, TlsError> {
-    let text = std::fs::read_to_string(path).map_err(|source| TlsError::Read { what, path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| TlsError::Read { what, path: path.to_owned(), source })?;
     if text.contains("-----BEGIN ") && text.contains(expected) {
         Ok(text.into_bytes())
     } else {

@@ -1,0 +1,171 @@
+//! The following end.
+
+use std::time::Duration;
+
+use ringfence_policy::{
+    record::{Delta, Snapshot, Versioned},
+    revision::Revision,
+};
+use tonic::{Status, Streaming, transport::Channel};
+
+use crate::{
+    connect::MAX_MESSAGE_BYTES,
+    convert::InvalidMessage,
+    v1::{self, mesh_client::MeshClient},
+};
+
+/// Progress marks come every second; nothing at all for this long means that the server is gone.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a follower learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FollowEvent {
+    /// Replaces everything the follower has.
+    Snapshot(Snapshot),
+    /// The next revision.
+    Delta(Delta),
+    /// The follower has all that the server has.
+    Progress {
+        /// The server's head.
+        revision: Revision,
+        /// How long the server has not known itself in touch with a quorum of the store.
+        staleness: Duration,
+    },
+}
+
+/// Following ended; what was received stays valid, and another `connect` resumes from it.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The call failed.
+    #[error("{}", describe(source))]
+    Call {
+        /// Why.
+        #[from]
+        source: Status,
+    },
+    /// Not even a progress mark came.
+    #[error("nothing came for {} s", SILENCE_TIMEOUT.as_secs())]
+    Silent,
+    /// The server closed the stream.
+    #[error("the server closed the stream")]
+    Closed,
+    /// The server sent something that has no meaning.
+    #[error("the server sent an invalid message: {source}")]
+    Invalid {
+        /// What is wrong with it.
+        #[from]
+        source: InvalidMessage,
+    },
+    /// A revision is missing.
+    #[error("the server sent revision {got} after {at}")]
+    Gap {
+        /// The newest revision received.
+        at: Revision,
+        /// What came instead of the next.
+        got: Revision,
+    },
+    /// The server has less than the follower: revisions never go back, so it is the server that has to catch up.
+    #[error("the server is at revision {got}, behind revision {at} that was received already")]
+    Behind {
+        /// The newest revision received.
+        at: Revision,
+        /// The server's.
+        got: Revision,
+    },
+    /// Chunks of different snapshots were mixed, or a snapshot was interrupted.
+    #[error("the server broke off the snapshot of revision {revision}")]
+    BrokenSnapshot {
+        /// The snapshot that is incomplete.
+        revision: Revision,
+    },
+}
+
+/// One stream from a server.
+#[derive(Debug)]
+pub struct Follower {
+    stream: Streaming<v1::FollowEvent>,
+    at: Revision,
+    partial: Option<Snapshot>,
+}
+
+impl Follower {
+    /// Starts following from the newest revision that the caller has; 0 for none.
+    ///
+    /// # Errors
+    /// `FollowError::Call` or `Silent` if the server cannot be reached or refuses.
+    pub async fn connect(channel: Channel, from: Revision, name: String) -> Result<Self, FollowError> {
+        let mut client = MeshClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let request = v1::FollowRequest { from_revision: from.0, follower: name };
+        let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
+        let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
+        Ok(Self { stream, at: from, partial: None })
+    }
+
+    /// The next event. A snapshot is given out only when it is complete.
+    ///
+    /// # Errors
+    /// `FollowError`; the stream is of no more use then.
+    pub async fn next(&mut self) -> Result<FollowEvent, FollowError> {
+        loop {
+            let message = tokio::time::timeout(SILENCE_TIMEOUT, self.stream.message());
+            let message = message.await.map_err(|_| FollowError::Silent)??.ok_or(FollowError::Closed)?;
+            let event = message.event.ok_or(InvalidMessage::Missing { field: "FollowEvent.event" })?;
+            if let Some(event) = self.take(event)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn take(&mut self, event: v1::follow_event::Event) -> Result<Option<FollowEvent>, FollowError> {
+        use v1::follow_event::Event;
+        if let (Some(partial), Event::Delta(_) | Event::Progress(_)) = (&self.partial, &event) {
+            return Err(FollowError::BrokenSnapshot { revision: partial.revision });
+        }
+        match event {
+            Event::Snapshot(chunk) => self.take_chunk(chunk),
+            Event::Delta(delta) => {
+                let delta = Delta::try_from(delta)?;
+                if delta.revision != self.at.next() {
+                    return Err(FollowError::Gap { at: self.at, got: delta.revision });
+                }
+                self.at = delta.revision;
+                Ok(Some(FollowEvent::Delta(delta)))
+            }
+            Event::Progress(progress) => {
+                let revision = Revision(progress.revision);
+                if revision != self.at {
+                    return Err(FollowError::Gap { at: self.at, got: revision });
+                }
+                let staleness = Duration::from_millis(progress.staleness_ms);
+                Ok(Some(FollowEvent::Progress { revision, staleness }))
+            }
+        }
+    }
+
+    fn take_chunk(&mut self, chunk: v1::SnapshotChunk) -> Result<Option<FollowEvent>, FollowError> {
+        let revision = Revision(chunk.revision);
+        if revision < self.at {
+            return Err(FollowError::Behind { at: self.at, got: revision });
+        }
+        let mut snapshot = self.partial.take().unwrap_or(Snapshot { revision, ..Snapshot::default() });
+        if snapshot.revision != revision {
+            return Err(FollowError::BrokenSnapshot { revision: snapshot.revision });
+        }
+        for record in chunk.records {
+            let versioned = Versioned::try_from(record)?;
+            snapshot.records.insert(versioned.record.key(), versioned);
+        }
+        if chunk.last {
+            self.at = revision;
+            return Ok(Some(FollowEvent::Snapshot(snapshot)));
+        }
+        self.partial = Some(snapshot);
+        Ok(None)
+    }
+}
+
+/// A transport error keeps its reason in its source.
+fn describe(status: &Status) -> String {
+    let source = std::error::Error::source(status).map(|source| format!(" ({source})")).unwrap_or_default();
+    format!("{}{source}", status.message())
+}
