@@ -14,11 +14,21 @@
 
 pub mod cidr;
 pub mod command;
+pub mod compat;
+pub mod compile;
+pub mod diagnostic;
+pub mod document;
+pub mod entity;
+pub mod evaluate;
 pub mod flow;
 pub mod identity;
 pub mod label;
 pub mod mesh;
 pub mod name;
+pub mod object;
 pub mod record;
+pub mod reserved;
 pub mod revision;
+pub mod rule;
+pub mod selector;
 pub mod tables;

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
-    record::{Change, Cluster, Delta, Endpoint, IdentityRecord, Node, PolicyRecord, Record, RecordKey, Snapshot, Versioned},
+    record::{
+        Change, Cluster, Delta, Endpoint, IdentityRecord, Node, PolicyRecord, Record, RecordKey, Snapshot, Versioned,
+    },
     revision::Revision,
 };
 
@@ -88,7 +90,9 @@ impl Mesh {
 
     /// All clusters.
     pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
-        self.records.values().filter_map(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
+        self.records
+            .values()
+            .filter_map(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
     }
 
     /// All nodes.
@@ -103,7 +107,9 @@ impl Mesh {
 
     /// All endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.records.values().filter_map(|v| if let Record::Endpoint(endpoint) = &v.record { Some(endpoint) } else { None })
+        self.records
+            .values()
+            .filter_map(|v| if let Record::Endpoint(endpoint) = &v.record { Some(endpoint) } else { None })
     }
 
     /// All policy objects.

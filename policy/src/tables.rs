@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cidr::Cidr,
-    flow::{Direction, Verdict},
+    flow::{Direction, Flow, Verdict},
     identity::Identity,
 };
 
@@ -110,12 +110,35 @@ impl Tables {
         }
     }
 
+    /// The verdict for a flow from or to an endpoint of this node, found as the datapath finds it: see `RuleKey`. The
+    /// subject is the endpoint's; `flow.subject` is not looked at. An endpoint without an entry is refused (S9).
+    #[must_use]
+    pub fn lookup(&self, endpoint: EndpointId, flow: &Flow) -> Verdict {
+        let Some(entry) = self.endpoints.get(&endpoint) else { return Verdict::DenyDefault };
+        let Flow { peer, direction, protocol, port, .. } = *flow;
+        let exact = RuleKey { subject: entry.identity, direction, peer, protocol, port };
+        let probes = [exact, RuleKey { peer: Identity::UNKNOWN, ..exact }, RuleKey { protocol: 0, port: 0, ..exact }];
+        let hit = probes.iter().find_map(|key| self.rules.get(key));
+        hit.map_or_else(|| entry.default_verdict(direction), |rule| rule.verdict)
+    }
+
     /// Carries out the edits of a diff that was made from these tables.
     pub fn apply(&mut self, diff: &TableDiff) {
         apply_edits(&mut self.addresses, &diff.addresses);
         apply_edits(&mut self.ranges, &diff.ranges);
         apply_edits(&mut self.endpoints, &diff.endpoints);
         apply_edits(&mut self.rules, &diff.rules);
+    }
+}
+
+impl EndpointEntry {
+    /// The verdict for flows that no rule matches.
+    #[must_use]
+    pub const fn default_verdict(&self, direction: Direction) -> Verdict {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
     }
 }
 
@@ -169,7 +192,8 @@ fn apply_edits<K: Ord + Clone, V: Clone>(map: &mut BTreeMap<K, V>, edits: &[Edit
 }
 
 fn invert<K: Clone, V: Clone>(edits: &[Edit<K, V>]) -> Vec<Edit<K, V>> {
-    let swap = |edit: &Edit<K, V>| Edit { key: edit.key.clone(), before: edit.after.clone(), after: edit.before.clone() };
+    let swap =
+        |edit: &Edit<K, V>| Edit { key: edit.key.clone(), before: edit.after.clone(), after: edit.before.clone() };
     edits.iter().map(swap).collect()
 }
 

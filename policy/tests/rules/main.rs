@@ -1,0 +1,13 @@
+//! Rule by rule: what objects are accepted, and what they do. Every verdict is asked of the specification and of the
+//! compiled tables.
+
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod compiler;
+#[cfg(test)]
+mod objects;
+#[cfg(test)]
+mod scene;
+#[cfg(test)]
+mod verdicts;

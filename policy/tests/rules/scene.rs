@@ -1,0 +1,128 @@
+//! A mesh of two clusters and three namespaces for tests to ask verdicts of.
+
+use std::collections::BTreeMap;
+
+use ringfence_policy::{
+    compat::Compat,
+    compile::{Compilation, Compiler, LocalNode},
+    evaluate::{Settings, evaluate},
+    flow::{Direction, Flow, Verdict},
+    identity::Identity,
+    label::LabelSet,
+    mesh::Mesh,
+    name::Name,
+    object::{Object, parse_objects},
+    record::{Change, Delta, Endpoint, PolicyRecord, Record},
+    reserved::reserved_labels,
+    revision::Revision,
+    rule::Rule,
+    tables::EndpointId,
+};
+
+/// Who is in the mesh besides the reserved identities: name, number, labels.
+pub(crate) const PODS: [(&str, u32, &[&str]); 8] = [
+    ("web", 0x10_0001, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop", EAST, "k8s:tier=front", SHOP_LABELS]),
+    ("api", 0x10_0002, &["k8s:app=api", "k8s:io.kubernetes.pod.namespace=shop", EAST, SHOP_LABELS]),
+    ("db", 0x10_0003, &["k8s:app=db", "k8s:io.kubernetes.pod.namespace=shop", EAST, SHOP_LABELS]),
+    ("dev-api", 0x10_0004, &["k8s:app=api", "k8s:io.kubernetes.pod.namespace=dev", EAST, DEV_LABELS]),
+    ("west-api", 0x20_0001, &["k8s:app=api", "k8s:io.kubernetes.pod.namespace=shop", WEST, SHOP_LABELS]),
+    ("west-dev", 0x20_0002, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=dev", WEST, DEV_LABELS]),
+    ("vm", 0x10_0005, &["container:app=api", EAST]),
+    ("init", 5, &["reserved:init"]),
+];
+const EAST: &str = "k8s:io.cilium.k8s.policy.cluster=east";
+const WEST: &str = "k8s:io.cilium.k8s.policy.cluster=west";
+const SHOP_LABELS: &str = "k8s:io.cilium.k8s.namespace.labels.team=retail";
+const DEV_LABELS: &str = "k8s:io.cilium.k8s.namespace.labels.team=tools";
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// The number of a pod's or a reserved name.
+pub(crate) fn identity(peer: &str) -> Identity {
+    let pod = PODS.iter().find(|(pod, ..)| *pod == peer).map(|(_, bits, _)| *bits);
+    let reserved = || (0..=10).find(|bits| Identity::from_bits(*bits).reserved_name() == Some(peer));
+    Identity::from_bits(pod.or_else(reserved).unwrap_or_else(|| panic!("nobody is called {peer}")))
+}
+
+pub(crate) fn labels(peer: Identity) -> LabelSet {
+    let pod = PODS.iter().find(|(_, bits, _)| *bits == peer.bits());
+    pod.map_or_else(|| reserved_labels(peer), |(_, _, labels)| LabelSet::parse(*labels).unwrap())
+}
+
+/// Objects in force in a mesh whose pods all run on one node.
+pub(crate) struct Scene {
+    objects: Vec<Object>,
+    settings: Settings,
+    compilation: Compilation,
+}
+
+impl Scene {
+    pub(crate) fn new(yaml: &str) -> Self {
+        Self::with(yaml, Compat::Ringfence)
+    }
+
+    pub(crate) fn with(yaml: &str, compat: Compat) -> Self {
+        let parsed = parse_objects(yaml);
+        assert!(!parsed.has_errors(), "{:#?}\n{yaml}", parsed.diagnostics);
+        let compilation = Compiler::new(compat).compile(&mesh(&parsed.objects), &local_node()).unwrap();
+        assert_eq!(compilation.problems, []);
+        let settings = Settings { local_cluster: name("east"), compat };
+        Self { objects: parsed.objects, settings, compilation }
+    }
+
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.objects.iter().flat_map(|object| &object.rules)
+    }
+
+    pub(crate) fn compilation(&self) -> &Compilation {
+        &self.compilation
+    }
+
+    /// What the specification says.
+    pub(crate) fn specified(&self, flow: &Flow) -> Verdict {
+        evaluate(&self.settings, self.rules(), &labels(flow.subject), &labels(flow.peer), flow)
+    }
+
+    /// What a packet would meet.
+    pub(crate) fn compiled(&self, flow: &Flow) -> Verdict {
+        self.compilation.tables.lookup(EndpointId(flow.subject.bits()), flow)
+    }
+
+    /// The verdict both agree on.
+    pub(crate) fn verdict(&self, subject: &str, direction: Direction, peer: &str, protocol: u8, port: u16) -> Verdict {
+        let flow = Flow { subject: identity(subject), peer: identity(peer), direction, protocol, port };
+        let specified = self.specified(&flow);
+        assert_eq!(self.compiled(&flow), specified, "tables (left) and specification (right) differ for {flow:?}");
+        specified
+    }
+}
+
+/// A mesh of all pods and these objects, stored as records would be.
+pub(crate) fn mesh(objects: &[Object]) -> Mesh {
+    let endpoints = PODS.iter().map(|(pod, bits, labels)| {
+        Record::Endpoint(Endpoint {
+            cluster: name("east"),
+            node: name("node-1"),
+            name: name(pod),
+            addresses: vec![],
+            labels: LabelSet::parse(*labels).unwrap(),
+            identity: Identity::from_bits(*bits),
+            named_ports: vec![],
+        })
+    });
+    let policies = objects
+        .iter()
+        .map(|object| Record::Policy(PolicyRecord { key: object.key.clone(), text: object.text.clone() }));
+    let changes = endpoints.chain(policies).map(Change::Put).collect();
+    let mut mesh = Mesh::default();
+    mesh.apply(&Delta { revision: Revision(1), changes }).unwrap();
+    mesh
+}
+
+/// The node all pods run on; an endpoint's interface index is its identity.
+pub(crate) fn local_node() -> LocalNode {
+    let endpoints: BTreeMap<_, _> = PODS.iter().map(|(pod, bits, _)| (name(pod), EndpointId(*bits))).collect();
+    LocalNode { cluster: name("east"), node: name("node-1"), endpoints }
+}
