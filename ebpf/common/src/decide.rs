@@ -5,8 +5,8 @@
 //! judges a packet on its whole way through the node (S1).
 
 use crate::layout::{
-    Address, AddressValue, EGRESS, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, FlowKey, FlowValue, INGRESS,
-    RuleKey, RuleValue, VERDICT_ALLOW, VERDICT_DENY_EXPLICIT,
+    Address, AddressValue, EGRESS, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, FlowKey, FlowValue,
+    INGRESS, RuleKey, RuleValue, VERDICT_ALLOW, VERDICT_DENY_EXPLICIT,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -128,6 +128,40 @@ struct Judgement {
 impl Reason {
     /// How many reasons there are.
     pub const COUNT: u32 = 12;
+    /// Every reason, in the order of its counter.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::Established,
+        Self::Reevaluated,
+        Self::New,
+        Self::Judged,
+        Self::NeighbourDiscovery,
+        Self::DenyDefault,
+        Self::DenyExplicit,
+        Self::NotRealised,
+        Self::Spoofed,
+        Self::Unparsable,
+        Self::Fragment,
+        Self::Internal,
+    ];
+
+    /// A short name for people and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Reevaluated => "reevaluated",
+            Self::New => "new",
+            Self::Judged => "judged-at-sender",
+            Self::NeighbourDiscovery => "neighbour-discovery",
+            Self::DenyDefault => "deny-default",
+            Self::DenyExplicit => "deny-explicit",
+            Self::NotRealised => "not-realised",
+            Self::Spoofed => "spoofed",
+            Self::Unparsable => "unparsable",
+            Self::Fragment => "fragment",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 impl Decision {
@@ -211,7 +245,13 @@ struct Moment {
 
 /// Judges one end. `side` is `EGRESS` where the endpoint sends the packet.
 #[inline(always)]
-fn judge<S: State>(state: &mut S, moment: Moment, endpoint: u32, side: u8, packet: &Packet) -> Result<Judgement, Reason> {
+fn judge<S: State>(
+    state: &mut S,
+    moment: Moment,
+    endpoint: u32,
+    side: u8,
+    packet: &Packet,
+) -> Result<Judgement, Reason> {
     let Some(own) = state.endpoint(endpoint) else { return Err(Reason::NotRealised) };
     let key = flow_key(side, packet);
     if let Some(flow) = state.flow(&key)
@@ -219,7 +259,7 @@ fn judge<S: State>(state: &mut S, moment: Moment, endpoint: u32, side: u8, packe
     {
         let opens_backwards = flow.direction != side && matches!(packet.kind, PacketKind::Open);
         if flow.endpoint == endpoint && !opens_backwards {
-            return judge_known(state, moment, own, &key, flow, packet);
+            return judge_known(state, moment, own, side, &key, flow, packet);
         }
     }
     if side == EGRESS && !owns(state, endpoint, &packet.source) {
@@ -245,6 +285,7 @@ fn judge_known<S: State>(
     state: &mut S,
     moment: Moment,
     own: EndpointValue,
+    side: u8,
     key: &FlowKey,
     mut flow: FlowValue,
     packet: &Packet,
@@ -254,6 +295,11 @@ fn judge_known<S: State>(
     // A write per packet would cost more than the rest of the decision: the time is kept to a second.
     let write = !current || phase != flow.phase || moment.now_ns.wrapping_sub(flow.last_seen_ns) > SECOND_NS;
     if !current {
+        // The address may have gone to somebody else meanwhile.
+        if side == EGRESS && !owns(state, flow.endpoint, &key.local) {
+            state.remove_flow(key);
+            return Err(Reason::Spoofed);
+        }
         let peer = lookup_peer(state, &key.remote);
         if let Err(reason) = judge_policy(state, own, flow.direction, peer.identity, key) {
             state.remove_flow(key);
@@ -270,7 +316,13 @@ fn judge_known<S: State>(
 
 /// Looks a flow up in the rules of an endpoint.
 #[inline(always)]
-fn judge_policy<S: State>(state: &S, own: EndpointValue, direction: u8, peer: u32, key: &FlowKey) -> Result<(), Reason> {
+fn judge_policy<S: State>(
+    state: &S,
+    own: EndpointValue,
+    direction: u8,
+    peer: u32,
+    key: &FlowKey,
+) -> Result<(), Reason> {
     let port = match key.protocol {
         6 | 17 | 132 if direction == EGRESS => key.remote_port,
         6 | 17 | 132 => key.local_port,

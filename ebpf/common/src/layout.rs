@@ -9,7 +9,8 @@ pub mod map {
     pub const ACTIVE: &str = "ACTIVE";
     /// `Array<EpochCell>[MAX_CPUS]`, mmapable: one line per CPU, non-zero while a packet is being judged there.
     pub const EPOCH: &str = "EPOCH";
-    /// `Array<u64>[1]`: the realised revision, written after the flip.
+    /// `Array<u64>[2]` by parity: the revision of each set, written before the flip, so that the one read through
+    /// `ACTIVE` is always the revision that packets are judged by.
     pub const REVISION: &str = "REVISION";
     /// `LruHashMap<FlowKey, FlowValue>`: connections, shared by both sets.
     pub const FLOWS: &str = "FLOWS";
@@ -17,7 +18,7 @@ pub mod map {
     pub const PACKETS: &str = "PACKETS";
     /// `HashMap<Address, AddressValue>`, by parity.
     pub const ADDRESSES: [&str; 2] = ["ADDRESSES_0", "ADDRESSES_1"];
-    /// `LpmTrie<Address, u32>` (identity), by parity.
+    /// `LpmTrie<RangeKey, u32>` (identity), by parity.
     pub const RANGES: [&str; 2] = ["RANGES_0", "RANGES_1"];
     /// `HashMap<u32, EndpointValue>` by interface index, by parity.
     pub const ENDPOINTS: [&str; 2] = ["ENDPOINTS_0", "ENDPOINTS_1"];
@@ -61,6 +62,17 @@ pub const MARK_JUDGED: u32 = 0x0400;
 pub struct Address {
     /// Four words as they stand in the packet.
     pub words: [u32; 4],
+}
+
+/// The data of a range's key; its prefix length counts from the first bit of `family`. Without the family, `::/0` would
+/// match every IPv4-mapped address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(C)]
+pub struct RangeKey {
+    /// `FAMILY_IPV4` or `FAMILY_IPV6`.
+    pub family: u32,
+    /// The lowest address of the range.
+    pub address: Address,
 }
 
 /// What an address stands for.
@@ -157,6 +169,13 @@ pub struct EpochCell {
     pub padding: [u64; 7],
 }
 
+/// `RangeKey::family` of an IPv4 range, network byte order.
+pub const FAMILY_IPV4: u32 = 4_u32.to_be();
+/// `RangeKey::family` of an IPv6 range, network byte order.
+pub const FAMILY_IPV6: u32 = 6_u32.to_be();
+/// The prefix length of one IPv6 address in a `RangeKey`: 32 bits of family, 128 of address.
+pub const RANGE_KEY_BITS: u32 = 160;
+
 /// Direction byte: the peer sends.
 pub const INGRESS: u8 = 0;
 /// Direction byte: the endpoint sends.
@@ -185,6 +204,13 @@ impl Address {
     #[inline(always)]
     pub const fn from_ipv4(word: u32) -> Self {
         Self { words: [0, 0, Self::MAPPED, word] }
+    }
+
+    /// The key that finds the longest range around this address; use it with `RANGE_KEY_BITS`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn range_key(&self) -> RangeKey {
+        RangeKey { family: if self.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 }, address: *self }
     }
 
     /// Whether it is an IPv4 address.

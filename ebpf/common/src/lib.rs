@@ -14,5 +14,5 @@
 pub mod decide;
 pub mod layout;
 
-pub use decide::{Decision, Hook, Packet, Reason, State, decide};
+pub use decide::{Decision, Hook, Packet, PacketKind, Reason, State, decide};
 pub use layout::*;

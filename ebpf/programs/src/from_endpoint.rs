@@ -1,0 +1,11 @@
+//! Ingress of an endpoint's host-side device: packets that leave the endpoint.
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use ringfence_ebpf_common::Hook;
+use ringfence_ebpf_programs::run;
+
+/// Judges a packet that leaves an endpoint, and for both ends if it goes to another one of this node.
+#[classifier]
+pub fn from_endpoint(context: TcContext) -> i32 {
+    run(&context, Hook::FromEndpoint)
+}
