@@ -1,0 +1,105 @@
+//! The trait, and what its operations answer.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ringfence_ebpf_common::{Hook, Reason};
+use ringfence_policy::{
+    name::Name,
+    revision::Revision,
+    tables::{EndpointId, TableDiff, Tables},
+};
+
+use crate::{
+    error::{ApplyError, AttachError, ObserveError, ProbeError},
+    probe::{ProbeOutcome, ProbePacket},
+};
+
+/// Enforcement on one node. Synchronous, with one writer.
+///
+/// Dropping it changes no verdict: what is in the kernel stays there and is adopted by the next one (S8).
+pub trait Datapath: Send {
+    /// Puts the programs on the endpoint's host-side device. Until a revision that has the endpoint is applied, all of
+    /// its packets are refused (S9). Calling it again changes nothing and answers the same.
+    ///
+    /// # Errors
+    /// `AttachError`; the endpoint is then as it was before.
+    fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError>;
+
+    /// Takes the programs off the endpoint's device again. From then on its packets are **not** judged: call it only
+    /// for an endpoint that is gone.
+    ///
+    /// # Errors
+    /// `AttachError::NotAttached`, or why the programs cannot be taken off.
+    fn detach(&mut self, name: &Name) -> Result<(), AttachError>;
+
+    /// The endpoints whose devices carry the programs, also from before a restart.
+    fn attached(&self) -> BTreeMap<Name, EndpointId>;
+
+    /// Moves to a revision: all or nothing. Afterwards packets are judged by `revision`, or on an error by exactly what
+    /// was there before (S1, S10). `diff` must begin at the tables that `observe` shows.
+    ///
+    /// # Errors
+    /// `ApplyError`; nothing has changed for any packet then.
+    fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError>;
+
+    /// Reads back what packets are judged by.
+    ///
+    /// # Errors
+    /// `ObserveError` if the tables cannot be read or hold what nobody wrote.
+    fn observe(&self) -> Result<Observation, ObserveError>;
+
+    /// Runs one packet through the decision at a hook of an endpoint without sending it. It is counted and remembered
+    /// like a real one.
+    ///
+    /// # Errors
+    /// `ProbeError` if the packet cannot be made, or the kernel cannot run it.
+    fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError>;
+
+    /// `"kernel"` or `"memory"`.
+    fn kind(&self) -> &'static str;
+}
+
+/// What `apply` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The generation that packets read now.
+    pub generation: u32,
+    /// How many entries changed.
+    pub entries: usize,
+    /// How long it took until no packet read the old set any more. Packets did not wait for it.
+    pub grace: Duration,
+}
+
+/// What a datapath holds, as read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The revision that packets are judged by; 0 if none was ever applied.
+    pub revision: Revision,
+    /// The generation that packets read.
+    pub generation: u32,
+    /// The tables that packets read.
+    pub tables: Tables,
+    /// Packets so far.
+    pub packets: PacketCounters,
+}
+
+/// How many packets were treated in which way, since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketCounters([u64; Reason::ALL.len()]);
+
+impl PacketCounters {
+    /// Packets with one reason.
+    #[must_use]
+    pub const fn get(&self, reason: Reason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Every reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().zip(self.0)
+    }
+
+    pub(crate) const fn add(&mut self, reason: Reason, packets: u64) {
+        self.0[reason as usize] += packets;
+    }
+}

@@ -1,0 +1,473 @@
+//! What every datapath does. Each case runs against memory, and against the real programs in the kernel
+//! (BPF_PROG_TEST_RUN in a network namespace and a bpffs of the test's own).
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[cfg(feature = "kernel")]
+#[path = "support/namespaces.rs"]
+mod namespaces;
+#[path = "support/worlds.rs"]
+mod worlds;
+
+use ringfence_datapath::{
+    ApplyError, AttachError, Capacity, Datapath, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
+};
+use ringfence_policy::{
+    flow::{Direction, Verdict, protocol},
+    revision::Revision,
+    tables::{EndpointId, RuleEntry, RuleKey, Tables},
+};
+use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, reply, rule, world};
+
+/// A datapath with two endpoints.
+struct Bed {
+    datapath: Box<dyn Datapath>,
+    local: EndpointId,
+    other: EndpointId,
+}
+
+impl Bed {
+    fn new(mut datapath: Box<dyn Datapath>) -> Self {
+        let local = datapath.attach(&name("local"), "ep0").unwrap();
+        let other = datapath.attach(&name("other.with-dot"), "ep1").unwrap();
+        Self { datapath, local, other }
+    }
+
+    fn world(&self) -> Tables {
+        world(self.local, self.other)
+    }
+
+    fn apply(&mut self, tables: &Tables) {
+        apply(&mut *self.datapath, tables);
+    }
+
+    fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: ProbePacket) -> ProbeOutcome {
+        self.datapath.probe(hook, endpoint, &packet).unwrap()
+    }
+
+    /// The reason at the hook of the local endpoint that the packet leaves through.
+    fn sent(&mut self, packet: ProbePacket) -> Reason {
+        self.outcome(Hook::FromEndpoint, packet)
+    }
+
+    /// The reason at the hook of the local endpoint that the packet comes to.
+    fn received(&mut self, packet: ProbePacket) -> Reason {
+        self.outcome(Hook::ToEndpoint, packet)
+    }
+
+    fn outcome(&mut self, hook: Hook, packet: ProbePacket) -> Reason {
+        let outcome = self.probe(hook, self.local, packet);
+        let passes = matches!(
+            outcome.reason,
+            Reason::Established | Reason::Reevaluated | Reason::New | Reason::Judged | Reason::NeighbourDiscovery
+        );
+        assert_eq!(outcome.allowed, passes, "{outcome:?}");
+        outcome.reason
+    }
+}
+
+fn default_deny(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::DenyDefault);
+        assert_eq!(bed.received(open(family.remote, family.local, 80)), Reason::DenyDefault);
+    }
+    let packets = bed.datapath.observe().unwrap().packets;
+    assert_eq!(packets.get(Reason::DenyDefault), 4);
+    assert_eq!(packets.iter().map(|(_, count)| count).sum::<u64>(), 4);
+}
+
+fn exact_rule_allows_its_port_only(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.sent(next(packet)), Reason::Established);
+        assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::DenyDefault);
+        assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::DenyDefault);
+        assert_eq!(bed.received(open(family.remote, family.local, 80)), Reason::DenyDefault);
+        let udp = ProbePacket { protocol: protocol::UDP, kind: PacketKind::Data, ..packet };
+        assert_eq!(bed.sent(udp), Reason::DenyDefault);
+    }
+}
+
+fn any_peer_and_peer_only_rules(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, None, 443, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 0, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.world, 443)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.unknown, 443)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::DenyDefault);
+        assert_eq!(bed.received(open(family.remote, family.local, 9)), Reason::New);
+        assert_eq!(bed.received(open(family.world, family.local, 9)), Reason::DenyDefault);
+        let echo = ProbePacket {
+            protocol: if family.local.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 },
+            kind: PacketKind::Data,
+            ..open(family.remote, family.local, 0)
+        };
+        assert_eq!(bed.received(echo), Reason::New, "no port, no protocol: everything");
+    }
+}
+
+fn deny_4_explicit_deny_wins_over_a_wider_allow(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::DenyExplicit);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::DenyExplicit);
+        assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::New);
+    }
+}
+
+fn s9_an_endpoint_without_a_realised_revision_is_refused(bed: &mut Bed) {
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::NotRealised);
+        assert_eq!(bed.received(open(family.remote, family.local, 80)), Reason::NotRealised);
+    }
+    let mut tables = bed.world();
+    tables.endpoints.remove(&bed.local);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::NotRealised);
+    }
+}
+
+fn s1_both_ends_on_one_node_are_judged_at_once(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.other, 80);
+        assert_eq!(bed.sent(packet), Reason::DenyDefault, "the receiver refuses it");
+    }
+    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Verdict::Allow);
+    bed.apply(&tables);
+    let (local, other) = (bed.local, bed.other);
+    for family in families() {
+        let packet = open(family.local, family.other, 80);
+        let sent = bed.probe(Hook::FromEndpoint, local, packet);
+        assert_eq!(sent, ProbeOutcome { allowed: true, reason: Reason::New, judged_both: true });
+        let marked = ProbePacket { judged: true, ..packet };
+        let received = bed.probe(Hook::ToEndpoint, other, marked);
+        assert_eq!(received, ProbeOutcome { allowed: true, reason: Reason::Judged, judged_both: false });
+        let answered = bed.probe(Hook::FromEndpoint, other, reply(packet));
+        assert_eq!(answered, ProbeOutcome { allowed: true, reason: Reason::Established, judged_both: true });
+        // An endpoint's own mark buys nothing: what leaves it is judged, and marked anew.
+        let forged = ProbePacket { judged: true, ..open(family.local, family.remote, 80) };
+        assert_eq!(bed.sent(forged), Reason::DenyDefault);
+    }
+}
+
+fn replies_of_a_known_connection_pass(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.received(reply(packet)), Reason::DenyDefault, "nobody asked");
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.received(reply(packet)), Reason::Established);
+        let backwards = ProbePacket { kind: PacketKind::Open, ..reply(packet) };
+        assert_eq!(bed.received(backwards), Reason::DenyDefault, "a SYN from the other side is another connection");
+    }
+}
+
+fn a_flip_cuts_revoked_connections_and_keeps_the_others(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::New);
+    }
+    let mut revoked = bed.world();
+    rule(&mut revoked, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    bed.apply(&revoked);
+    for family in families() {
+        let (cut, kept) = (open(family.local, family.remote, 80), open(family.local, family.remote, 81));
+        assert_eq!(bed.received(reply(cut)), Reason::DenyDefault);
+        assert_eq!(bed.sent(next(cut)), Reason::DenyDefault);
+        assert_eq!(bed.received(reply(kept)), Reason::Reevaluated);
+        assert_eq!(bed.sent(next(kept)), Reason::Established);
+    }
+}
+
+fn senders_must_own_their_address(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        for stolen in [family.other, family.remote, family.unknown, family.world] {
+            assert_eq!(bed.sent(open(stolen, family.remote, 80)), Reason::Spoofed);
+        }
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+    }
+    // The address goes to the other endpoint: a connection that is open must not go on in its name.
+    for family in families() {
+        let entry = tables.addresses[&family.other];
+        tables.addresses.insert(family.local, entry);
+    }
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::Spoofed);
+    }
+}
+
+fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
+    let mut tables = bed.world();
+    for family in families() {
+        rule(&mut tables, LOCAL, Direction::Egress, Some(family.world_identity), 80, Verdict::Allow);
+    }
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.unknown, 80)), Reason::DenyDefault);
+    }
+    // A range of one family says nothing about the other one.
+    tables.ranges.insert("::/0".parse().unwrap(), REMOTE);
+    bed.apply(&tables);
+    let [v4, v6] = families();
+    assert_eq!(bed.sent(open(v4.local, v4.world, 80)), Reason::Reevaluated);
+    assert_eq!(bed.sent(open(v6.local, v6.world, 80)), Reason::DenyDefault);
+    assert_eq!(bed.sent(open(v6.local, v6.unknown, 80)), Reason::DenyDefault, "the longer prefix wins");
+}
+
+fn s10_overflow_keeps_the_old_revision_whole(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    bed.apply(&tables);
+    let before = bed.datapath.observe().unwrap();
+    let mut too_many = tables.clone();
+    for port in 1000..1000 + u16::try_from(SMALL.rules).unwrap() {
+        rule(&mut too_many, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    }
+    let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
+    assert!(
+        matches!(refused, Err(ApplyError::Full { table: Table::Rules, capacity, .. }) if capacity == SMALL.rules),
+        "{refused:?}"
+    );
+    assert_eq!(bed.datapath.observe().unwrap(), before);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.remote, 1000)), Reason::DenyDefault);
+    }
+    // A full table can be exchanged for another full one.
+    let mut full = bed.world();
+    for port in 2000..2000 + u16::try_from(SMALL.rules).unwrap() {
+        rule(&mut full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    }
+    bed.apply(&full);
+    let mut other_full = bed.world();
+    for port in 3000..3000 + u16::try_from(SMALL.rules).unwrap() {
+        rule(&mut other_full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    }
+    bed.apply(&other_full);
+}
+
+fn s3_revisions_never_go_back(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.datapath.apply(Revision(5), &Tables::default().diff(&tables)).unwrap();
+    let generation = bed.datapath.observe().unwrap().generation;
+    let applied = bed.datapath.apply(Revision(6), &tables.diff(&tables)).unwrap();
+    assert_eq!((applied.generation, applied.entries), (generation, 0), "the same tables need no flip");
+    let back = bed.datapath.apply(Revision(5), &tables.diff(&Tables::default()));
+    assert!(matches!(back, Err(ApplyError::Backwards { current: Revision(6), .. })), "{back:?}");
+    let observed = bed.datapath.observe().unwrap();
+    assert_eq!((observed.revision, observed.tables), (Revision(6), tables));
+}
+
+fn neighbour_discovery_and_echo(bed: &mut Bed) {
+    let mut tables = bed.world();
+    for protocol in [protocol::ICMP, protocol::ICMPV6] {
+        let key = RuleKey { subject: LOCAL, direction: Direction::Egress, peer: REMOTE, protocol, port: 0 };
+        tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    }
+    bed.apply(&tables);
+    let [v4, v6] = families();
+    let packet = open(v6.local, v6.unknown, 0);
+    let solicitation = ProbePacket { protocol: protocol::ICMPV6, kind: PacketKind::NeighbourDiscovery, ..packet };
+    assert_eq!(bed.sent(solicitation), Reason::NeighbourDiscovery);
+    assert_eq!(bed.received(reply(solicitation)), Reason::DenyDefault, "an echo request is not one");
+    for (family, protocol) in [(v4, protocol::ICMP), (v6, protocol::ICMPV6)] {
+        let echo = ProbePacket { protocol, kind: PacketKind::Data, ..open(family.local, family.remote, 0) };
+        assert_eq!(bed.sent(echo), Reason::New);
+        let answer = ProbePacket { source: family.remote, destination: family.local, ..echo };
+        assert_eq!(bed.received(answer), Reason::Established);
+        assert_eq!(bed.received(ProbePacket { source_port: 1, ..answer }), Reason::DenyDefault, "another identifier");
+    }
+}
+
+fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
+    let (local, other) = (name("local"), name("other.with-dot"));
+    assert_eq!(bed.datapath.attach(&local, "ep0").unwrap(), bed.local);
+    let expected = [(local.clone(), bed.local), (other.clone(), bed.other)].into();
+    assert_eq!(bed.datapath.attached(), expected);
+    assert!(matches!(
+        bed.datapath.attach(&local, "ep1"),
+        Err(AttachError::Taken { .. } | AttachError::Elsewhere { .. })
+    ));
+    assert!(matches!(bed.datapath.attach(&name("third"), "ep0"), Err(AttachError::Taken { .. })));
+    assert!(matches!(bed.datapath.detach(&name("third")), Err(AttachError::NotAttached { .. })));
+    assert_eq!(bed.datapath.attached(), expected);
+    bed.datapath.detach(&local).unwrap();
+    assert_eq!(bed.datapath.attached(), [(other, bed.other)].into());
+    bed.datapath.attach(&local, "ep0").unwrap();
+}
+
+fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
+    let [v4, v6] = families();
+    let local = bed.local;
+    let mixed = open(v4.local, v6.remote, 80);
+    let wrong = ProbePacket { protocol: protocol::UDP, ..open(v4.local, v4.remote, 80) };
+    for packet in [mixed, wrong] {
+        assert!(bed.datapath.probe(Hook::FromEndpoint, local, &packet).is_err());
+    }
+}
+
+/// Small enough to overflow, large enough for every other case.
+const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, rules: 8 };
+
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        mod memory {
+            $(#[test] fn $case() {
+                super::$case(&mut super::Bed::new(Box::new(ringfence_datapath::MemoryDatapath::new(super::SMALL))));
+            })*
+        }
+        #[cfg(feature = "kernel")]
+        mod kernel {
+            $(#[test] fn $case() {
+                super::namespaces::in_own_namespaces(concat!("kernel::", stringify!($case)), || {
+                    super::$case(&mut super::Bed::new(Box::new(super::in_kernel::open())));
+                });
+            })*
+        }
+    };
+}
+
+cases!(
+    default_deny,
+    exact_rule_allows_its_port_only,
+    any_peer_and_peer_only_rules,
+    deny_4_explicit_deny_wins_over_a_wider_allow,
+    s9_an_endpoint_without_a_realised_revision_is_refused,
+    s1_both_ends_on_one_node_are_judged_at_once,
+    replies_of_a_known_connection_pass,
+    a_flip_cuts_revoked_connections_and_keeps_the_others,
+    senders_must_own_their_address,
+    s12_an_unknown_address_of_the_mesh_is_not_world,
+    s10_overflow_keeps_the_old_revision_whole,
+    s3_revisions_never_go_back,
+    neighbour_discovery_and_echo,
+    attach_is_idempotent_and_says_what_is_wrong,
+    a_probe_that_cannot_be_is_refused,
+);
+
+/// What only the kernel can do: outlive the process that opened it.
+#[cfg(feature = "kernel")]
+mod in_kernel {
+    use std::path::{Path, PathBuf};
+
+    use ringfence_datapath::{
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, Reason,
+        kernel::{OpenError, pin_directory, uninstall},
+    };
+    use ringfence_policy::{
+        flow::{Direction, Verdict},
+        tables::EndpointId,
+    };
+
+    use super::{
+        LOCAL, REMOTE, SMALL, families,
+        namespaces::{BPFFS, in_own_namespaces, ip},
+        worlds::{apply, name, next, open as open_connection, rule, world},
+    };
+
+    fn options() -> KernelOptions {
+        KernelOptions { directory: pin_directory(Path::new(BPFFS), &name("node-1.east")), capacity: SMALL }
+    }
+
+    pub(super) fn open() -> KernelDatapath {
+        for endpoint in 0..2 {
+            ip(&format!("link add ep{endpoint} type veth peer name peer{endpoint}"));
+        }
+        KernelDatapath::open(&options()).unwrap()
+    }
+
+    #[test]
+    fn s8_a_restart_changes_nothing() {
+        in_own_namespaces("in_kernel::s8_a_restart_changes_nothing", || {
+            let mut datapath = open();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let other = datapath.attach(&name("other"), "ep1").unwrap();
+            let mut tables = world(local, other);
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+            apply(&mut datapath, &tables);
+            let packets = families().map(|family| open_connection(family.local, family.remote, 80));
+            for packet in packets {
+                assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+            }
+            let (observed, attached) = (datapath.observe().unwrap(), datapath.attached());
+            assert!(matches!(KernelDatapath::open(&options()), Err(OpenError::InUse { .. })), "one writer at a time");
+            drop(datapath);
+            let mut datapath = KernelDatapath::open(&options()).unwrap();
+            assert_eq!((datapath.observe().unwrap(), datapath.attached()), (observed, attached));
+            for packet in packets {
+                let reason = datapath.probe(Hook::FromEndpoint, local, &next(packet)).unwrap().reason;
+                assert_eq!(reason, Reason::Established, "connections outlive the process");
+            }
+            assert_eq!(datapath.attach(&name("local"), "ep0").unwrap(), local);
+        });
+    }
+
+    #[test]
+    fn a_device_that_was_made_anew_is_attached_anew() {
+        in_own_namespaces("in_kernel::a_device_that_was_made_anew_is_attached_anew", || {
+            let mut datapath = open();
+            let first = datapath.attach(&name("local"), "ep0").unwrap();
+            ip("link del ep0");
+            ip("link add ep0 type veth peer name peer0");
+            let second = datapath.attach(&name("local"), "ep0").unwrap();
+            assert_ne!(first, second);
+            ip("link del ep0");
+            drop(datapath);
+            let mut datapath = KernelDatapath::open(&options()).unwrap();
+            assert!(datapath.attached().is_empty(), "its device is gone");
+            assert!(matches!(datapath.attach(&name("local"), "ep0"), Err(AttachError::NoInterface { .. })));
+            assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
+        });
+    }
+
+    #[test]
+    fn uninstall_leaves_nothing() {
+        in_own_namespaces("in_kernel::uninstall_leaves_nothing", || {
+            let mut datapath = open();
+            assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
+            drop(datapath);
+            let directory = options().directory;
+            assert!(directory.join("v1/links/local/from_endpoint").exists());
+            uninstall(&directory).unwrap();
+            assert!(!directory.exists());
+            uninstall(&directory).unwrap();
+        });
+    }
+
+    #[test]
+    fn pins_need_a_bpffs() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = PathBuf::from(folder.path()).join("not/there/yet");
+        let refused = KernelDatapath::open(&KernelOptions { directory: directory.clone(), capacity: SMALL });
+        let message = refused.err().unwrap().to_string();
+        assert!(message.contains("mount -t bpf"), "{message}");
+        assert!(!directory.exists());
+        std::fs::write(folder.path().join("precious"), "").unwrap();
+        assert!(uninstall(folder.path()).is_err());
+        assert!(folder.path().join("precious").exists());
+    }
+}
