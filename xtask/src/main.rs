@@ -1,2 +1,59 @@
-//! stub
-fn main() {}
+//! `cargo xtask …`: everything that is done with this repository beside `cargo build`.
+//!
+//! ```text
+//!  cargo xtask demo ──► setup ──► build ──► ringfence-demo
+//!  cargo xtask test ──► fmt, clippy, tests, tidy, verify-ebpf, demo ──► one summary
+//! ```
+
+mod bench;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+mod verify_ebpf;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Three clusters on this machine, policies, a partition, two kills; every expectation is checked.
+    Demo(demo::Arguments),
+    /// Everything that CI runs.
+    Test,
+    /// Checks the allowed dependencies and the style budget.
+    Tidy,
+    /// Compiles the eBPF programs and compares them with the committed objects.
+    VerifyEbpf(verify_ebpf::Arguments),
+    /// Runs benches and prints one table.
+    Bench(bench::Arguments),
+    /// Installs the system commands that the demo needs.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test => test::run(),
+        Task::Tidy => tidy::run(),
+        Task::VerifyEbpf(arguments) => verify_ebpf::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Setup => setup::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

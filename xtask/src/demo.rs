@@ -1,0 +1,74 @@
+//! `cargo xtask demo`: set up, build, hand over to `ringfence-demo`.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{setup, shell};
+
+const PACKAGES: [&str; 5] =
+    ["ringfence-identityd", "ringfence-mesh-gateway", "ringfence-agent", "ringfence-cli", "ringfence-chaos"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave the mesh up at the end; the demo says how to use and remove it.
+    #[arg(long)]
+    keep: bool,
+    /// Use the memory datapath even where eBPF is possible.
+    #[arg(long)]
+    memory: bool,
+    /// How to build.
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+}
+
+/// Cargo's profiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Fast to build.
+    Dev,
+    /// What users run.
+    Release,
+}
+
+/// Runs the demo in place of this process, so that ctrl-C reaches it and the shell waits for its clean-up.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    println!("{}", mode(arguments.memory));
+    let mut command = prepare(arguments.profile)?;
+    command.args(arguments.keep.then_some("--keep")).args(arguments.memory.then_some("--memory"));
+    bail!("cannot run ringfence-demo: {}", command.exec());
+}
+
+/// Runs the demo as a test, and comes back.
+pub(crate) fn run_as_test(profile: Profile) -> Result<()> {
+    shell::show(&mut prepare(profile)?)
+}
+
+/// What the demo will do here; the demo itself tries it out and has the last word.
+fn mode(memory: bool) -> &'static str {
+    match (memory, shell::is_root()) {
+        (true, _) => "demo with the MEMORY datapath, because --memory was given",
+        (false, true) => "demo with eBPF on real packets in network namespaces (root)",
+        (false, false) => "demo with the MEMORY datapath, because network namespaces and eBPF need root",
+    }
+}
+
+fn prepare(profile: Profile) -> Result<Command> {
+    setup::run()?;
+    let mut build = shell::cargo();
+    build.args(["build", "--locked", "--bins"]);
+    for package in PACKAGES {
+        build.args(["-p", package]);
+    }
+    build.args((profile == Profile::Release).then_some("--release"));
+    shell::show(&mut build)?;
+    Ok(Command::new(binaries(profile).join("ringfence-demo")))
+}
+
+fn binaries(profile: Profile) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
+    target.join(if profile == Profile::Release { "release" } else { "debug" })
+}

@@ -1,0 +1,79 @@
+//! The system's commands that the demo needs.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// A command, the Debian package that has it, and what the demo does with it.
+struct Need {
+    command: &'static str,
+    package: &'static str,
+    why: &'static str,
+    root_only: bool,
+}
+
+const NEEDS: [Need; 7] = [
+    need("ip", "iproute2", "makes network namespaces, links and routes", true),
+    need("nft", "nftables", "cuts a cluster off", true),
+    need("nsenter", "util-linux", "runs processes inside a namespace", true),
+    need("unshare", "util-linux", "tries out whether namespaces are allowed", true),
+    need("mount", "mount", "mounts the run's own bpffs", true),
+    need("setpriv", "util-linux", "lets processes die with the demo", false),
+    need("setsid", "util-linux", "gives the janitor a session of its own", false),
+];
+
+const fn need(command: &'static str, package: &'static str, why: &'static str, root_only: bool) -> Need {
+    Need { command, package, why, root_only }
+}
+
+/// Installs what is missing, after saying what and why.
+pub(crate) fn run() -> Result<()> {
+    let missing = missing(shell::is_root(), shell::is_installed);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for need in &missing {
+        println!("missing: `{}` (Debian package {}): {}", need.command, need.package, need.why);
+    }
+    if !shell::is_root() {
+        bail!("install these commands, or run as root");
+    }
+    let packages: BTreeSet<&str> = missing.iter().map(|need| need.package).collect();
+    install(&packages)
+}
+
+/// Installs Debian packages; refuses elsewhere.
+pub(crate) fn install(packages: &BTreeSet<&str>) -> Result<()> {
+    let list: Vec<&str> = packages.iter().copied().collect();
+    if !shell::is_installed("apt-get") {
+        bail!(
+            "this is not Debian or Ubuntu: install with your package manager what these packages have: {}",
+            list.join(", ")
+        );
+    }
+    println!("installing with apt-get: {}", list.join(", "));
+    shell::show(Command::new("apt-get").args(["-q", "update"]))?;
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "install", "-y", "--no-install-recommends"]);
+    shell::show(command.args(list))
+}
+
+fn missing(root: bool, is_installed: impl Fn(&str) -> bool) -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| (root || !need.root_only) && !is_installed(need.command)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_needs_the_commands_for_namespaces() {
+        let names = |root| missing(root, |_| false).iter().map(|need| need.command).collect::<Vec<_>>();
+        assert_eq!(names(false), ["setpriv", "setsid"]);
+        assert_eq!(names(true).len(), NEEDS.len());
+        assert!(missing(true, |_| true).is_empty());
+    }
+}

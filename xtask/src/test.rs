@@ -1,0 +1,99 @@
+//! `cargo xtask test`: everything that CI runs, with one summary.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::demo::Profile;
+use crate::{demo, shell, tidy, verify_ebpf};
+
+/// How a step ended.
+#[derive(Debug)]
+enum End {
+    Done,
+    Skipped(&'static str),
+}
+
+type Step = (&'static str, fn() -> Result<End>);
+
+const STEPS: [Step; 6] = [
+    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
+    ("unit and integration tests", || cargo(&["test", "--workspace", "--locked"])),
+    ("tidy", || tidy::run().map(|()| End::Done)),
+    ("eBPF objects", verify_ebpf),
+    ("demo as end-to-end test", || demo::run_as_test(Profile::Dev).map(|()| End::Done)),
+];
+
+/// Runs every step; stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    if !shell::is_root() {
+        println!("not root: tests that need network namespaces or eBPF are skipped, the demo uses the memory datapath");
+    }
+    run_steps(&STEPS)
+}
+
+fn run_steps(steps: &[Step]) -> Result<()> {
+    let mut lines = Vec::new();
+    let mut failure = None;
+    for (name, step) in steps {
+        println!("\n── {name} ──");
+        let begin = Instant::now();
+        let end = step();
+        lines.push(summary_line(name, &end, begin.elapsed()));
+        if let Err(error) = end {
+            failure = Some((name, error));
+            break;
+        }
+    }
+    println!("\nSummary");
+    for line in &lines {
+        println!("  {line}");
+    }
+    for (name, _) in &steps[lines.len()..] {
+        println!("  {name:<28} not run");
+    }
+    match failure {
+        None => Ok(()),
+        Some((name, error)) => bail!("step `{name}` failed: {error:#}"),
+    }
+}
+
+fn summary_line(name: &str, end: &Result<End>, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    match end {
+        Ok(End::Done) => format!("{name:<28} ok      {seconds:7.1} s"),
+        Ok(End::Skipped(why)) => format!("{name:<28} skipped {seconds:7.1} s  {why}"),
+        Err(_) => format!("{name:<28} FAILED  {seconds:7.1} s"),
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Result<End> {
+    shell::show(shell::cargo().args(arguments)).map(|()| End::Done)
+}
+
+fn verify_ebpf() -> Result<End> {
+    if !shell::is_installed("bpf-linker") {
+        return Ok(End::Skipped(
+            "bpf-linker is not installed (`cargo xtask verify-ebpf` installs it); the build compared the hash of the sources",
+        ));
+    }
+    verify_ebpf::run(&verify_ebpf::Arguments::default()).map(|()| End::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failing_step_is_named_and_ends_the_run() {
+        let steps: [Step; 3] = [
+            ("one", || Ok(End::Skipped("no reason"))),
+            ("two", || bail!("broken")),
+            ("three", || panic!("must not run")),
+        ];
+        let error = run_steps(&steps).unwrap_err().to_string();
+        assert!(error.contains("`two` failed: broken"), "{error}");
+        assert!(run_steps(&steps[..1]).is_ok());
+    }
+}
