@@ -38,18 +38,23 @@ enum Part {
     Workload,
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    dispatch(Arguments::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode> {
     match arguments.part {
         Some(Part::Janitor { directory }) => janitor::work(&directory)?,
         Some(Part::Workload) => workload::run()?,
         None if arguments.remove => println!("removed {} runs", cleanup::remove_leftovers(true)?.len()),
         None => {
-            let beside = std::env::current_exe().context("cannot find this binary's path")?;
-            let beside = beside.parent().map(PathBuf::from).unwrap_or_default();
-            let binaries = arguments.binaries.unwrap_or(beside);
+            let own = std::env::current_exe().context("cannot find this binary's path")?;
+            let binaries = arguments.binaries.unwrap_or_else(|| own.with_file_name(""));
             let success = run(&Options { keep: arguments.keep, memory: arguments.memory, binaries })?;
-            return Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(ExitCode::from(u8::from(!success)));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -30,13 +30,14 @@ fn workload(launcher: &Launcher, endpoint: Endpoint, role: String) -> Workload {
         arguments: vec!["workload".to_owned()],
         piped: true,
     };
-    let mut workload = Workload::new(endpoint, launcher.start(recipe).unwrap()).unwrap();
-    assert!(matches!(workload.receive().unwrap(), Response::Ready));
+    let mut workload =
+        Workload::new(endpoint, launcher.start(recipe).expect("the workload starts")).expect("it has pipes");
+    assert!(matches!(workload.receive().expect("it answers"), Response::Ready));
     workload
 }
 
 fn probe(workload: &mut Workload, targets: Vec<SocketAddr>) -> Vec<Outcome> {
-    match workload.ask(&Request::Probe { targets, timeout_ms: 600 }).unwrap() {
+    match workload.ask(&Request::Probe { targets, timeout_ms: 600 }).expect("it answers") {
         Response::Probed { outcomes } => outcomes,
         other => panic!("{other:?}"),
     }
@@ -85,7 +86,7 @@ fn everything_is_reachable_and_a_cut_separates_infrastructure_only() {
             assert_eq!(*outcome, expected, "{node} to {other} during the cut");
         }
     }
-    let during = probe(&mut endpoints[0], everyone.clone());
+    let during = probe(&mut endpoints[0], everyone);
     assert!(during.iter().all(|outcome| *outcome == Outcome::Connected), "endpoints during the cut: {during:?}");
     network.heal().unwrap();
     let after = probe(&mut on_nodes[0], node_targets);

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::cleanup;
 use super::directory::RunDirectory;
 use super::gate;
+use super::lock;
 
 const KEEP_LOGS: &str = "keep-logs";
 const LEAVE: &str = "leave";
@@ -98,7 +99,9 @@ pub fn work(directory: &Path) -> Result<()> {
             Err(_) => break,
         }
     }
-    if let Some(logs) = cleanup::remove(&run, keep_logs)? {
+    let removed = cleanup::remove(&run, keep_logs);
+    lock::remove_stale();
+    if let Some(logs) = removed? {
         // The terminal may be gone with the main process.
         let _ = writeln!(std::io::stderr(), "The logs of all processes are in {}", logs.display());
     }

@@ -20,8 +20,7 @@ impl RunLock {
     /// # Errors
     /// When another demo of this user runs: its process id.
     pub fn take() -> Result<Self> {
-        let user = fs::metadata("/proc/self").context("cannot read /proc/self")?.uid();
-        Self::take_at(std::env::temp_dir().join(format!("ringfence-demo-{user}.lock")))
+        Self::take_at(path()?)
     }
 
     fn take_at(path: PathBuf) -> Result<Self> {
@@ -63,6 +62,25 @@ impl Drop for RunLock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Removes the file of a lock that nobody holds any more, as a process that was killed leaves it.
+pub fn remove_stale() {
+    let Ok(path) = path() else { return };
+    let Ok(file) = File::open(&path) else { return };
+    if file.try_lock().is_ok() && is_same_file(&file, &path) {
+        // Somebody else removing it is as good.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Where the lock of this user is.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn path() -> Result<PathBuf> {
+    let user = fs::metadata("/proc/self").context("cannot read /proc/self")?.uid();
+    Ok(std::env::temp_dir().join(format!("ringfence-demo-{user}.lock")))
 }
 
 fn is_same_file(file: &File, path: &Path) -> bool {

@@ -1,7 +1,7 @@
 //! Ctrl-C and its relatives: remove everything, then end.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{process, thread};
+use std::{fs, process, thread};
 
 use anyhow::{Context, Result};
 use tokio::runtime;
@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::gate;
 use super::janitor::Janitor;
+use super::lock;
 
 /// Watches for SIGINT, SIGTERM and SIGHUP on a thread of its own. The first one closes the gate, lets the janitor work
 /// and ends the process with 128 + the signal's number.
@@ -38,6 +39,10 @@ pub fn watch(janitor: Arc<Mutex<Option<Janitor>>>) -> Result<()> {
             let taken = janitor.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(Err(error)) = taken.map(|mut janitor| janitor.finish()) {
                 eprintln!("{error:#}");
+            }
+            // This process holds the lock, so the file is its own.
+            if let Ok(path) = lock::path() {
+                let _ = fs::remove_file(path);
             }
             process::exit(code);
         })

@@ -48,10 +48,10 @@ impl ConfigFiles {
         self.run.join(format!("{}.sock", node_role(node)))
     }
 
-    /// Where a node's agent pins its links and maps; inside the run's own bpffs.
+    /// A bpffs of the run's own, where the agents pin their links and maps.
     #[must_use]
-    pub fn bpf_directory(&self, node: Node) -> PathBuf {
-        self.run.join("bpf").join(node_role(node))
+    pub fn bpffs(&self) -> PathBuf {
+        self.run.join("bpf")
     }
 
     /// The certificate subjects that the processes and the operator need.
@@ -109,11 +109,8 @@ impl ConfigFiles {
     }
 
     fn agent(&self, node: Node, addresses: &Addresses, kernel: bool) -> Value {
-        let datapath = if kernel {
-            json!({"kind": "kernel", "bpffs": self.bpf_directory(node)})
-        } else {
-            json!({"kind": "memory"})
-        };
+        let datapath =
+            if kernel { json!({"kind": "kernel", "bpffs": self.bpffs()}) } else { json!({"kind": "memory"}) };
         json!({
             "cluster": node.cluster.name,
             "node": node.name(),

@@ -79,7 +79,7 @@ impl Testbed {
         bed.start_control_plane(&launcher, binaries)?;
         if mode == Mode::Kernel {
             bed.start_workloads(&launcher)?;
-            mount_bpffs(run, &bed.config)?;
+            mount_bpffs(&bed.config.bpffs())?;
         }
         for node in topology::nodes() {
             let recipe = bed.recipe(config::agent_name(node), node_role(node), binaries.path("ringfence-agent"));
@@ -131,14 +131,8 @@ impl Testbed {
     }
 }
 
-/// A bpffs of the run's own: the machine's /sys/fs/bpf is not touched, and unmounting removes every pin.
-fn mount_bpffs(run: &RunDirectory, config: &ConfigFiles) -> Result<()> {
-    let mount = run.path().join("bpf");
-    fs::create_dir(&mount).with_context(|| format!("cannot make {}", mount.display()))?;
-    shell::run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&mount))?;
-    for node in topology::nodes() {
-        let directory = config.bpf_directory(node);
-        fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    Ok(())
+/// The machine's /sys/fs/bpf is not touched, and unmounting removes every pin.
+fn mount_bpffs(directory: &Path) -> Result<()> {
+    fs::create_dir(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    shell::run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory)).map(drop)
 }
