@@ -6,6 +6,7 @@ use ringfence_policy::{
     flow::{Direction, Flow, protocol},
     identity::Identity,
     reserved::RESERVED_PEERS,
+    tables::{EndpointId, RuleKey},
 };
 
 use crate::scene::{PODS, Scene, identity};
@@ -135,6 +136,19 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    /// An entry that the next probe would answer alike only costs kernel memory.
+    #[test]
+    fn no_entry_of_the_tables_is_idle(world in world()) {
+        let mut tables = Scene::new(&world).compilation().tables.clone();
+        for (key, entry) in tables.rules.clone() {
+            let RuleKey { subject, direction, peer, protocol, port } = key;
+            let flow = Flow { subject, peer, direction, protocol, port };
+            tables.rules.remove(&key);
+            prop_assert_ne!(tables.lookup(EndpointId(subject.bits()), &flow), entry.verdict, "{:?}\n{}", key, world);
+            tables.rules.insert(key, entry);
         }
     }
 }

@@ -20,7 +20,7 @@ use ringfence_policy::{
 };
 
 /// Who is in the mesh besides the reserved identities: name, number, labels.
-pub(crate) const PODS: [(&str, u32, &[&str]); 8] = [
+pub(crate) const PODS: [(&str, u32, &[&str]); 9] = [
     ("web", 0x10_0001, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop", EAST, "k8s:tier=front", SHOP_LABELS]),
     ("api", 0x10_0002, &["k8s:app=api", "k8s:io.kubernetes.pod.namespace=shop", EAST, SHOP_LABELS]),
     ("db", 0x10_0003, &["k8s:app=db", "k8s:io.kubernetes.pod.namespace=shop", EAST, SHOP_LABELS]),
@@ -29,6 +29,7 @@ pub(crate) const PODS: [(&str, u32, &[&str]); 8] = [
     ("west-dev", 0x20_0002, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=dev", WEST, DEV_LABELS]),
     ("vm", 0x10_0005, &["container:app=api", EAST]),
     ("init", 5, &["reserved:init"]),
+    ("host", 1, &["reserved:host"]),
 ];
 const EAST: &str = "k8s:io.cilium.k8s.policy.cluster=east";
 const WEST: &str = "k8s:io.cilium.k8s.policy.cluster=west";

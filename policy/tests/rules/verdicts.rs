@@ -100,6 +100,12 @@ fn sem_9_an_endpoint_without_labels_yet_is_enforced() {
 }
 
 #[test]
+fn sem_10_the_node_itself_is_never_enforced() {
+    let everyone = object("CiliumClusterwideNetworkPolicy", "{name: p}", "{}", "ingressDeny: [{fromEntities: [all]}]");
+    assert_eq!(Scene::new(&everyone).verdict("host", Direction::Ingress, "api", TCP, 80), A);
+}
+
+#[test]
 fn sem_21_no_peer_and_ports_is_everyone_on_those_ports() {
     let yaml = cnp("ingress: [{toPorts: [{ports: [{port: 80, protocol: TCP}]}]}]");
     let open =
@@ -303,7 +309,9 @@ fn ns_2_to_5_peers_of_a_namespaced_object() {
     for (selector, expected) in cases {
         let scene = Scene::new(&cnp(&format!("ingress: [{{fromEndpoints: [{{{selector}}}]}}]")));
         let peers = PODS.iter().map(|(pod, ..)| *pod).chain(["remote-node", "world-ipv4", "unknown"]);
-        let allowed = peers.filter(|peer| scene.verdict("web", Direction::Ingress, peer, TCP, 80) == A);
+        // SEM-50 allows the local node whatever the selector.
+        let allowed =
+            peers.filter(|peer| *peer != "host" && scene.verdict("web", Direction::Ingress, peer, TCP, 80) == A);
         assert_eq!(allowed.collect::<Vec<_>>(), expected, "{selector}");
     }
 }
