@@ -5,9 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use ringfence_chaos::demo::run::{Options, run};
-use ringfence_chaos::run::{cleanup, janitor};
-use ringfence_chaos::workload;
+use ringfence_chaos::{demo::run, run::cleanup, run::janitor, workload};
 
 #[derive(Debug, Parser)]
 #[command(name = "ringfence-demo", version, about)]
@@ -39,13 +37,14 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    dispatch(Arguments::parse()).unwrap_or_else(|error| {
+    let success = dispatch(Arguments::parse()).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+        false
+    });
+    ExitCode::from(u8::from(!success))
 }
 
-fn dispatch(arguments: Arguments) -> Result<ExitCode> {
+fn dispatch(arguments: Arguments) -> Result<bool> {
     match arguments.part {
         Some(Part::Janitor { directory }) => janitor::work(&directory)?,
         Some(Part::Workload) => workload::run()?,
@@ -53,9 +52,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         None => {
             let own = std::env::current_exe().context("cannot find this binary's path")?;
             let binaries = arguments.binaries.unwrap_or_else(|| own.with_file_name(""));
-            let success = run(&Options { keep: arguments.keep, memory: arguments.memory, binaries })?;
-            return Ok(ExitCode::from(u8::from(!success)));
+            return run::run(&run::Options { keep: arguments.keep, memory: arguments.memory, binaries });
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }

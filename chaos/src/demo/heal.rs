@@ -37,7 +37,9 @@ pub fn run(stage: &mut Stage) -> Result<()> {
 /// L2: the cut-off cluster's door takes writes again.
 fn write_through_the_healed_side(stage: &mut Stage) -> Result<()> {
     let servers = stage.bed.gateways_of(&[CUT_CLUSTER]);
-    let delete = ["policy", "delete", "CiliumClusterwideNetworkPolicy", "quarantine-south-web"];
+    let file = stage.policies.file(4);
+    let file = file.to_string_lossy();
+    let delete = ["policy", "delete", "-f", file.as_ref()];
     let answer = stage.bed.ringfence().call(&servers, Duration::from_secs(10), &delete)?;
     stage.report.expect(
         "west's gateway takes writes again: the quarantine is lifted",
