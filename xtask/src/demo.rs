@@ -47,12 +47,22 @@ pub(crate) fn run_as_test(profile: Profile) -> Result<()> {
     shell::show(&mut prepare(profile)?)
 }
 
-/// What the demo will do here; the demo itself tries it out and has the last word.
-fn mode(memory: bool) -> &'static str {
-    match (memory, shell::is_root()) {
-        (true, _) => "demo with the MEMORY datapath, because --memory was given",
-        (false, true) => "demo with eBPF on real packets in network namespaces (root)",
-        (false, false) => "demo with the MEMORY datapath, because network namespaces and eBPF need root",
+/// What the demo will do here, in the first line of the output; the demo tries the same again after the build.
+fn mode(memory: bool) -> String {
+    let because = |why: &str| format!("demo with the MEMORY datapath, no packets and no eBPF, because {why}");
+    if memory {
+        return because("--memory was given");
+    }
+    if !shell::is_root() {
+        return because("network namespaces and eBPF need root");
+    }
+    // In a namespace of its own, so nothing stays. Without the commands, setup is about to install them.
+    let attempt = "mkdir -p /run/netns && mount -t bpf bpf /run/netns";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "sh", "-ec", attempt]);
+    match shell::is_installed("unshare").then(|| shell::read(&mut command)) {
+        Some(Err(error)) => because(&format!("this machine refuses network namespaces or eBPF: {error:#}")),
+        Some(Ok(_)) | None => "demo with eBPF on real packets in network namespaces (root)".to_owned(),
     }
 }
 
