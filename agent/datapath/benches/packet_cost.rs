@@ -1,2 +1,242 @@
-//! stub
-fn main() {}
+//! What the programs cost per packet, and how fast revisions flip.
+//!
+//! ```text
+//! packet_cost [--quick] [--json FILE]
+//! ```
+//!
+//! Packets are run by the kernel (BPF_PROG_TEST_RUN) in a network namespace of the bench's own; figures are medians of
+//! rounds in which all programs take turns, minus a program that does nothing (or only makes up the flow).
+#![expect(clippy::unwrap_used, reason = "a panic is how a bench fails")]
+
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "../tests/support/namespaces.rs"]
+#[expect(dead_code, reason = "tests use the rest")]
+mod namespaces;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, programs::SchedClassifier};
+use figures::{Figure, Target, median, print, write_json};
+use namespaces::{BPFFS, inside, ip, run_again};
+use ringfence_datapath::{Capacity, Datapath, Hook, KernelDatapath, KernelOptions, PacketKind, ProbePacket, Reason};
+use ringfence_policy::{
+    flow::{Direction, Verdict, protocol},
+    identity::Identity,
+    name::Name,
+    revision::Revision,
+    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+};
+
+const SUBJECT: Identity = Identity::from_bits(0x0010_0001);
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// Peers are 10.1.0.0 and the addresses after it.
+const FIRST_PEER: u32 = 0x0a01_0000;
+const ADDRESSES: u32 = 100_000;
+const PEER_IDENTITIES: u32 = 256;
+const PORTS: u16 = 64;
+const FIRST_PORT: u16 = 80;
+
+static RINGFENCE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.o"));
+static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !inside() {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let success = run_again(&arguments).unwrap_or(true);
+        std::process::exit(i32::from(!success));
+    }
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let json = arguments.iter().skip_while(|argument| *argument != "--json").nth(1).map(PathBuf::from);
+    let figures = measure(quick);
+    print(&figures);
+    if let Some(path) = json {
+        write_json(&path, &figures).unwrap();
+    }
+}
+
+fn measure(quick: bool) -> Vec<Figure> {
+    ip("link add ep0 type veth peer name peer0");
+    let directory = Path::new(BPFFS).join("bench");
+    let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default() };
+    let mut datapath = KernelDatapath::open(&options).unwrap();
+    let endpoint = datapath.attach(&Name::new("bench").unwrap(), "ep0").unwrap();
+    let tables = tables(endpoint);
+    let started = Instant::now();
+    datapath.apply(Revision(1), &Tables::default().diff(&tables)).unwrap();
+    let fill_ms = started.elapsed().as_secs_f64() * 1e3;
+    let mut figures = packets(&mut datapath, endpoint, &directory.join("v1"), quick);
+    figures.push(Figure::new("apply 116k entries, both sets", fill_ms, "ms", None));
+    figures.extend(flips(&mut datapath, &tables, quick));
+    figures
+}
+
+/// 100,000 addresses of 256 identities, and 64 allowed ports to each of them.
+fn tables(endpoint: EndpointId) -> Tables {
+    let mut tables = Tables::default();
+    let peer = |number: u32| Identity::from_bits(0x0020_0001 + number % PEER_IDENTITIES);
+    tables.addresses.insert(LOCAL.into(), AddressEntry { identity: SUBJECT, endpoint: Some(endpoint) });
+    for number in 0..ADDRESSES {
+        let address = IpAddr::V4(Ipv4Addr::from(FIRST_PEER + number));
+        tables.addresses.insert(address, AddressEntry { identity: peer(number), endpoint: None });
+    }
+    for number in 0..PEER_IDENTITIES {
+        for port in FIRST_PORT..FIRST_PORT + PORTS {
+            let key = RuleKey {
+                subject: SUBJECT,
+                direction: Direction::Egress,
+                peer: peer(number),
+                protocol: protocol::TCP,
+                port,
+            };
+            tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+        }
+    }
+    let denied = EndpointEntry { identity: SUBJECT, ingress: Verdict::DenyDefault, egress: Verdict::DenyDefault };
+    tables.endpoints.insert(endpoint, denied);
+    tables
+}
+
+/// One program on one packet, again and again.
+struct Case {
+    program: &'static str,
+    destination_port: u16,
+    times: Vec<f64>,
+}
+
+fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, quick: bool) -> Vec<Figure> {
+    let (rounds, repeat) = if quick { (3, 20_000) } else { (15, 200_000) };
+    let mut objects = [load(RINGFENCE, pins), load(BENCH, pins)];
+    let case = |program, destination_port| Case { program, destination_port, times: Vec::new() };
+    let denied = FIRST_PORT + PORTS;
+    let mut cases = [
+        case("empty", FIRST_PORT),
+        case("random", FIRST_PORT),
+        case("from_endpoint", FIRST_PORT),
+        case("one_of_64k_flows", FIRST_PORT),
+        case("new_flow", FIRST_PORT),
+        case("from_endpoint", denied),
+    ];
+    // What is measured is what is meant.
+    let packet = packet(FIRST_PORT);
+    for (packet, expected) in [
+        (packet, Reason::New),
+        (ProbePacket { kind: PacketKind::Data, ..packet }, Reason::Established),
+        (ProbePacket { destination_port: denied, ..packet }, Reason::DenyDefault),
+    ] {
+        assert_eq!(datapath.probe(Hook::FromEndpoint, endpoint, &packet).unwrap().reason, expected);
+    }
+    // Twice through every flow of 64k, so that what is measured is finding them.
+    run(&mut objects, "one_of_64k_flows", FIRST_PORT, endpoint, 1_000_000);
+    for _ in 0..rounds {
+        for case in &mut cases {
+            // New flows push all others out: give them their place back.
+            let warm_up = if case.program == "one_of_64k_flows" { 600_000 } else { 1000 };
+            run(&mut objects, case.program, case.destination_port, endpoint, warm_up);
+            case.times.push(run(&mut objects, case.program, case.destination_port, endpoint, repeat));
+        }
+    }
+    let [empty, random, hot, many, new, deny] = cases.map(|mut case| median(&mut case.times));
+    let most = |ns| Some(Target::AtMost(ns));
+    vec![
+        Figure::new("an empty program (baseline)", empty, "ns/packet", None),
+        Figure::new("making up a random flow (baseline)", random, "ns/packet", None),
+        Figure::new("established flow, hot, above empty", hot - empty, "ns/packet", most(40.0)),
+        Figure::new("established flow, one of 64k, above random", many - random, "ns/packet", most(100.0)),
+        Figure::new("new flow, 100k addresses, 16k rules, above random", new - random, "ns/packet", most(250.0)),
+        Figure::new("denied by default after three probes, above empty", deny - empty, "ns/packet", most(200.0)),
+    ]
+}
+
+fn flips(datapath: &mut KernelDatapath, tables: &Tables, quick: bool) -> Vec<Figure> {
+    let flips: u32 = if quick { 2_000 } else { 40_000 };
+    let mut other = tables.clone();
+    let key = RuleKey { subject: SUBJECT, direction: Direction::Ingress, peer: Identity::WORLD, protocol: 6, port: 1 };
+    other.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    let there = tables.diff(&other);
+    let back = there.inverse();
+    let mut grace_us = Vec::new();
+    let started = Instant::now();
+    for flip in 0..flips {
+        let diff = if flip % 2 == 0 { &there } else { &back };
+        let applied = datapath.apply(Revision(2 + u64::from(flip)), diff).unwrap();
+        grace_us.push(applied.grace.as_secs_f64() * 1e6);
+    }
+    let per_second = f64::from(flips) / started.elapsed().as_secs_f64();
+    let middle = median(&mut grace_us);
+    let p99 = grace_us[grace_us.len() * 99 / 100];
+    let mut hundred = tables.clone();
+    for number in 0..100 {
+        let address = IpAddr::V4(Ipv4Addr::from(FIRST_PEER + number));
+        hundred.addresses.insert(address, AddressEntry { identity: Identity::WORLD, endpoint: None });
+    }
+    let (diff, mut times) = (tables.diff(&hundred), Vec::new());
+    for round in 0..100_u64 {
+        let (diff, started) = (if round % 2 == 0 { diff.clone() } else { diff.inverse() }, Instant::now());
+        datapath.apply(Revision(1_000_000 + round), &diff).unwrap();
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    vec![
+        Figure::new("flips of one entry, one after the other", per_second, "1/s", Some(Target::AtLeast(20_000.0))),
+        Figure::new("grace period, median", middle, "us", None),
+        Figure::new("grace period, 99th percentile", p99, "us", None),
+        Figure::new("apply 100 entries, both sets", median(&mut times), "ms", Some(Target::AtMost(1.0))),
+    ]
+}
+
+/// Loads an object's programs onto the datapath's own maps.
+fn load(object: &[u8], pins: &Path) -> Ebpf {
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(object).unwrap();
+    for (_, program) in ebpf.programs_mut() {
+        let program: &mut SchedClassifier = program.try_into().unwrap();
+        program.load().unwrap();
+    }
+    ebpf
+}
+
+/// Nanoseconds per packet.
+fn run(objects: &mut [Ebpf], program: &str, destination_port: u16, endpoint: EndpointId, repeat: u32) -> f64 {
+    let program = objects.iter_mut().find_map(|object| object.program_mut(program)).unwrap();
+    let program: &mut SchedClassifier = program.try_into().unwrap();
+    let frame = frame(destination_port);
+    let mut context = [0_u8; 192];
+    // __sk_buff.ifindex
+    context[40..44].copy_from_slice(&endpoint.0.to_ne_bytes());
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&frame);
+    options.ctx_in = Some(&context);
+    options.repeat = repeat;
+    let nanoseconds = program.test_run(options).unwrap().duration.as_nanos();
+    f64::from(u32::try_from(nanoseconds).unwrap())
+}
+
+fn packet(destination_port: u16) -> ProbePacket {
+    ProbePacket {
+        source: LOCAL.into(),
+        destination: Ipv4Addr::from(FIRST_PEER).into(),
+        protocol: protocol::TCP,
+        source_port: 40_000,
+        destination_port,
+        kind: PacketKind::Open,
+        judged: false,
+    }
+}
+
+/// Ethernet, IPv4, TCP with ACK: a packet in the middle of a connection.
+fn frame(destination_port: u16) -> [u8; 64] {
+    let mut frame = [0; 64];
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    frame[14..18].copy_from_slice(&[0x45, 0, 0, 50]);
+    frame[22..24].copy_from_slice(&[64, protocol::TCP]);
+    frame[26..30].copy_from_slice(&LOCAL.octets());
+    frame[30..34].copy_from_slice(&FIRST_PEER.to_be_bytes());
+    frame[34..36].copy_from_slice(&40_000_u16.to_be_bytes());
+    frame[36..38].copy_from_slice(&destination_port.to_be_bytes());
+    frame[46..48].copy_from_slice(&[0x50, 0x10]);
+    frame
+}

@@ -1,0 +1,279 @@
+//! Real packets between two endpoints of one node while revisions flip, and while the process that flips is killed.
+//!
+//! ```text
+//! netns a ── ep0 ─┐ this network namespace ┌─ ep1 ── netns b
+//!   client        └──── forwards packets ──┘         server
+//! ```
+//!
+//! The client's connection to port 7 is allowed by both revisions, that to port 9 by neither; but every mixture of their
+//! tables treats one of the two wrongly. So one lost answer, or one packet at port 9, shows a broken promise (S1, S2).
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "support/namespaces.rs"]
+mod namespaces;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use namespaces::{BPFFS, in_own_namespaces, ip};
+use ringfence_datapath::{Capacity, Datapath, KernelDatapath, KernelOptions, Reason, kernel::pin_directory};
+use ringfence_policy::{
+    flow::{Direction, Verdict},
+    identity::Identity,
+    name::Name,
+    revision::Revision,
+    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+};
+
+const TEST: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
+/// What a child process of the test is to do.
+const ROLE: &str = "RINGFENCE_TEST_ROLE";
+const ADDRESSES: [(&str, &str); 2] = [("10.0.0.1", "10.0.1.2"), ("fd00:0:0:a::1", "fd00:0:0:b::2")];
+const ALLOWED: u16 = 7;
+const FORBIDDEN: u16 = 9;
+const SOCKETS: usize = 16;
+const KILLS: usize = 4;
+
+#[test]
+fn s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("client") => client(),
+        Ok("server") => server(),
+        Ok("flipper") => flipper(),
+        _ => in_own_namespaces(TEST, run),
+    }
+}
+
+fn run() {
+    build_network();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    drop(datapath);
+    let mut server = spawn("server", Some("b"));
+    expect_line(&mut server, "ready");
+    let mut client = spawn("client", Some("a"));
+    expect_line(&mut client, "ready");
+    for _ in 0..KILLS {
+        let mut flipper = spawn("flipper", None);
+        for _ in 0..8 {
+            expect_line(&mut flipper, "flipped 2000");
+        }
+        // At whatever it is doing just now.
+        flipper.kill().unwrap();
+        flipper.wait().unwrap();
+        let mut datapath = open();
+        let observed = datapath.observe().unwrap();
+        assert!((0..2).any(|which| observed.tables == tables(endpoints, which)), "half a revision: {observed:?}");
+        let here = observed.revision.next();
+        datapath.apply(here, &observed.tables.diff(&tables(endpoints, 0))).unwrap();
+    }
+    let sent = finish(client);
+    let received = finish(server);
+    println!("{KILLS} kills; client: {sent}; server: {received}");
+    let number = |text: &str, name: &str| -> u64 {
+        text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap().parse().unwrap()
+    };
+    assert_eq!(number(&sent, "lost"), 0, "both revisions allow port {ALLOWED}: {sent}");
+    assert_eq!(number(&received, "forbidden"), 0, "both revisions forbid port {FORBIDDEN}: {received}");
+    assert!(number(&sent, "answered") > 10_000, "too few packets to prove anything: {sent}");
+    let packets = open().observe().unwrap().packets;
+    assert!(packets.get(Reason::DenyDefault) >= number(&sent, "forbidden"), "they were sent, and refused: {packets:?}");
+    assert_eq!(packets.get(Reason::NotRealised) + packets.get(Reason::Internal), 0, "{packets:?}");
+}
+
+/// In revision `which`, endpoint a has identity 0xa0 + which, and b 0xb0 + which; port 7 is allowed between those two,
+/// port 9 between the identities of different revisions.
+fn tables([a, b]: [EndpointId; 2], which: u32) -> Tables {
+    let identity = |base: u32, which: u32| Identity::from_bits(0x0010_0000 + base + which);
+    let mut tables = Tables::default();
+    for (address_a, address_b) in ADDRESSES {
+        for (address, base, endpoint) in [(address_a, 0xa0, a), (address_b, 0xb0, b)] {
+            let entry = AddressEntry { identity: identity(base, which), endpoint: Some(endpoint) };
+            tables.addresses.insert(address.parse().unwrap(), entry);
+        }
+    }
+    for (endpoint, base) in [(a, 0xa0), (b, 0xb0)] {
+        let entry = EndpointEntry {
+            identity: identity(base, which),
+            ingress: Verdict::DenyDefault,
+            egress: Verdict::DenyDefault,
+        };
+        tables.endpoints.insert(endpoint, entry);
+    }
+    for (port, other) in [(ALLOWED, which), (FORBIDDEN, 1 - which)] {
+        for (subject, direction, peer) in [
+            (identity(0xa0, which), Direction::Egress, identity(0xb0, other)),
+            (identity(0xb0, which), Direction::Ingress, identity(0xa0, other)),
+        ] {
+            let key = RuleKey { subject, direction, peer, protocol: 17, port };
+            tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+        }
+    }
+    tables
+}
+
+fn build_network() {
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        fs::write(Path::new("/proc/sys/net").join(setting), "1").unwrap();
+    }
+    for (index, (namespace, (gateway4, gateway6))) in
+        [("a", ("10.0.0.254", "fd00:0:0:a::fe")), ("b", ("10.0.1.254", "fd00:0:0:b::fe"))].into_iter().enumerate()
+    {
+        let addresses = ADDRESSES.map(|(a, b)| if index == 0 { a } else { b });
+        ip(&format!("netns add {namespace}"));
+        ip(&format!("link add ep{index} type veth peer name eth0 netns {namespace}"));
+        ip(&format!("addr add {gateway4}/24 dev ep{index}"));
+        ip(&format!("addr add {gateway6}/64 dev ep{index} nodad"));
+        ip(&format!("link set ep{index} up"));
+        ip(&format!("-n {namespace} addr add {}/24 dev eth0", addresses[0]));
+        ip(&format!("-n {namespace} addr add {}/64 dev eth0 nodad", addresses[1]));
+        ip(&format!("-n {namespace} link set lo up"));
+        ip(&format!("-n {namespace} link set eth0 up"));
+        ip(&format!("-n {namespace} route add default via {gateway4}"));
+        ip(&format!("-n {namespace} -6 route add default via {gateway6}"));
+    }
+}
+
+fn open() -> KernelDatapath {
+    let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
+    let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, rules: 64 };
+    KernelDatapath::open(&KernelOptions { directory, capacity }).unwrap()
+}
+
+fn attach(datapath: &mut KernelDatapath) -> [EndpointId; 2] {
+    [("a", "ep0"), ("b", "ep1")].map(|(name, device)| datapath.attach(&Name::new(name).unwrap(), device).unwrap())
+}
+
+/// Runs this test again as a child with a role.
+fn spawn(role: &str, namespace: Option<&str>) -> Child {
+    let this = std::env::current_exe().unwrap();
+    let mut command = match namespace {
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(this);
+            command
+        }
+        None => Command::new(this),
+    };
+    command.args([TEST, "--exact", "--nocapture"]).env(ROLE, role);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Reads lines until one says `line`.
+fn expect_line(child: &mut Child, line: &str) {
+    let reader = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
+    assert!(reader.lines().map(Result::unwrap).any(|read| read.ends_with(line)), "the child ended without {line:?}");
+}
+
+/// Tells a child to end; answers what it reports.
+fn finish(mut child: Child) -> String {
+    drop(child.stdin.take());
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(child.wait().unwrap().success(), "{output}");
+    output.lines().find_map(|line| line.strip_prefix("result: ")).expect("a result").to_owned()
+}
+
+/// True once the parent has closed our input.
+fn told_to_end() -> Arc<AtomicBool> {
+    let end = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&end);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        told.store(true, Ordering::Relaxed);
+    });
+    end
+}
+
+fn flipper() {
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    let both = [tables(endpoints, 0), tables(endpoints, 1)];
+    let diffs = [both[0].diff(&both[1]), both[1].diff(&both[0])];
+    let mut revision = datapath.observe().unwrap().revision;
+    println!();
+    loop {
+        for flip in 0..2000 {
+            revision = revision.next();
+            datapath.apply(revision, &diffs[flip % 2]).unwrap();
+        }
+        println!("flipped 2000");
+    }
+}
+
+/// Asks for an answer on port 7 and knocks at port 9, over both families, from several ports.
+fn client() {
+    let end = told_to_end();
+    println!("\nready");
+    let families = ADDRESSES.map(|(local, remote)| {
+        let end = Arc::clone(&end);
+        let (local, remote): (IpAddr, IpAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+        thread::spawn(move || {
+            let sockets: Vec<UdpSocket> = (0..SOCKETS).map(|_| UdpSocket::bind((local, 0)).unwrap()).collect();
+            for socket in &sockets {
+                socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            }
+            let (mut answered, mut lost, mut forbidden) = (0_u64, 0_u64, 0_u64);
+            for socket in sockets.iter().cycle() {
+                if end.load(Ordering::Relaxed) {
+                    break;
+                }
+                socket.send_to(b"?", SocketAddr::new(remote, FORBIDDEN)).unwrap();
+                forbidden += 1;
+                socket.send_to(b"?", SocketAddr::new(remote, ALLOWED)).unwrap();
+                match socket.recv_from(&mut [0; 16]) {
+                    Ok(_) => answered += 1,
+                    Err(_) => lost += 1,
+                }
+            }
+            (answered, lost, forbidden)
+        })
+    });
+    let results = families.map(|family| family.join().unwrap());
+    let sum = results.iter().fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+    println!("result: answered={} lost={} forbidden={}", sum.0, sum.1, sum.2);
+}
+
+/// Answers on port 7, counts on port 9.
+fn server() {
+    let end = told_to_end();
+    let listen = |address: &str, port: u16| {
+        let socket = UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        socket
+    };
+    let mut threads = Vec::new();
+    for (_, address) in ADDRESSES {
+        for port in [ALLOWED, FORBIDDEN] {
+            let (socket, end) = (listen(address, port), Arc::clone(&end));
+            threads.push(thread::spawn(move || {
+                let mut received = 0_u64;
+                while !end.load(Ordering::Relaxed) {
+                    if let Ok((_, from)) = socket.recv_from(&mut [0; 16]) {
+                        received += 1;
+                        if port == ALLOWED {
+                            socket.send_to(b"!", from).unwrap();
+                        }
+                    }
+                }
+                (port, received)
+            }));
+        }
+    }
+    println!("\nready");
+    let counts: Vec<(u16, u64)> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let sum = |port: u16| counts.iter().filter(|(of, _)| *of == port).map(|(_, count)| count).sum::<u64>();
+    println!("result: allowed={} forbidden={}", sum(ALLOWED), sum(FORBIDDEN));
+}
