@@ -1,1 +1,34 @@
-//! stub
+//! The store: every record of the mesh, in one order, on a majority of members' disks before it counts.
+//!
+//! ```text
+//! gateways, CLI ─ gRPC Mesh (service) ─► Raft (raft) ─► write-ahead log (wal) on a majority
+//!                        ▲                  │ committed
+//!                        │                  ▼
+//!                        │           machine::transition: Mesh + Command ─► changes of one revision, or a Refusal
+//!                        │                  ├─► state (sled, rebuildable) ─► snapshot
+//!                        └─ Follow ◄────────┴─► SharedHistory
+//! ```
+//!
+//! A write is acknowledged when a majority has its log entry on stable storage. The state machine is deterministic, so
+//! equal logs make equal meshes (S14); state and snapshots can be rebuilt, the log cannot.
+
+#![expect(
+    clippy::result_large_err,
+    reason = "Refusal, tonic's Status and openraft's errors are large and not ours to box; errors are not on the hot path"
+)]
+
+pub mod codec;
+pub mod config;
+pub mod freshness;
+pub mod machine;
+pub mod member;
+pub mod raft;
+pub mod reports;
+pub mod service;
+pub mod snapshot;
+pub mod state;
+pub mod storage;
+pub mod wal;
+
+pub use config::{Config, InvalidConfig, MemberConfig};
+pub use member::{Member, MemberFailed, StartError, run};

@@ -1,0 +1,349 @@
+//! The one place that knows the store's bytes: values, log records, segment headers, snapshot files.
+//!
+//! ```text
+//! value      format:1 | postcard
+//! segment    "RFWALSEG" | version:4 | member:8 | sequence:8 | crc:4          then records, then zeros
+//! record     payload length:4 | crc:4 | synced:4 | kind:1 | payload          crc also covers sequence and offset
+//! snapshot   "RFSNAPSH" | version:4 | head length:4 | body length:8 | head | body | crc:4
+//! ```
+//!
+//! Integers are little-endian, checksums CRC-32 (IEEE). A record's checksum covers where it lies, so that bytes of an
+//! old record, or bytes that look like one inside a payload, never pass for a record.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The format of values, segments and snapshots that this version writes, and the newest that it reads.
+pub const FORMAT_VERSION: u8 = 1;
+/// Length of a segment's header in bytes.
+pub const SEGMENT_HEADER_BYTES: usize = 32;
+/// Length of a record without its payload in bytes.
+pub const RECORD_HEADER_BYTES: usize = 13;
+/// The largest payload of a record in bytes: an upper bound for what a damaged length can claim.
+pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"RFWALSEG";
+const SNAPSHOT_MAGIC: [u8; 8] = *b"RFSNAPSH";
+/// Length of a snapshot's fixed part in bytes.
+pub const SNAPSHOT_PREFIX_BYTES: usize = 24;
+const CRC_BYTES: usize = 4;
+
+/// Bytes cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// There is less than the smallest possible content.
+    #[error("{length} bytes are too few")]
+    TooShort {
+        /// How many there are.
+        length: usize,
+    },
+    /// The bytes begin with something else.
+    #[error("the first bytes are not {expected:?}: this is not a file of the store")]
+    Magic {
+        /// What they should be.
+        expected: String,
+    },
+    /// A later version wrote them.
+    #[error(
+        "format version {found} is newer than {FORMAT_VERSION}, the newest that this identityd reads: upgrade identityd"
+    )]
+    NewerFormat {
+        /// The version found.
+        found: u32,
+    },
+    /// The checksum does not fit.
+    #[error("the checksum does not fit: the bytes are damaged")]
+    Checksum,
+    /// The value does not decode.
+    #[error("the content does not decode: {source}")]
+    Malformed {
+        /// Why.
+        source: postcard::Error,
+    },
+    /// Something follows the value.
+    #[error("{count} bytes follow the content")]
+    TrailingBytes {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// What a record of the log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A Raft log entry.
+    Entry = 1,
+    /// The member's vote.
+    Vote = 2,
+    /// Entries from an index on are gone.
+    Truncate = 3,
+    /// Entries up to a log id are gone: a snapshot holds what they did.
+    Purge = 4,
+    /// Entries up to a log id are committed.
+    Committed = 5,
+}
+
+/// The beginning of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Whose log it is.
+    pub member: u64,
+    /// Counts the segments of a log from 1 without gaps.
+    pub sequence: u64,
+}
+
+/// A record as it lies in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it holds.
+    pub kind: RecordKind,
+    /// Everything before this offset of the segment was on stable storage when the record was written.
+    pub synced: u32,
+    /// The value.
+    pub payload: &'a [u8],
+}
+
+/// What lies at an offset of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scanned<'a> {
+    /// A whole record.
+    Record(Frame<'a>),
+    /// Nothing was written here: the length is zero.
+    End,
+    /// Bytes that are no record.
+    Damaged,
+}
+
+/// Encodes a value for the log, the state, a snapshot or another member.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![FORMAT_VERSION])
+        .expect("the store's values are plain data of known length; writing to memory cannot fail")
+}
+
+/// Decodes what `encode` made.
+///
+/// # Errors
+/// `CodecError` for a newer format, malformed content and trailing bytes.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (format, content) = bytes.split_first().ok_or(CodecError::TooShort { length: 0 })?;
+    if *format > FORMAT_VERSION {
+        return Err(CodecError::NewerFormat { found: u32::from(*format) });
+    }
+    let (value, rest) = postcard::take_from_bytes(content).map_err(|source| CodecError::Malformed { source })?;
+    if rest.is_empty() { Ok(value) } else { Err(CodecError::TrailingBytes { count: rest.len() }) }
+}
+
+/// A 64-bit digest (FNV-1a with a final mix), the same on every machine and in every version.
+#[must_use]
+pub fn digest(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        for byte in u64_of(part.len()).to_le_bytes().iter().chain(*part) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ hash >> 33
+}
+
+impl SegmentHeader {
+    /// The header's bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[..8].copy_from_slice(&SEGMENT_MAGIC);
+        bytes[8..12].copy_from_slice(&u32::from(FORMAT_VERSION).to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.member.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.sequence.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..28]);
+        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header at the beginning of a segment.
+    ///
+    /// # Errors
+    /// `CodecError`; a newer version is told before the checksum is looked at, because a newer header may differ.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.len() < SEGMENT_HEADER_BYTES {
+            return Err(CodecError::TooShort { length: bytes.len() });
+        }
+        check_magic(bytes, SEGMENT_MAGIC)?;
+        if crc32fast::hash(&bytes[..28]) != u32_at(bytes, 28) {
+            return Err(CodecError::Checksum);
+        }
+        Ok(Self { member: u64_at(bytes, 12), sequence: u64_at(bytes, 20) })
+    }
+}
+
+/// Appends a record to `buffer`, whose first byte will lie at `base` of the segment.
+pub fn push_record(buffer: &mut Vec<u8>, sequence: u64, base: u32, synced: u32, kind: RecordKind, payload: &[u8]) {
+    let start = buffer.len();
+    let offset = base + u32_of(start);
+    buffer.extend_from_slice(&u32_of(payload.len()).to_le_bytes());
+    buffer.extend_from_slice(&[0; CRC_BYTES]);
+    buffer.extend_from_slice(&synced.to_le_bytes());
+    buffer.push(kind as u8);
+    buffer.extend_from_slice(payload);
+    let crc = record_crc(sequence, offset, &buffer[start..]);
+    buffer[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Looks at one offset of a segment.
+#[must_use]
+pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> {
+    let Some(bytes) = segment.get(offset..).filter(|rest| rest.len() >= RECORD_HEADER_BYTES) else {
+        let rest = segment.get(offset..).unwrap_or_default();
+        return if rest.iter().all(|byte| *byte == 0) { Scanned::End } else { Scanned::Damaged };
+    };
+    let length = u32_at(bytes, 0) as usize;
+    if length == 0 {
+        return if bytes[..RECORD_HEADER_BYTES].iter().all(|byte| *byte == 0) {
+            Scanned::End
+        } else {
+            Scanned::Damaged
+        };
+    }
+    let Some(record) = bytes.get(..RECORD_HEADER_BYTES + length).filter(|_| length <= MAX_PAYLOAD_BYTES) else {
+        return Scanned::Damaged;
+    };
+    let kind = match record[12] {
+        1 => RecordKind::Entry,
+        2 => RecordKind::Vote,
+        3 => RecordKind::Truncate,
+        4 => RecordKind::Purge,
+        5 => RecordKind::Committed,
+        _ => return Scanned::Damaged,
+    };
+    if record_crc(sequence, u32_of(offset), record) != u32_at(record, 4) {
+        return Scanned::Damaged;
+    }
+    Scanned::Record(Frame { kind, synced: u32_at(record, 8), payload: &record[RECORD_HEADER_BYTES..] })
+}
+
+/// A whole snapshot file.
+#[must_use]
+pub fn encode_snapshot(head: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SNAPSHOT_PREFIX_BYTES + head.len() + body.len() + CRC_BYTES);
+    bytes.extend_from_slice(&SNAPSHOT_MAGIC);
+    bytes.extend_from_slice(&u32::from(FORMAT_VERSION).to_le_bytes());
+    bytes.extend_from_slice(&u32_of(head.len()).to_le_bytes());
+    bytes.extend_from_slice(&u64_of(body.len()).to_le_bytes());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(body);
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Head and body of a whole snapshot file.
+///
+/// # Errors
+/// `CodecError` for anything that `encode_snapshot` did not write as it stands.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<(&[u8], &[u8]), CodecError> {
+    if bytes.len() < SNAPSHOT_PREFIX_BYTES + CRC_BYTES {
+        return Err(CodecError::TooShort { length: bytes.len() });
+    }
+    check_magic(bytes, SNAPSHOT_MAGIC)?;
+    let (content, crc) = bytes.split_at(bytes.len() - CRC_BYTES);
+    if crc32fast::hash(content) != u32_at(crc, 0) {
+        return Err(CodecError::Checksum);
+    }
+    let (head_length, body_length) = (u32_at(bytes, 12) as usize, u64_at(bytes, 16));
+    let content = &content[SNAPSHOT_PREFIX_BYTES..];
+    match content.split_at_checked(head_length) {
+        Some((head, body)) if u64_of(body.len()) == body_length => Ok((head, body)),
+        _ => Err(CodecError::TooShort { length: bytes.len() }),
+    }
+}
+
+fn check_magic(bytes: &[u8], magic: [u8; 8]) -> Result<(), CodecError> {
+    if bytes[..8] != magic {
+        return Err(CodecError::Magic { expected: String::from_utf8_lossy(&magic).into_owned() });
+    }
+    match u32_at(bytes, 8) {
+        found if found > u32::from(FORMAT_VERSION) => Err(CodecError::NewerFormat { found }),
+        _ => Ok(()),
+    }
+}
+
+fn record_crc(sequence: u64, offset: u32, record: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(&offset.to_le_bytes());
+    hasher.update(&record[..4]);
+    hasher.update(&record[8..]);
+    hasher.finalize()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("a slice of four bytes is four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of eight bytes is eight bytes"))
+}
+
+fn u32_of(length: usize) -> u32 {
+    u32::try_from(length).expect("segments, records and snapshot heads are far below 4 GiB")
+}
+
+fn u64_of(length: usize) -> u64 {
+    u64::try_from(length).expect("a length in memory fits into 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_tell_what_is_wrong_with_them() {
+        let bytes = encode(&(7_u32, "seven"));
+        assert_eq!(decode::<(u32, String)>(&bytes), Ok((7, "seven".to_owned())));
+        assert_eq!(decode::<u32>(&[]), Err(CodecError::TooShort { length: 0 }));
+        assert_eq!(decode::<u32>(&[9, 0]), Err(CodecError::NewerFormat { found: 9 }));
+        assert_eq!(decode::<u32>(&bytes), Err(CodecError::TrailingBytes { count: 6 }));
+        assert!(matches!(decode::<(u32, String)>(&bytes[..4]), Err(CodecError::Malformed { .. })));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_seen() {
+        let mut segment = vec![0; 40];
+        push_record(&mut segment, 3, 0, 40, RecordKind::Vote, b"payload");
+        let expected = Frame { kind: RecordKind::Vote, synced: 40, payload: b"payload" };
+        assert_eq!(scan_record(&segment, 3, 40), Scanned::Record(expected));
+        assert_eq!(scan_record(&segment, 4, 40), Scanned::Damaged, "a record of another segment");
+        for bit in 40 * 8..segment.len() * 8 {
+            let mut damaged = segment.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(scan_record(&damaged, 3, 40), Scanned::Damaged, "bit {bit}");
+        }
+        assert_eq!(scan_record(&segment, 3, 0), Scanned::End);
+        assert_eq!(scan_record(&segment, 3, segment.len()), Scanned::End);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_of_a_snapshot_is_seen() {
+        let bytes = encode_snapshot(b"head", b"body");
+        assert_eq!(decode_snapshot(&bytes), Ok((&b"head"[..], &b"body"[..])));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_snapshot(&damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(decode_snapshot(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_newer_segment_is_told_from_a_damaged_one() {
+        let header = SegmentHeader { member: 2, sequence: 5 };
+        let mut bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        bytes[12] ^= 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::Checksum));
+        bytes[8] = 2;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::NewerFormat { found: 2 }));
+    }
+}

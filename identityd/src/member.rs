@@ -1,0 +1,193 @@
+//! One running member: storage, Raft, guard and service, started and stopped as a whole.
+
+mod start;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use openraft::error::Fatal;
+use ringfence_proto::follow::SharedHistory;
+use ringfence_runtime::tasks::{OnEnd, Tasks};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use start::StartError;
+
+use crate::{
+    config::Config,
+    freshness::Freshness,
+    raft::{LogId, Raft, guard::Members},
+    state::StateError,
+    storage::Storage,
+};
+
+/// A member of the store that serves.
+pub struct Member {
+    address: SocketAddr,
+    raft: Raft,
+    storage: Storage,
+    members: Arc<Members>,
+    freshness: Arc<Freshness>,
+    stopping: CancellationToken,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    guard: JoinHandle<()>,
+}
+
+/// A member cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberFailed {
+    /// Raft stopped: its storage failed.
+    #[error("Raft has stopped: {source}")]
+    Raft {
+        /// Why.
+        source: Fatal<u64>,
+    },
+    /// The service ended.
+    #[error("the service on {address} ended")]
+    Service {
+        /// Where it listened.
+        address: SocketAddr,
+    },
+    /// The state could not be put on stable storage while stopping.
+    #[error("stopping: {source}; the state will be rebuilt at the next start")]
+    Flush {
+        /// Why.
+        #[from]
+        source: StateError,
+    },
+}
+
+/// Starts a member as a task of a process.
+///
+/// # Errors
+/// `StartError`; nothing runs then.
+pub async fn run(config: Config, tasks: &mut Tasks) -> Result<(), StartError> {
+    let drain = Duration::from_millis(config.drain_timeout_ms);
+    let member = Member::start(config).await?;
+    let token = tasks.token();
+    tasks.spawn("store", OnEnd::Stop, async move {
+        tokio::select! {
+            () = token.cancelled() => member.shutdown(drain).await,
+            failed = member.failed() => {
+                // Nothing may be acknowledged any more; what is on disk stays as it is.
+                member.kill().await;
+                Err(failed)
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Member {
+    /// Starts a member that listens where its configuration says.
+    ///
+    /// # Errors
+    /// `StartError`; nothing runs then, and nothing is locked.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listen = config.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
+        Self::start_on(config, listener).await
+    }
+
+    /// Starts a member on a socket that listens already.
+    ///
+    /// # Errors
+    /// `StartError`; nothing runs then, and nothing is locked.
+    pub async fn start_on(config: Config, listener: TcpListener) -> Result<Self, StartError> {
+        start::start(config, listener).await
+    }
+
+    /// Where the member listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The mesh and its newest deltas, as this member has applied them.
+    #[must_use]
+    pub const fn history(&self) -> &Arc<SharedHistory> {
+        &self.storage.history
+    }
+
+    /// The member that leads, as far as this one knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow().current_leader
+    }
+
+    /// Consensus, for tests and drills.
+    #[must_use]
+    pub const fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Who answers this member.
+    #[must_use]
+    pub const fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    /// Time since this member knew itself in touch with a quorum.
+    #[must_use]
+    pub fn staleness(&self) -> Duration {
+        self.freshness.staleness()
+    }
+
+    /// The last applied entry and the digest of the state after it: equal on all members (S14).
+    #[must_use]
+    pub fn state_digest(&self) -> (Option<LogId>, u64) {
+        let marker = self.storage.applier.marker();
+        (marker.applied, marker.digest)
+    }
+
+    /// Returns when the member cannot go on.
+    pub async fn failed(&self) -> MemberFailed {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(source) = metrics.borrow_and_update().running_state.clone() {
+                return MemberFailed::Raft { source };
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return MemberFailed::Raft { source: Fatal::Stopped };
+                },
+                () = ended(&self.server) => return MemberFailed::Service { address: self.address },
+            }
+        }
+    }
+
+    /// Stops in order: no new calls, calls under way end (at most `drain`), Raft, then everything to stable storage.
+    ///
+    /// # Errors
+    /// `MemberFailed::Flush` if the state is not on stable storage; the log is in any case.
+    pub async fn shutdown(mut self, drain: Duration) -> Result<(), MemberFailed> {
+        self.stopping.cancel();
+        if tokio::time::timeout(drain / 2, &mut self.server).await.is_err() {
+            tracing::warn!("calls under way did not end in time and are cut off");
+        }
+        self.stop_tasks().await;
+        Ok(self.storage.close()?)
+    }
+
+    /// Stops at once, as a crash does: connections break, nothing is flushed.
+    pub async fn kill(mut self) {
+        self.stop_tasks().await;
+        self.storage.abandon();
+    }
+
+    async fn stop_tasks(&mut self) {
+        self.stopping.cancel();
+        self.server.abort();
+        self.guard.abort();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "Raft's task panicked");
+        }
+    }
+}
+
+/// Returns when a task has ended, without taking its result.
+async fn ended<T>(task: &JoinHandle<T>) {
+    const LOOK_AGAIN: Duration = Duration::from_millis(200);
+    while !task.is_finished() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

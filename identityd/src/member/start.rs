@@ -1,0 +1,192 @@
+//! Bringing a member up.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use openraft::{
+    ConfigError, SnapshotPolicy,
+    error::{Fatal, InitializeError, RaftError},
+};
+use ringfence_proto::{
+    connect::MAX_MESSAGE_BYTES,
+    v1::{mesh_server::MeshServer, raft_server::RaftServer},
+};
+use ringfence_runtime::tls::TlsError;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
+
+use super::Member;
+use crate::{
+    config::{Config, InvalidConfig, MemberConfig},
+    freshness::Freshness,
+    raft::{
+        MemberNode, Raft,
+        guard::Members,
+        log::Log,
+        network::{Channels, MAX_RAFT_MESSAGE_BYTES, Network},
+        service::RaftService,
+    },
+    service::MeshService,
+    storage::{Storage, StorageError},
+    wal::WalOptions,
+};
+
+/// A snapshot of a large mesh over a slow line must get through.
+const SNAPSHOT_TIMEOUT_MS: u64 = 120_000;
+/// Entries kept behind a snapshot, for members that lag a little.
+const ENTRIES_BEHIND_SNAPSHOT: u64 = 1000;
+/// Clients that vanished without a word are noticed within these two.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A member cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// A certificate file cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// The certificates cannot be used together.
+    #[error("tls: the certificate, its key and the authority cannot be used: {source}")]
+    Certificates {
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The port is taken, or the address is not this machine's.
+    #[error("listen: cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// openraft refuses the times.
+    #[error("the Raft timing cannot work: {0}")]
+    Timing(#[from] ConfigError),
+    /// Raft does not start.
+    #[error("Raft does not start: {0}")]
+    Raft(#[from] Fatal<u64>),
+}
+
+impl StartError {
+    /// Whether the configuration is to blame, not the machine: exit code 2 instead of 1.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Tls(_) | Self::Certificates { .. } | Self::Timing(_))
+    }
+}
+
+pub(super) async fn start(config: Config, listener: TcpListener) -> Result<Member, StartError> {
+    config.validate()?;
+    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client()?);
+    let mut server = server(server_tls)?;
+    let raft_config = Arc::new(raft_config(&config)?);
+    let listen_error = |source| StartError::Listen { listen: config.listen, source };
+    let address = listener.local_addr().map_err(listen_error)?;
+    let storage = Storage::open(&config.data_dir, config.id, config.history, WalOptions::default())?;
+
+    let channels = Channels::new(client_tls);
+    let freshness = Arc::new(OnceLock::new());
+    let network = Network::new(channels.clone(), freshness.clone());
+    let log = Log::new(storage.wal.clone());
+    let raft = match Raft::new(config.id, raft_config, network, log, storage.applier.clone()).await {
+        Ok(raft) => raft,
+        Err(error) => {
+            storage.abandon();
+            return Err(error.into());
+        }
+    };
+    let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
+    let (own, others) = split_members(&config);
+    let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone()));
+    let stopping = CancellationToken::new();
+    let mesh = MeshService::new(
+        raft.clone(),
+        storage.history.clone(),
+        members.clone(),
+        freshness.clone(),
+        channels.clone(),
+        stopping.clone(),
+    );
+    let router = server
+        .add_service(
+            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone()))
+                .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
+        )
+        .add_service(
+            MeshServer::new(mesh)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        );
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
+    let interval = Duration::from_millis(config.heartbeat_interval_ms);
+    let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
+    let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
+    initialize(&config, member).await
+}
+
+/// Every member does this with the same list; one that is initialized already is left as it is.
+async fn initialize(config: &Config, member: Member) -> Result<Member, StartError> {
+    let nodes: BTreeMap<u64, MemberNode> = config
+        .members
+        .iter()
+        .map(|node| (node.id, MemberNode { address: node.address.clone(), cluster: Some(node.cluster.clone()) }))
+        .collect();
+    match member.raft.initialize(nodes).await {
+        Ok(()) => tracing::info!(id = config.id, "a new store: this member knows the first members now"),
+        // The list holds this member: `validate` has seen to it.
+        Err(RaftError::APIError(InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_))) => {}
+        Err(RaftError::Fatal(error)) => {
+            member.kill().await;
+            return Err(error.into());
+        }
+    }
+    let head = *member.storage.history.head().borrow();
+    tracing::info!(id = config.id, cluster = %config.cluster, address = %member.address, revision = %head, "serving");
+    Ok(member)
+}
+
+fn server(tls: ServerTlsConfig) -> Result<Server, StartError> {
+    Ok(Server::builder()
+        .tls_config(tls)
+        .map_err(|source| StartError::Certificates { source })?
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT)))
+}
+
+fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
+    openraft::Config {
+        cluster_name: "ringfence".to_owned(),
+        heartbeat_interval: config.heartbeat_interval_ms,
+        election_timeout_min: config.election_timeout_min_ms,
+        election_timeout_max: config.election_timeout_max_ms,
+        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT.min(config.snapshot_every),
+        replication_lag_threshold: config.snapshot_every.saturating_mul(2),
+        // The guard allows it as soon as a quorum answers.
+        enable_elect: config.members.len() == 1,
+        ..openraft::Config::default()
+    }
+    .validate()
+}
+
+fn split_members(config: &Config) -> (MemberConfig, Vec<MemberConfig>) {
+    let own = MemberConfig { id: config.id, cluster: config.cluster.clone(), address: String::new() };
+    let is_own = |member: &&MemberConfig| member.id == config.id;
+    let own = config.members.iter().find(is_own).cloned().unwrap_or(own);
+    (own, config.members.iter().filter(|member| !is_own(member)).cloned().collect())
+}

@@ -1,0 +1,59 @@
+//! Consensus: openraft with this store's log, state machine and network.
+//!
+//! ```text
+//! Execute ─► Raft ─┬─ log.rs ─────► Wal                       (acknowledged = here, on a majority)
+//!                  ├─ network.rs ─► other members' service.rs
+//!                  └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory ─► followers
+//! guard.rs: pings the others; a member without a quorum does not stand for election
+//! ```
+
+pub mod applier;
+pub mod guard;
+pub mod log;
+pub mod network;
+pub mod service;
+
+use ringfence_policy::{
+    command::{Command, Committed, Refusal},
+    name::Name,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::SnapshotFile;
+
+openraft::declare_raft_types!(
+    /// What Raft replicates: commands, answered with what they did or why they were refused.
+    pub TypeConfig:
+        D = Command,
+        R = Result<Committed, Refusal>,
+        NodeId = u64,
+        Node = MemberNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = SnapshotFile,
+        Responder = openraft::impls::OneshotResponder<TypeConfig>,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+/// A member as the membership entries of the log describe it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberNode {
+    /// `host:port` of its service.
+    pub address: String,
+    /// The cluster it sits in; none in openraft's placeholders.
+    pub cluster: Option<Name>,
+}
+
+/// The running consensus of this member.
+pub type Raft = openraft::Raft<TypeConfig>;
+/// A log entry.
+pub type Entry = openraft::Entry<TypeConfig>;
+/// Term, leader and index of an entry.
+pub type LogId = openraft::LogId<u64>;
+/// Whom a member voted for in which term.
+pub type Vote = openraft::Vote<u64>;
+/// The members as of an applied entry.
+pub type StoredMembership = openraft::StoredMembership<u64, MemberNode>;
+/// What a snapshot covers.
+pub type SnapshotMeta = openraft::SnapshotMeta<u64, MemberNode>;
+/// Storage errors as openraft wants them; each one stops the member.
+pub type StorageError = openraft::StorageError<u64>;

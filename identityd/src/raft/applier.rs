@@ -1,0 +1,199 @@
+//! Raft's state machine: applies committed entries to the mesh, to the state on disk and to the followers' history.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
+use ringfence_policy::{
+    command::{Command, Committed, Refusal},
+    mesh::Mesh,
+    record::{Change, Delta, RecordKey, Versioned},
+};
+use ringfence_proto::follow::SharedHistory;
+
+use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
+use crate::{
+    machine::{self, Index},
+    snapshot::{SnapshotError, SnapshotFile, Snapshots},
+    state::{self, Marker, State},
+};
+
+type Answer = Result<Committed, Refusal>;
+
+/// The state machine; clones share one state.
+#[derive(Clone)]
+pub struct Applier {
+    history: Arc<SharedHistory>,
+    state: Arc<State>,
+    snapshots: Snapshots,
+    position: Arc<Mutex<Position>>,
+}
+
+/// Where the state machine stands, and what it derives from the mesh.
+#[derive(Debug, Default)]
+struct Position {
+    marker: Marker,
+    index: Index,
+}
+
+/// Writes a snapshot of the moment in which it was made.
+pub struct SnapshotBuilder {
+    snapshots: Snapshots,
+    state: Arc<State>,
+    mesh: Mesh,
+    meta: SnapshotMeta,
+}
+
+impl Applier {
+    /// A state machine that stands where `marker` says; `history` holds the mesh of that moment.
+    #[must_use]
+    pub fn new(history: Arc<SharedHistory>, state: Arc<State>, snapshots: Snapshots, marker: Marker) -> Self {
+        let index = history.read(|history| Index::of(history.mesh()));
+        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })) }
+    }
+
+    /// Where the state machine stands, with the digest of its state (S14).
+    #[must_use]
+    pub fn marker(&self) -> Marker {
+        self.position().marker.clone()
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().expect("no code panics while it holds the state machine's position")
+    }
+
+    /// One entry; the keys that it changed are added to `changed`.
+    fn apply_entry(&self, position: &mut Position, entry: Entry, changed: &mut Vec<RecordKey>) -> Answer {
+        position.marker.applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Normal(command) => return self.execute(position, &command, changed),
+            EntryPayload::Membership(membership) => {
+                position.marker.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Blank => {}
+        }
+        Ok(Committed { revision: position.marker.revision, changed: false, identity: None })
+    }
+
+    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<RecordKey>) -> Answer {
+        let Position { marker, index } = position;
+        let (changes, identity, before) = self.history.read(|history| {
+            let mesh = history.mesh();
+            let (changes, identity) = machine::transition(mesh, index, command)?;
+            index.apply(mesh, &changes);
+            let before = changes.iter().filter_map(|change| old_record(mesh, change)).collect();
+            Ok::<_, Refusal>((changes, identity, before))
+        })?;
+        if changes.is_empty() {
+            return Ok(Committed { revision: marker.revision, changed: false, identity });
+        }
+        let delta = Delta { revision: marker.revision.next(), changes: changes.clone() };
+        self.history.push(delta).expect("only the state machine moves the history, one revision at a time");
+        marker.revision = marker.revision.next();
+        marker.digest =
+            self.history.read(|history| state::moved_digest(marker.digest, &before, history.mesh(), &changes));
+        changed.extend(changes.iter().map(Change::key));
+        Ok(Committed { revision: marker.revision, changed: true, identity })
+    }
+}
+
+fn old_record(mesh: &Mesh, change: &Change) -> Option<(RecordKey, Versioned)> {
+    let key = change.key();
+    mesh.records().get(&key).cloned().map(|versioned| (key, versioned))
+}
+
+impl RaftStateMachine<TypeConfig> for Applier {
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let marker = self.marker();
+        Ok((marker.applied, marker.membership))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Answer>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut position = self.position();
+        let mut changed = Vec::new();
+        let answers =
+            entries.into_iter().map(|entry| self.apply_entry(&mut position, entry, &mut changed)).collect::<Vec<_>>();
+        self.history
+            .read(|history| self.state.write(history.mesh(), &changed, &position.marker))
+            .map_err(|error| StorageIOError::write_state_machine(&error))?;
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let Marker { applied, membership, .. } = self.marker();
+        let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
+        SnapshotBuilder {
+            snapshots: self.snapshots.clone(),
+            state: self.state.clone(),
+            mesh: self.history.read(|history| history.mesh().clone()),
+            meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        self.snapshots.begin_receiving().map(Box::new).map_err(|error| write_error(&error))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Box<SnapshotFile>) -> Result<(), StorageError> {
+        let snapshots = self.snapshots.clone();
+        let (stored, mesh) = blocking(move || snapshots.install(*file)).await.map_err(|error| write_error(&error))?;
+        tracing::info!(revision = %mesh.revision(), snapshot = stored.snapshot_id, "installing a snapshot");
+        let marker = Marker {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+            revision: mesh.revision(),
+            digest: state::mesh_digest(&mesh),
+        };
+        self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
+        let mut position = self.position();
+        *position = Position { marker, index: Index::of(&mesh) };
+        self.history.reset(mesh);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        let snapshots = self.snapshots.clone();
+        match blocking(move || snapshots.current()).await {
+            Ok(current) => Ok(current.map(|(meta, _, file)| Snapshot { meta, snapshot: Box::new(file) })),
+            Err(error) => Err(read_error(&error)),
+        }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        let (snapshots, state, mesh, meta) =
+            (self.snapshots.clone(), self.state.clone(), std::mem::take(&mut self.mesh), self.meta.clone());
+        // The log is purged behind a snapshot: afterwards the state must not fall back behind it.
+        let built = blocking(move || {
+            state.flush().map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
+            snapshots.build(&meta, &mesh).map_err(|error| write_error(&error))?;
+            snapshots.current().map_err(|error| read_error(&error))
+        });
+        match built.await? {
+            Some((meta, _, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
+            None => Err(read_error(&SnapshotError::Io {
+                path: "snapshot".into(),
+                source: std::io::ErrorKind::NotFound.into(),
+            })),
+        }
+    }
+}
+
+/// Runs file work where it stops nobody else.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("file work does not panic and is not cancelled")
+}
+
+fn write_error(error: &SnapshotError) -> StorageError {
+    StorageIOError::write_snapshot(None, error).into()
+}
+
+fn read_error(error: &SnapshotError) -> StorageError {
+    StorageIOError::read_snapshot(None, error).into()
+}

@@ -1,0 +1,94 @@
+//! The gRPC service `Raft`: what other members ask of this one.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{
+    Snapshot,
+    raft::{AppendEntriesRequest, VoteRequest},
+};
+use ringfence_proto::v1::{self, raft_server};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Raft, SnapshotMeta, TypeConfig, Vote, guard::Members};
+use crate::{codec, freshness::Freshness};
+
+/// Serves Raft's messages and the guard's pings.
+pub struct RaftService {
+    raft: Raft,
+    freshness: Arc<Freshness>,
+    members: Arc<Members>,
+    /// Snapshots come in one at a time: they share a file.
+    receiving: Mutex<()>,
+}
+
+impl RaftService {
+    /// For a running Raft.
+    #[must_use]
+    pub fn new(raft: Raft, freshness: Arc<Freshness>, members: Arc<Members>) -> Self {
+        Self { raft, freshness, members, receiving: Mutex::new(()) }
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let (staleness, rpc): (Duration, AppendEntriesRequest<TypeConfig>) = decode(&request.into_inner().payload)?;
+        let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;
+        if answer.is_success() || answer.is_conflict() {
+            self.freshness.heard_leader(staleness);
+        }
+        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer) }))
+    }
+
+    async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let rpc: VoteRequest<u64> = decode(&request.into_inner().payload)?;
+        let answer = self.raft.vote(rpc).await.map_err(stopped)?;
+        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer) }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotPart>>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let _alone = self
+            .receiving
+            .try_lock()
+            .map_err(|_| Status::unavailable("another snapshot is being received by this member"))?;
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.ok_or_else(|| Status::invalid_argument("the snapshot has no part"))?;
+        let (vote, meta): (Vote, SnapshotMeta) = decode(&first.head)?;
+        let mut file = self.raft.begin_receiving_snapshot().await.map_err(stopped)?;
+        let mut next = Some(first);
+        while let Some(part) = next {
+            file = blocking(move || file.append(&part.data).map(|()| file)).await?;
+            next = parts.message().await?;
+        }
+        // Checked before Raft sees it: a snapshot that Raft cannot install stops the member.
+        let file = blocking(move || file.check().map(|()| file)).await?;
+        let answer = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await.map_err(stopped)?;
+        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer.vote) }))
+    }
+
+    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        Ok(Response::new(v1::PingResponse { status: Some(self.members.own_status()) }))
+    }
+}
+
+fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
+    codec::decode(payload).map_err(|error| Status::invalid_argument(format!("RaftMessage.payload: {error}")))
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("this member's Raft has stopped: {error}"))
+}
+
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Status>
+where
+    T: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| Status::data_loss(error.to_string()))
+}

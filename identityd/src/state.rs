@@ -1,0 +1,346 @@
+//! The state machine's state on disk: one sled tree that can always be rebuilt from snapshot and log.
+//!
+//! ```text
+//! apply ─► one atomic batch: changed records + Marker { index it stands at, membership, digest }
+//! open  ─► every record decoded, digest compared with the marker's ─► Stored, or Doubt ─► wiped and rebuilt
+//! ```
+//!
+//! sled's own `flush` hands its data to the page cache and no further (docs/decisions/0002): `flush` here also syncs
+//! the files below it. What a power failure makes of an unsynced sled shows as a digest that does not fit.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use ringfence_policy::{
+    mesh::Mesh,
+    record::{Change, RecordKey, Snapshot, Versioned},
+    revision::Revision,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, CodecError},
+    raft::{LogId, StoredMembership},
+};
+
+const MARKER_KEY: &[u8] = b"marker";
+const RECORD_PREFIX: &[u8] = b"record/";
+/// How often sled hands its buffers to the page cache on its own, so that a restart after a crash replays little.
+const SLED_FLUSH_MS: u64 = 500;
+
+/// Where the state stands; written in the same batch as the records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The last entry applied.
+    pub applied: Option<LogId>,
+    /// The members as of that entry.
+    pub membership: StoredMembership,
+    /// The mesh's revision.
+    pub revision: Revision,
+    /// Sum of the digests of all records: equal states have equal sums (S14).
+    pub digest: u64,
+}
+
+/// State that was read back.
+#[derive(Debug)]
+pub struct Stored {
+    /// Where it stands.
+    pub marker: Marker,
+    /// The records.
+    pub mesh: Mesh,
+}
+
+/// The state cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// sled refuses.
+    #[error("state database {}: {source}", path.display())]
+    Sled {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: sled::Error,
+    },
+    /// The file system refuses.
+    #[error("state database {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was closed.
+    #[error("the state database is closed: the member is stopping")]
+    Closed,
+}
+
+/// Why stored state is not used. Not an error: it is rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum Doubt {
+    /// There is none.
+    #[error("there is none")]
+    Missing,
+    /// sled cannot open its files.
+    #[error("it cannot be read: {source}")]
+    Sled {
+        /// Why.
+        source: sled::Error,
+    },
+    /// A value does not decode.
+    #[error("a value cannot be read: {source}")]
+    Value {
+        /// Why.
+        source: CodecError,
+    },
+    /// Something is missing or too much.
+    #[error("its records do not add up to its marker: they were only partly on stable storage")]
+    Digest,
+    /// The log cannot carry it on.
+    #[error("it stands at entry {applied}, which does not fit the log and the snapshot")]
+    Log {
+        /// Where it stands.
+        applied: u64,
+    },
+}
+
+/// The open database.
+pub struct State {
+    path: PathBuf,
+    database: RwLock<Option<sled::Db>>,
+}
+
+impl State {
+    /// Opens the database and reads everything, or says why it must be rebuilt. The database is empty then.
+    ///
+    /// # Errors
+    /// `StateError` if not even an empty database can be made.
+    pub fn open(path: &Path) -> Result<(Self, Result<Stored, Doubt>), StateError> {
+        let opened = open_sled(path).map_err(|source| Doubt::Sled { source });
+        let stored = opened.and_then(|database| read(&database).map(|stored| (database, stored)));
+        match stored {
+            Ok((database, stored)) => {
+                Ok((Self { path: path.to_owned(), database: RwLock::new(Some(database)) }, Ok(stored)))
+            }
+            Err(doubt) => {
+                let state = Self { path: path.to_owned(), database: RwLock::new(None) };
+                state.wipe()?;
+                Ok((state, Err(doubt)))
+            }
+        }
+    }
+
+    /// Replaces everything by an empty database.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn wipe(&self) -> Result<(), StateError> {
+        self.close();
+        match std::fs::remove_dir_all(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(self.io(source)),
+            _ => {}
+        }
+        let database = open_sled(&self.path).map_err(|source| self.sled(source))?;
+        self.set(Some(database));
+        Ok(())
+    }
+
+    /// Writes changed records (as they are in `mesh` now) and the marker, as a whole or not at all.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn write(&self, mesh: &Mesh, changed: &[RecordKey], marker: &Marker) -> Result<(), StateError> {
+        let mut batch = sled::Batch::default();
+        for key in changed {
+            match mesh.records().get(key) {
+                Some(versioned) => batch.insert(record_key(key), codec::encode(versioned)),
+                None => batch.remove(record_key(key)),
+            }
+        }
+        batch.insert(MARKER_KEY, codec::encode(marker));
+        let database = self.database()?;
+        database.apply_batch(batch).map_err(|source| self.sled(source))
+    }
+
+    /// Replaces the whole state, durably.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn replace(&self, mesh: &Mesh, marker: &Marker) -> Result<(), StateError> {
+        self.wipe()?;
+        let keys: Vec<_> = mesh.records().keys().cloned().collect();
+        self.write(mesh, &keys, marker)?;
+        self.flush()
+    }
+
+    /// Returns once everything written is on stable storage.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn flush(&self) -> Result<(), StateError> {
+        self.database()?.flush().map_err(|source| self.sled(source))?;
+        sync_tree(&self.path)
+    }
+
+    /// Closes the files. Writes fail from now on.
+    pub fn close(&self) {
+        // Its last handle: sled writes what it holds back and unlocks its file.
+        self.set(None);
+    }
+
+    /// A handle of its own, so that a write does not wait for a flush.
+    fn database(&self) -> Result<sled::Db, StateError> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StateError::Closed)
+    }
+
+    fn set(&self, database: Option<sled::Db>) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    }
+
+    fn sled(&self, source: sled::Error) -> StateError {
+        StateError::Sled { path: self.path.clone(), source }
+    }
+
+    fn io(&self, source: io::Error) -> StateError {
+        StateError::Io { path: self.path.clone(), source }
+    }
+}
+
+/// The share of one record in `Marker::digest`.
+#[must_use]
+pub fn record_digest(key: &RecordKey, versioned: &Versioned) -> u64 {
+    codec::digest(&[&codec::encode(key), &codec::encode(versioned)])
+}
+
+/// The digest of a whole mesh, counted from nothing.
+#[must_use]
+pub fn mesh_digest(mesh: &Mesh) -> u64 {
+    mesh.records().iter().fold(0, |sum: u64, (key, versioned)| sum.wrapping_add(record_digest(key, versioned)))
+}
+
+/// The digest after `changes`, counted from the one before; `before` and `after` are the mesh around them.
+#[must_use]
+pub fn moved_digest(digest: u64, before: &BTreeMap<RecordKey, Versioned>, after: &Mesh, changes: &[Change]) -> u64 {
+    changes.iter().map(Change::key).fold(digest, |sum, key| {
+        let gone = before.get(&key).map_or(0, |versioned| record_digest(&key, versioned));
+        let come = after.records().get(&key).map_or(0, |versioned| record_digest(&key, versioned));
+        sum.wrapping_sub(gone).wrapping_add(come)
+    })
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
+    sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open()
+}
+
+fn record_key(key: &RecordKey) -> Vec<u8> {
+    let mut bytes = RECORD_PREFIX.to_vec();
+    bytes.extend(codec::encode(key));
+    bytes
+}
+
+fn read(database: &sled::Db) -> Result<Stored, Doubt> {
+    let sled = |source| Doubt::Sled { source };
+    let value = |source| Doubt::Value { source };
+    let marker = database.get(MARKER_KEY).map_err(sled)?.ok_or(Doubt::Missing)?;
+    let marker: Marker = codec::decode(&marker).map_err(value)?;
+    let mut records = BTreeMap::new();
+    for item in database.scan_prefix(RECORD_PREFIX) {
+        let (key, bytes) = item.map_err(sled)?;
+        let key: RecordKey = codec::decode(&key[RECORD_PREFIX.len()..]).map_err(value)?;
+        records.insert(key, codec::decode::<Versioned>(&bytes).map_err(value)?);
+    }
+    let mesh = Mesh::from_snapshot(Snapshot { revision: marker.revision, records });
+    if mesh_digest(&mesh) == marker.digest { Ok(Stored { marker, mesh }) } else { Err(Doubt::Digest) }
+}
+
+/// Syncs every file and directory below a directory: sled keeps large pages in files of their own.
+fn sync_tree(path: &Path) -> Result<(), StateError> {
+    let io = |source| StateError::Io { path: path.to_owned(), source };
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            match File::open(entry.path()) {
+                Ok(file) => file.sync_data().map_err(io)?,
+                // sled removes files that it needs no more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+    }
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfence_policy::{
+        identity::ClusterId,
+        name::Name,
+        record::{Cluster, Delta, Record},
+    };
+
+    fn mesh(count: u32) -> Mesh {
+        let mut mesh = Mesh::default();
+        for id in 1..=count {
+            let name = Name::new(format!("c{id}")).unwrap();
+            let record = Record::Cluster(Cluster { name, id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] });
+            let delta = Delta { revision: mesh.revision().next(), changes: vec![Change::Put(record)] };
+            mesh.apply(&delta).unwrap();
+        }
+        mesh
+    }
+
+    fn marker(mesh: &Mesh) -> Marker {
+        Marker { revision: mesh.revision(), digest: mesh_digest(mesh), ..Marker::default() }
+    }
+
+    #[test]
+    fn s14_state_survives_a_restart_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let (state, stored) = State::open(&path).unwrap();
+        assert!(matches!(stored, Err(Doubt::Missing)));
+        let mesh = mesh(50);
+        state.replace(&mesh, &marker(&mesh)).unwrap();
+        drop(state);
+        let (_state, stored) = State::open(&path).unwrap();
+        let stored = stored.unwrap();
+        assert_eq!((stored.mesh, stored.marker), (mesh.clone(), marker(&mesh)));
+    }
+
+    #[test]
+    fn state_that_lost_a_record_is_wiped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let (state, _) = State::open(&path).unwrap();
+        let whole = mesh(5);
+        // The marker speaks of five records, four are there.
+        let keys: Vec<_> = whole.records().keys().take(4).cloned().collect();
+        state.write(&whole, &keys, &marker(&whole)).unwrap();
+        drop(state);
+        let (state, stored) = State::open(&path).unwrap();
+        assert!(matches!(stored, Err(Doubt::Digest)));
+        drop(state);
+        let (_state, stored) = State::open(&path).unwrap();
+        assert!(matches!(stored, Err(Doubt::Missing)), "it is empty now");
+    }
+
+    #[test]
+    fn files_that_are_no_database_are_wiped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("conf"), b"garbage").unwrap();
+        std::fs::write(path.join("db"), vec![7; 10_000]).unwrap();
+        let (state, stored) = State::open(&path).unwrap();
+        assert!(stored.is_err());
+        let mesh = mesh(1);
+        state.replace(&mesh, &marker(&mesh)).unwrap();
+    }
+}

@@ -1,0 +1,224 @@
+//! A member's data directory: opened, checked and, where in doubt, rebuilt.
+//!
+//! ```text
+//! data_dir/  lock   wal/   state/   snapshot
+//! open:  lock ─► log ─► state ─┬─ fits the log ───────────────────────────► go on
+//!                              └─ missing, damaged, behind the log ─► wipe ─► snapshot ─► the log does the rest
+//! ```
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use ringfence_policy::{
+    mesh::{History, Mesh},
+    record::Snapshot,
+};
+use ringfence_proto::follow::SharedHistory;
+
+use crate::{
+    raft::{LogId, SnapshotMeta, applier::Applier},
+    snapshot::{SnapshotError, Snapshots},
+    state::{self, Doubt, Marker, State, StateError, Stored},
+    wal::{Contents, Wal, WalError, WalOptions, sync_parent},
+};
+
+/// A data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The file system refuses.
+    #[error("data_dir: {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process works in it.
+    #[error("data_dir: {} is in use by another identityd: each member needs a directory of its own", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The log is gone, and with it the votes.
+    #[error(
+        "data_dir: {} holds a state or a snapshot, but no write-ahead log: a member that forgot its votes must not go on. \
+         Restore the directory, or remove it as a whole and let the member join again while a majority of the others runs",
+        path.display()
+    )]
+    LogMissing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Neither the state nor the snapshot reaches the log's first entry.
+    #[error(
+        "data_dir: {}: the log begins after entry {purged}, and no snapshot reaches that far. Restore the directory, or \
+         remove it as a whole and let the member join again while a majority of the others runs",
+        path.display()
+    )]
+    Gap {
+        /// The directory.
+        path: PathBuf,
+        /// The last entry that was purged.
+        purged: u64,
+    },
+    /// The log.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// An open data directory.
+pub struct Storage {
+    /// The log.
+    pub wal: Arc<Wal>,
+    /// The state on disk.
+    pub state: Arc<State>,
+    /// What followers are served from.
+    pub history: Arc<SharedHistory>,
+    /// The state machine over both.
+    pub applier: Applier,
+    /// When the log was last written before this start; none for a new one.
+    pub last_written: Option<SystemTime>,
+    /// Held as long as the directory is in use.
+    lock: File,
+}
+
+impl Storage {
+    /// Opens the directory of a member, or makes it. `history` is how many revisions back followers can resume.
+    ///
+    /// # Errors
+    /// `StorageError`; nothing of the directory's content has changed then, except that a torn tail may be cut and a
+    /// doubtful state removed.
+    pub fn open(directory: &Path, member: u64, history: usize, options: WalOptions) -> Result<Self, StorageError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StorageError::Io { path, source }
+        };
+        let (wal_path, state_path) = (directory.join("wal"), directory.join("state"));
+        std::fs::create_dir_all(&wal_path).map_err(io(&wal_path))?;
+        sync_parent(&wal_path).and_then(|()| sync_parent(directory)).map_err(io(directory))?;
+        let lock = lock(directory)?;
+        let snapshots = Snapshots::open(directory)?;
+        let last_written = last_written(&wal_path).map_err(io(&wal_path))?;
+        if last_written.is_none() && (snapshots.exists() || state_path.exists()) {
+            return Err(StorageError::LogMissing { path: directory.to_owned() });
+        }
+        let wal = Wal::open(&wal_path, member, options)?;
+        let (state, stored) = State::open(&state_path)?;
+        let log = wal.contents().clone();
+        let Stored { marker, mesh } = match stored.and_then(|stored| fits(stored, &log)) {
+            Ok(stored) => {
+                remove_damaged_snapshot(&snapshots)?;
+                stored
+            }
+            Err(doubt) => rebuild(directory, &state, &snapshots, &log, &doubt)?,
+        };
+        let history = Arc::new(SharedHistory::new(History::new(mesh, history)));
+        let state = Arc::new(state);
+        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker);
+        Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
+    }
+
+    /// Puts everything on stable storage and closes the files; another process can open the directory then.
+    ///
+    /// # Errors
+    /// `StateError` if the state could not be flushed: it will be rebuilt.
+    pub fn close(&self) -> Result<(), StateError> {
+        let flushed = self.state.flush();
+        self.abandon();
+        flushed
+    }
+
+    /// Closes the files as they are, as a crash does.
+    pub fn abandon(&self) {
+        self.state.close();
+        self.wal.close();
+        // Unlocking fails only for a file that is not locked.
+        let _unlocked = self.lock.unlock();
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, StorageError> {
+    let path = directory.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|source| StorageError::Io { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: directory.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StorageError::Io { path, source }),
+    }
+}
+
+fn last_written(wal: &Path) -> io::Result<Option<SystemTime>> {
+    let mut last = None;
+    for entry in std::fs::read_dir(wal)? {
+        last = last.max(Some(entry?.metadata()?.modified()?));
+    }
+    Ok(last)
+}
+
+/// The log must be able to carry the state on: no entry between them is missing, and they tell the same story.
+fn fits(stored: Stored, log: &Contents) -> Result<Stored, Doubt> {
+    let Some(applied) = stored.marker.applied else {
+        return if log.purged.is_none() { Ok(stored) } else { Err(Doubt::Log { applied: 0 }) };
+    };
+    let same_story = match log.entries.get(&applied.index) {
+        Some(entry) => entry.log_id == applied,
+        // A snapshot that was installed just before a crash is ahead of the whole log.
+        None => log.last_log_id() <= Some(applied) && log.purged <= Some(applied),
+    };
+    if same_story && log.purged <= Some(applied) { Ok(stored) } else { Err(Doubt::Log { applied: applied.index }) }
+}
+
+/// The state is whole, so a damaged snapshot is only a copy that can be made again.
+fn remove_damaged_snapshot(snapshots: &Snapshots) -> Result<(), SnapshotError> {
+    match snapshots.current() {
+        Err(error @ SnapshotError::Content { .. }) => {
+            tracing::warn!(%error, "removing a damaged snapshot: it will be made again from the state, which is whole");
+            snapshots.remove()
+        }
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn rebuild(
+    directory: &Path,
+    state: &State,
+    snapshots: &Snapshots,
+    log: &Contents,
+    doubt: &Doubt,
+) -> Result<Stored, StorageError> {
+    let (meta, mesh) = snapshots.current()?.map_or_else(
+        || (SnapshotMeta::default(), Mesh::from_snapshot(Snapshot::default())),
+        |(meta, mesh, _)| (meta, mesh),
+    );
+    if let Some(LogId { index, .. }) = log.purged.filter(|purged| Some(*purged) > meta.last_log_id) {
+        return Err(StorageError::Gap { path: directory.to_owned(), purged: index });
+    }
+    if log.last_log_id().is_some() || meta.last_log_id.is_some() {
+        tracing::warn!(
+            reason = %doubt,
+            snapshot = meta.snapshot_id,
+            "the state database cannot be used: rebuilding it from the snapshot and the log"
+        );
+    }
+    let digest = state::mesh_digest(&mesh);
+    let revision = mesh.revision();
+    let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership, revision, digest };
+    state.replace(&mesh, &marker)?;
+    Ok(Stored { marker, mesh })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The write-ahead log: what a member has promised lies here before it says so.
+//!
+//! ```text
+//! append, save_vote, … ─► queue ─► writer thread: takes all that waits ─► one write ─► one fdatasync ─► callbacks
+//!        └─► Contents in memory (readers)                     └─ segment full: the next one, made durable first
+//! open: segments ─► replay ─► Contents; a torn tail is cut, any other damage refuses to start
+//! ```
+//!
+//! A failed write or sync poisons the log: nobody can tell what is on the disk then, so nothing is acknowledged any
+//! more until the process is started again and has read it.
+
+mod contents;
+mod disk;
+mod replay;
+mod writer;
+
+use std::{
+    fmt,
+    ops::RangeBounds,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, mpsc},
+    thread::JoinHandle,
+};
+
+use tokio::sync::oneshot;
+
+use crate::codec::{self, RecordKind};
+use crate::raft::{Entry, LogId, Vote};
+
+pub use contents::Contents;
+pub use disk::{Disk, RealDisk, SegmentFile, sync_parent};
+pub use replay::WalError;
+use writer::{Done, Record, Request, Writer};
+
+/// Ending of a segment's name.
+const FINISHED: &str = "segment";
+/// Ending of a segment's name until it is whole.
+const UNFINISHED: &str = "new";
+
+/// How a log is kept.
+pub struct WalOptions {
+    /// Size of a segment in bytes; a larger one is made for a record that does not fit.
+    pub segment_bytes: u32,
+    /// Where segments live.
+    pub disk: Box<dyn Disk>,
+}
+
+/// The log has failed; it takes nothing any more.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the write-ahead log has failed and takes nothing any more until identityd is restarted: {reason}")]
+pub struct WalFailed {
+    reason: Arc<str>,
+}
+
+/// The log of one member.
+pub struct Wal {
+    contents: Arc<Mutex<Contents>>,
+    requests: mpsc::Sender<Request>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 16 << 20, disk: Box::new(RealDisk) }
+    }
+}
+
+impl WalFailed {
+    fn new(reason: impl fmt::Display) -> Self {
+        Self { reason: reason.to_string().into() }
+    }
+}
+
+impl Wal {
+    /// Opens the log of `member` in `directory`, or begins one there.
+    ///
+    /// # Errors
+    /// `WalError` for damage that is not a torn tail, another member's log, a newer format, and for IO.
+    pub fn open(directory: &Path, member: u64, mut options: WalOptions) -> Result<Self, WalError> {
+        let replayed = replay::replay(directory, member)?;
+        let contents = replayed.contents.clone();
+        let writer = Writer::start(directory.to_owned(), member, &mut options, replayed)?;
+        let (requests, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("wal".to_owned())
+            .spawn(move || writer.run(options.disk, &queue))
+            .map_err(|source| WalError::Io { path: directory.to_owned(), source })?;
+        Ok(Self { contents: Arc::new(Mutex::new(contents)), requests, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// A look at what the log holds.
+    ///
+    /// # Panics
+    /// Never: nothing panics while it holds the lock.
+    pub fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().expect("no code panics while it holds the log's contents")
+    }
+
+    /// The entries of a range of indexes.
+    pub fn entries(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
+        self.contents().entries.range(range).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Appends entries; readers see them at once, `done` is called when they are on stable storage, or will never be.
+    pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), WalFailed>) + Send + 'static) {
+        let record = |entry: &Entry| Record {
+            kind: RecordKind::Entry,
+            index: Some(entry.log_id.index),
+            payload: codec::encode(entry),
+        };
+        let records = entries.iter().map(record).collect();
+        self.contents().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        self.send(Request { records, durable: true, purge: None, done: Done::Call(Box::new(done)) });
+    }
+
+    /// Saves the vote. Durable on return.
+    ///
+    /// # Errors
+    /// `WalFailed`; the vote then counts as not given.
+    pub async fn save_vote(&self, vote: Vote) -> Result<(), WalFailed> {
+        self.write(RecordKind::Vote, codec::encode(&vote), None).await?;
+        self.contents().vote = Some(vote);
+        Ok(())
+    }
+
+    /// Removes the entries from `index` on. Durable on return.
+    ///
+    /// # Errors
+    /// `WalFailed`.
+    pub async fn truncate(&self, index: u64) -> Result<(), WalFailed> {
+        self.contents().truncate(index);
+        self.write(RecordKind::Truncate, codec::encode(&index), None).await
+    }
+
+    /// Removes the entries up to `upto` and every segment that holds nothing else. Durable on return.
+    ///
+    /// # Errors
+    /// `WalFailed`.
+    pub async fn purge(&self, upto: LogId) -> Result<(), WalFailed> {
+        self.contents().purge(upto);
+        self.write(RecordKind::Purge, codec::encode(&upto), Some(upto)).await
+    }
+
+    /// Notes how far entries are committed. Not waited for: after a crash the leader tells it again.
+    pub fn save_committed(&self, committed: Option<LogId>) {
+        self.contents().committed = committed;
+        let records = vec![Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }];
+        self.send(Request { records, durable: false, purge: None, done: Done::Nothing });
+    }
+
+    /// Writes what waits and stops the writer; its file is closed on return.
+    pub fn close(&self) {
+        self.send(Request { records: Vec::new(), durable: true, purge: None, done: Done::Close });
+        let thread = self.writer.lock().ok().and_then(|mut writer| writer.take());
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the write-ahead log's thread panicked");
+        }
+    }
+
+    async fn write(&self, kind: RecordKind, payload: Vec<u8>, purge: Option<LogId>) -> Result<(), WalFailed> {
+        let (answer, answered) = oneshot::channel();
+        let done = Done::Call(Box::new(move |result| {
+            // The one who asked may have been cancelled; what was written stays written.
+            let _nobody_waits = answer.send(result);
+        }));
+        let records = vec![Record { kind, index: None, payload }];
+        self.send(Request { records, durable: true, purge, done });
+        answered.await.unwrap_or_else(|_| Err(WalFailed::new("it is closed")))
+    }
+
+    fn send(&self, request: Request) {
+        if let Err(mpsc::SendError(request)) = self.requests.send(request) {
+            request.done.call(&Err(WalFailed::new("it is closed")));
+        }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A segment's name. Names sort as sequences do.
+fn segment_path(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join(format!("{sequence:016x}.{FINISHED}"))
+}
+
+#[cfg(test)]
+mod tests;
