@@ -7,6 +7,9 @@ use tonic::transport::{ClientTlsConfig, Endpoint};
 /// The largest message that servers and clients take: a delta is one message, snapshots come in chunks.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// The name that every server certificate of a mesh carries, so that clients need not know where a process runs.
+pub const SERVER_NAME: &str = "ringfence.mesh";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A peer that vanished without a word is noticed within these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);

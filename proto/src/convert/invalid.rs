@@ -38,7 +38,7 @@ pub enum InvalidMessage {
         /// Why.
         source: InvalidCidr,
     },
-    /// A cluster id is out of range.
+    /// A cluster id is out of range, or a number is no identity that a cluster can give.
     #[error("{field}: {source}")]
     Identity {
         /// Message and field.
@@ -55,12 +55,14 @@ pub enum InvalidMessage {
         text: String,
     },
     /// A number does not fit.
-    #[error("{field}: {number} is out of range, at most {maximum} is allowed")]
+    #[error("{field}: {number} is out of range: {minimum} to {maximum} is allowed")]
     Range {
         /// Message and field.
         field: &'static str,
         /// The number as given.
         number: u32,
+        /// The smallest that is allowed.
+        minimum: u32,
         /// The largest that is allowed.
         maximum: u32,
     },

@@ -1,6 +1,6 @@
 //! Records, keys, changes and deltas.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ringfence_policy::{
     cidr::Cidr,
@@ -90,17 +90,25 @@ impl TryFrom<v1::NamedPort> for NamedPort {
     type Error = InvalidMessage;
     fn try_from(message: v1::NamedPort) -> Result<Self, InvalidMessage> {
         let protocol = u8::try_from(message.protocol);
-        let port = u16::try_from(message.port);
+        let port = u16::try_from(message.port).ok().filter(|port| *port != 0);
         Ok(Self {
             name: message.name,
-            protocol: protocol.map_err(|_| range("NamedPort.protocol", message.protocol, u8::MAX.into()))?,
-            port: port.map_err(|_| range("NamedPort.port", message.port, u16::MAX.into()))?,
+            protocol: protocol.map_err(|_| range("NamedPort.protocol", message.protocol, 0..=u8::MAX.into()))?,
+            port: port.ok_or_else(|| range("NamedPort.port", message.port, 1..=u16::MAX.into()))?,
         })
     }
 }
 
-fn range(field: &'static str, number: u32, maximum: u32) -> InvalidMessage {
-    InvalidMessage::Range { field, number, maximum }
+fn range(field: &'static str, number: u32, allowed: RangeInclusive<u32>) -> InvalidMessage {
+    InvalidMessage::Range { field, number, minimum: *allowed.start(), maximum: *allowed.end() }
+}
+
+/// The store gives out global numbers of clusters only: scope bits, no cluster and number 0 are no identity of a record.
+fn identity(field: &'static str, bits: u32) -> Result<Identity, InvalidMessage> {
+    let bits = Identity::from_bits(bits);
+    ClusterId::new(bits.bits() >> Identity::MAX_NUMBER.count_ones())
+        .and_then(|cluster| Identity::global(cluster, bits.number()))
+        .map_err(|source| InvalidMessage::Identity { field, source })
 }
 
 impl From<Endpoint> for v1::Endpoint {
@@ -126,7 +134,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             name: name("Endpoint.name", message.name)?,
             addresses: addresses("Endpoint.addresses", message.addresses)?,
             labels: labels("Endpoint.labels", &message.labels)?,
-            identity: Identity::from_bits(message.identity),
+            identity: identity("Endpoint.identity", message.identity)?,
             named_ports: named_ports(message.named_ports)?,
         })
     }
@@ -142,7 +150,7 @@ impl TryFrom<v1::Identity> for IdentityRecord {
     type Error = InvalidMessage;
     fn try_from(message: v1::Identity) -> Result<Self, InvalidMessage> {
         Ok(Self {
-            identity: Identity::from_bits(message.identity),
+            identity: identity("Identity.identity", message.identity)?,
             labels: labels("Identity.labels", &message.labels)?,
         })
     }
@@ -250,7 +258,7 @@ impl TryFrom<v1::RecordKey> for RecordKey {
         Ok(match message.key.ok_or(InvalidMessage::Missing { field: "RecordKey.key" })? {
             Wire::Cluster(cluster) => Self::Cluster(name("RecordKey.cluster", cluster)?),
             Wire::Node(node) => Self::Node(name("NodeKey.cluster", node.cluster)?, name("NodeKey.name", node.name)?),
-            Wire::Identity(bits) => Self::Identity(Identity::from_bits(bits)),
+            Wire::Identity(bits) => Self::Identity(identity("RecordKey.identity", bits)?),
             Wire::Endpoint(endpoint) => Self::Endpoint(
                 name("EndpointKey.cluster", endpoint.cluster)?,
                 name("EndpointKey.node", endpoint.node)?,
