@@ -1,0 +1,35 @@
+//! One module per command.
+
+pub(crate) mod agent;
+mod apply;
+pub(crate) mod ca;
+mod files;
+mod list;
+mod policy;
+mod reference;
+mod status;
+mod wait;
+
+use crate::{
+    args::{Arguments, Command},
+    connect::Servers,
+    failure::Failure,
+};
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { global, command } = arguments;
+    let output = global.output;
+    let kind = match command {
+        Command::Ca(command) => return Ok(ca::run(command)?),
+        Command::Agent(command) => return agent::run(command, &global).await,
+        Command::Policy(command) => return policy::run(command, &global).await,
+        Command::Status => return status::run(&mut Servers::new(&global)?, output).await,
+        Command::Identity(command) => (list::identities as list::Show, command),
+        Command::Endpoint(command) => (list::endpoints as list::Show, command),
+        Command::Cluster(command) => (list::clusters as list::Show, command),
+        Command::Node(command) => return list::run_nodes(&command, &mut Servers::new(&global)?, output).await,
+    };
+    let (show, command) = kind;
+    list::run(show, &command, &mut Servers::new(&global)?, output).await
+}

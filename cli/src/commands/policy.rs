@@ -1,0 +1,70 @@
+//! `ringfence policy`.
+
+use super::{apply, files, reference::Reference};
+use crate::{
+    args::{Consistency, Global, PolicyCommand},
+    connect::Servers,
+    failure::Failure,
+    output::{self, Format, line, table},
+    view::PolicyView,
+};
+
+pub(crate) async fn run(command: PolicyCommand, global: &Global) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Apply { files, dry_run, wait } => apply::apply(&files, dry_run, wait, global).await,
+        PolicyCommand::Get { names, consistency } => get(&names, consistency, global).await,
+        PolicyCommand::Delete { names, files, wait } => {
+            let references = parse(&names)?;
+            let keys: Vec<_> = if files.is_empty() {
+                Vec::new()
+            } else {
+                files::load(&files)?.into_iter().map(|object| object.key).collect()
+            };
+            let mut servers = Servers::new(global)?;
+            let keys = if references.is_empty() {
+                keys
+            } else {
+                let known = apply::policies(&mut servers, Consistency::Linearizable).await?;
+                let resolve = |reference: &Reference| reference.resolve(known.keys()).cloned();
+                references.iter().map(resolve).collect::<anyhow::Result<_>>()?
+            };
+            apply::delete(keys, &mut servers, wait, global.output).await
+        }
+    }
+}
+
+fn parse(names: &[String]) -> Result<Vec<Reference>, Failure> {
+    let usage = |error: anyhow::Error| Failure::Usage { reason: error.to_string() };
+    names.iter().map(|name| Reference::parse(name).map_err(usage)).collect()
+}
+
+async fn get(names: &[String], consistency: Consistency, global: &Global) -> Result<(), Failure> {
+    let references = parse(names)?;
+    let mut policies = apply::policies(&mut Servers::new(global)?, consistency).await?;
+    if !references.is_empty() {
+        let resolve = |reference: &Reference| reference.resolve(policies.keys()).cloned();
+        let wanted = references.iter().map(resolve).collect::<anyhow::Result<Vec<_>>>()?;
+        policies.retain(|key, _| wanted.contains(key));
+    }
+    if global.output == Format::Yaml {
+        // As applied: comments, order and all.
+        let texts: Vec<&str> = policies.values().map(|(_, policy)| policy.text.trim_end()).collect();
+        return Ok(line(&texts.join("\n---\n"))?);
+    }
+    let view = |(revision, policy): (u64, ringfence_policy::record::PolicyRecord)| PolicyView {
+        kind: policy.key.kind.to_string(),
+        namespace: policy.key.namespace.as_ref().map(ToString::to_string),
+        name: policy.key.name.to_string(),
+        revision,
+        text: policy.text,
+    };
+    let views: Vec<PolicyView> = policies.into_values().map(view).collect();
+    output::print(global.output, &views, || {
+        let row = |view: &PolicyView| {
+            let namespace = view.namespace.clone().unwrap_or_else(|| "-".to_owned());
+            [view.kind.clone(), namespace, view.name.clone(), view.revision.to_string()]
+        };
+        table(["KIND", "NAMESPACE", "NAME", "REVISION"], views.iter().map(row))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Being written (proto, runtime, cli): lists. Tests of `ca` and `agent` belong into files of their own.
