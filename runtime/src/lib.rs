@@ -7,6 +7,7 @@
 //! Knows no Ringfence crate: nothing here has to do with policy or the mesh.
 
 pub mod backoff;
+pub mod checked;
 pub mod config;
 pub mod tasks;
 pub mod telemetry;
