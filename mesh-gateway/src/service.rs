@@ -1,0 +1,140 @@
+//! The `Mesh` service for agents and operators.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use ringfence_policy::{name::Name, record::Kind, revision::Revision};
+use ringfence_proto::{
+    convert::InvalidMessage,
+    follow::{self, FollowResponseStream, ListResponseStream, Staleness},
+    v1::{self, mesh_server::Mesh},
+};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    cache::MeshCache,
+    members::Members,
+    reports::Reports,
+    status::{Sources, status},
+};
+
+/// Answers from the cache what the cache can answer, and hands the rest to a member of the store.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshService {
+    pub(crate) cluster: Name,
+    pub(crate) members: Arc<Members>,
+    pub(crate) cache: Arc<MeshCache>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) token: CancellationToken,
+}
+
+/// A follower's stream that ends when the gateway stops, so that a stop need not wait for followers.
+struct UntilStopped {
+    events: FollowResponseStream,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+impl MeshService {
+    /// Before anything was heard an empty answer would be a lie: a follower must go elsewhere or wait.
+    fn require_state(&self) -> Result<(), Status> {
+        if self.cache.freshness().is_known() {
+            return Ok(());
+        }
+        let members: Vec<&str> = self.members.all().iter().map(|member| member.address.as_str()).collect();
+        let members = members.join(", ");
+        Err(Status::unavailable(format!("gateway {} has not reached the store yet (members: {members})", self.cluster)))
+    }
+
+    fn stale_list(&self, kind: i32) -> Result<ListResponseStream, Status> {
+        self.require_state()?;
+        let unknown = |_| InvalidMessage::Unknown { field: "ListRequest.kind", number: kind };
+        let kind = Kind::try_from(v1::Kind::try_from(kind).map_err(unknown)?)?;
+        let (revision, records) = self.cache.history().read(|history| {
+            let of_kind = history.mesh().records().iter().filter(|(key, _)| key.kind() == kind);
+            (history.mesh().revision(), of_kind.map(|(_, record)| record.clone()).collect::<Vec<_>>())
+        });
+        Ok(follow::list(revision, self.cache.freshness().staleness(), records.into_iter()))
+    }
+}
+
+#[tonic::async_trait]
+impl Mesh for MeshService {
+    type FollowStream = FollowResponseStream;
+    type ListStream = ListResponseStream;
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        self.require_state()?;
+        let peer = request.remote_addr();
+        let request = request.into_inner();
+        tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
+        let freshness = self.cache.freshness();
+        let staleness: Staleness = Arc::new(move || freshness.staleness());
+        let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
+        let stopped = Box::pin(self.token.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(UntilStopped { events, stopped, ended: false })))
+    }
+
+    async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
+        self.members.execute(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let request = request.into_inner();
+        match v1::Consistency::try_from(request.consistency) {
+            Ok(v1::Consistency::Stale) => self.stale_list(request.kind).map(Response::new),
+            Ok(v1::Consistency::Linearizable) => {
+                let chunks = self.members.list(request).await?;
+                Ok(Response::new(Box::pin(tokio_stream::iter(chunks.into_iter().map(Ok)))))
+            }
+            Err(error) => Err(Status::invalid_argument(format!("ListRequest.consistency: {error}"))),
+        }
+    }
+
+    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let sources =
+            Sources { cluster: &self.cluster, members: &self.members, cache: &self.cache, reports: &self.reports };
+        Ok(Response::new(status(sources).await))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let request = request.into_inner();
+        if request.gateway.is_some() {
+            return Err(Status::invalid_argument(
+                "gateway: a gateway reports to members of the store, not to a gateway",
+            ));
+        }
+        let foreign = |node: &&v1::NodeStatus| node.cluster != self.cluster.as_str();
+        if let Some(node) = request.nodes.iter().find(foreign) {
+            let message = format!(
+                "node {}/{} does not belong to this gateway's cluster {}",
+                node.cluster, node.name, self.cluster
+            );
+            return Err(Status::invalid_argument(message));
+        }
+        for node in request.nodes {
+            self.reports.merge(node);
+        }
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+}
+
+impl Stream for UntilStopped {
+    type Item = Result<v1::FollowEvent, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if self.stopped.as_mut().poll(context).is_ready() {
+            self.ended = true;
+            return Poll::Ready(Some(Err(Status::unavailable("the gateway stops: follow another one"))));
+        }
+        self.events.as_mut().poll_next(context)
+    }
+}

@@ -1,0 +1,330 @@
+//! The gateway between real stores and real followers, on loopback.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use ringfence_mesh_gateway::{Config, Gateway, StartError, cache::MeshCache, config::ClusterConfig};
+use ringfence_policy::{
+    command::Command,
+    identity::ClusterId,
+    name::Name,
+    record::{Cluster, Record},
+    revision::Revision,
+};
+use ringfence_proto::{
+    connect,
+    follow::{FollowEvent, Follower},
+    v1::{self, mesh_client::MeshClient},
+};
+use ringfence_runtime::{tasks::Tasks, telemetry::LogFormat, tls::TlsFiles};
+use support::{Killable, TestStore, certificates, eventually, free_address, node};
+use tonic::{Code, transport::Channel};
+
+/// A running gateway that can be killed.
+struct Running {
+    address: SocketAddr,
+    cache: Arc<MeshCache>,
+    runtime: Killable,
+    tasks: Tasks,
+}
+
+fn config(tls: &TlsFiles, members: &[SocketAddr]) -> Config {
+    Config {
+        cluster: ClusterConfig {
+            name: Name::new("east").unwrap(),
+            id: ClusterId::new(1).unwrap(),
+            pod_cidrs: vec!["10.101.0.0/16".parse().unwrap()],
+        },
+        listen: "127.0.0.1:0".parse().unwrap(),
+        members: members.iter().map(ToString::to_string).collect(),
+        tls: tls.clone(),
+        cache_file: None,
+        report_interval_ms: 100,
+        history: 100,
+        log_format: LogFormat::Text,
+        drain_timeout_ms: 1000,
+    }
+}
+
+fn start(config: &Config) -> Running {
+    let runtime = Killable::new();
+    let mut tasks = Tasks::new();
+    let gateway = runtime.run(Gateway::start(config, &mut tasks)).unwrap();
+    Running { address: gateway.address, cache: gateway.cache, runtime, tasks }
+}
+
+impl Running {
+    fn channel(&self, tls: &TlsFiles) -> Channel {
+        let endpoint = connect::endpoint(&self.address.to_string(), tls.client().unwrap()).unwrap();
+        self.runtime.run(async { endpoint.connect_lazy() })
+    }
+
+    fn client(&self, tls: &TlsFiles) -> MeshClient<Channel> {
+        MeshClient::new(self.channel(tls))
+    }
+}
+
+fn cluster(name: &str, id: u32) -> Record {
+    Record::Cluster(Cluster { name: Name::new(name).unwrap(), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] })
+}
+
+fn scratch() -> (tempfile::TempDir, TlsFiles) {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    (directory, tls)
+}
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// The revisions that a follower learnt, up to `until`.
+fn follow_until(running: &Running, tls: &TlsFiles, from: u64, until: Revision) -> Vec<u64> {
+    let channel = running.channel(tls);
+    running.runtime.run(async move {
+        let mut follower = Follower::connect(channel, Revision(from), "test".into()).await.unwrap();
+        let mut revisions = vec![];
+        loop {
+            let revision = match follower.next().await.unwrap() {
+                FollowEvent::Snapshot(snapshot) => snapshot.revision,
+                FollowEvent::Delta(delta) => delta.revision,
+                FollowEvent::Progress { .. } => continue,
+            };
+            revisions.push(revision.0);
+            if revision >= until {
+                return revisions;
+            }
+        }
+    })
+}
+
+#[test]
+fn s13_fail_over_between_members_is_gap_free_for_a_follower() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (first, first_member) = store.serve(any(), &tls);
+    let (second, _second_member) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[first, second]));
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    assert_eq!(running.cache.upstream(), first.to_string(), "the first member is preferred");
+
+    let channel = running.channel(&tls);
+    let follower = running.runtime.run(Follower::connect(channel, Revision(1), "test".into())).unwrap();
+    first_member.kill();
+    for id in 2..=20 {
+        store.put(cluster(&format!("c{id}"), id));
+    }
+    let revisions = running.runtime.run(async move {
+        let (mut follower, mut revisions) = (follower, vec![]);
+        while revisions.last() != Some(&20) {
+            match follower.next().await.unwrap() {
+                FollowEvent::Delta(delta) => revisions.push(delta.revision.0),
+                FollowEvent::Snapshot(_) => panic!("a snapshot where deltas were there"),
+                FollowEvent::Progress { .. } => {}
+            }
+        }
+        revisions
+    });
+    assert_eq!(revisions, (2..=20).collect::<Vec<_>>());
+    assert_eq!(running.cache.upstream(), second.to_string());
+    assert_eq!(running.cache.history().read(|history| history.mesh().snapshot()), store.snapshot());
+    assert_eq!(follow_until(&running, &tls, 5, Revision(20)), (6..=20).collect::<Vec<_>>(), "resume from the history");
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn s11_without_the_store_the_state_stays_and_its_staleness_grows() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (address, member) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    store.put(cluster("west", 2));
+    eventually("the gateway has everything", || {
+        running.cache.revision() == Revision(2) && running.cache.freshness().is_known()
+    });
+    store.set_staleness(Duration::from_secs(60));
+    store.put(cluster("south", 3));
+    eventually("revision 3 is here", || running.cache.revision() == Revision(3));
+    assert!(running.cache.freshness().staleness() < Duration::from_secs(60), "what was fresh does not age faster");
+
+    member.kill();
+    eventually("the loss is noticed", || running.cache.upstream().is_empty());
+    let before = running.cache.freshness().staleness();
+    eventually("staleness grows", || running.cache.freshness().staleness() > before + Duration::from_millis(300));
+    assert_eq!(follow_until(&running, &tls, 0, Revision(3)).last(), Some(&3), "followers are served from the cache");
+
+    let mut client = running.client(&tls);
+    let status = running.runtime.run(client.status(v1::StatusRequest {})).unwrap().into_inner();
+    assert_eq!((status.responder.as_str(), status.revision), ("gateway east", 3));
+    assert!(status.staleness_ms >= 300, "{status:?}");
+    assert_eq!(status.members[0].state, "unreachable");
+    let list = |consistency: v1::Consistency| {
+        let request = v1::ListRequest { kind: v1::Kind::Cluster.into(), consistency: consistency.into() };
+        let mut client = running.client(&tls);
+        running.runtime.run(async move {
+            let mut stream = client.list(request).await?.into_inner();
+            Ok::<_, tonic::Status>(stream.message().await?.unwrap())
+        })
+    };
+    let stale = list(v1::Consistency::Stale).unwrap();
+    assert_eq!((stale.records.len(), stale.revision), (3, 3));
+    assert!(stale.staleness_ms >= 300);
+    assert_eq!(list(v1::Consistency::Linearizable).unwrap_err().code(), Code::Unavailable);
+    let command = v1::Command::from(Command::PutNode(node("east", "n1", "10.40.1.1")));
+    let refused = running.runtime.run(running.client(&tls).execute(command)).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains(&address.to_string()), "{refused}");
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn s3_a_member_that_is_behind_is_not_followed_and_takes_nothing_away() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    store.put(cluster("west", 2));
+    let behind = TestStore::at(store.snapshot());
+    store.put(cluster("south", 3));
+    let (ahead_address, ahead) = store.serve(any(), &tls);
+    let (behind_address, _behind) = behind.serve(any(), &tls);
+    let running = start(&config(&tls, &[ahead_address, behind_address]));
+    eventually("the gateway has everything", || running.cache.revision() == Revision(3));
+    ahead.kill();
+    eventually("the loss is noticed", || running.cache.upstream().is_empty());
+    let west = |store: &TestStore| store.snapshot().records.len();
+    assert_eq!((west(&store), west(&behind)), (3, 1));
+    assert_eq!(running.cache.revision(), Revision(3));
+    // It catches up: revision 2 and 3 as the others have them.
+    behind.put(cluster("south", 3));
+    behind.put(cluster("east", 1));
+    eventually("a member that has caught up is followed", || running.cache.upstream() == behind_address.to_string());
+    assert_eq!(running.cache.revision(), Revision(3));
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn writes_go_to_the_next_member_where_one_has_no_leader_and_refusals_come_back_as_they_are() {
+    let (_directory, tls) = scratch();
+    let (cut_off, store) = (TestStore::new(100), TestStore::new(100));
+    cut_off.set_available(false);
+    let (first, _first) = cut_off.serve(any(), &tls);
+    let (second, _second) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[first, free_address(), second]));
+    eventually("the cluster is registered", || store.revision() == Revision(1));
+    let mut client = running.client(&tls);
+    let command = |cluster: &str| v1::Command::from(Command::PutNode(node(cluster, "n1", "10.40.1.1")));
+    let committed = running.runtime.run(client.execute(command("east"))).unwrap().into_inner();
+    assert_eq!(committed, v1::Committed { revision: 2, changed: true, identity: 0 });
+    let refused = running.runtime.run(client.execute(command("nowhere"))).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("cluster nowhere does not exist"), "{refused}");
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn reports_are_merged_and_reach_every_member() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let other = TestStore::new(100);
+    let (first, _first) = store.serve(any(), &tls);
+    let (second, _second) = other.serve(any(), &tls);
+    let running = start(&config(&tls, &[first, second]));
+    let mut client = running.client(&tls);
+    let report = |cluster: &str, revision| v1::ReportRequest {
+        gateway: None,
+        nodes: vec![v1::NodeStatus {
+            cluster: cluster.into(),
+            name: "n1".into(),
+            realised_revision: revision,
+            reported: true,
+            ..v1::NodeStatus::default()
+        }],
+    };
+    eventually("the cluster is registered", || store.revision() == Revision(1));
+    running.runtime.run(client.report(report("east", 1))).unwrap();
+    let has = |store: &TestStore, revision| {
+        let newest = store.reports().pop();
+        newest.is_some_and(|report| {
+            report.gateway.is_some_and(|gateway| gateway.cluster == "east")
+                && report.nodes.iter().any(|node| node.realised_revision == revision)
+        })
+    };
+    eventually("both members know", || has(&store, 1) && has(&other, 1));
+    running.runtime.run(client.report(report("east", 2))).unwrap();
+    eventually("both members know the news", || has(&store, 2) && has(&other, 2));
+
+    let foreign = running.runtime.run(client.report(report("west", 1))).unwrap_err();
+    assert_eq!(foreign.code(), Code::InvalidArgument);
+    store.execute(Command::PutNode(node("east", "n1", "10.40.1.1"))).unwrap();
+    let status = running.runtime.run(client.status(v1::StatusRequest {})).unwrap().into_inner();
+    assert_eq!((status.nodes.len(), status.nodes[0].realised_revision), (1, 2), "{status:?}");
+    assert_eq!(status.gateways[0].upstream, first.to_string());
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
+    let (directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (address, member) = store.serve(any(), &tls);
+    let with_cache = Config { cache_file: Some(directory.path().join("gateway.cache")), ..config(&tls, &[address]) };
+    let running = start(&with_cache);
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    eventually("the state is on disk", || directory.path().join("gateway.cache").exists());
+    member.kill();
+    running.runtime.kill();
+
+    let restarted = start(&with_cache);
+    assert_eq!(follow_until(&restarted, &tls, 0, Revision(1)), [1]);
+    restarted.runtime.kill();
+    let without = start(&config(&tls, &[address]));
+    let mut client = without.client(&tls);
+    let request = v1::FollowRequest { from_revision: 0, follower: "test".into() };
+    let refused = without.runtime.run(client.follow(request)).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("has not reached the store yet"), "{refused}");
+}
+
+#[test]
+fn followers_are_let_go_when_the_gateway_stops() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (address, _member) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    eventually("the gateway has a state", || running.cache.freshness().is_known());
+    let channel = running.channel(&tls);
+    let outside = Killable::new();
+    let mut follower = outside.run(Follower::connect(channel, Revision(0), "test".into())).unwrap();
+    running.tasks.token().cancel();
+    let ended = outside.run(async {
+        loop {
+            if let Err(error) = follower.next().await {
+                return error;
+            }
+        }
+    });
+    assert!(ended.to_string().contains("the gateway stops"), "{ended}");
+}
+
+#[test]
+fn what_keeps_a_gateway_from_starting_is_said() {
+    let (directory, tls) = scratch();
+    let taken = std::net::TcpListener::bind(any()).unwrap();
+    let runtime = Killable::new();
+    let refused = |config: &Config| runtime.run(Gateway::start(config, &mut Tasks::new())).unwrap_err();
+    let good = config(&tls, &[free_address()]);
+    let in_use = refused(&Config { listen: taken.local_addr().unwrap(), ..good.clone() });
+    assert!(matches!(in_use, StartError::Listen { .. }) && !in_use.is_configuration(), "{in_use}");
+    let missing = TlsFiles { key: Path::new("missing.key").into(), ..tls };
+    let no_key = refused(&Config { tls: missing, ..good });
+    assert!(no_key.to_string().contains("missing.key") && no_key.is_configuration(), "{no_key}");
+
+    let store = TestStore::new(10);
+    store.put(cluster("west", 1));
+    let tls = certificates(directory.path());
+    let (address, _member) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    let ended = running.runtime.run(running.tasks.run(Duration::from_secs(5))).unwrap_err();
+    assert!(ended.to_string().contains("cluster id 1 belongs to cluster west"), "{ended}");
+}

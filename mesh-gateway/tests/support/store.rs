@@ -1,0 +1,245 @@
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ringfence_policy::{
+    command::{Command, Committed, EndpointSpec, Refusal},
+    identity::{ClusterId, Identity},
+    label::{CLUSTER_KEY, Label, LabelSet, SOURCE_K8S},
+    mesh::{History, Mesh},
+    name::Name,
+    record::{Change, Delta, Endpoint, IdentityRecord, Node, Record, RecordKey, Snapshot},
+    revision::Revision,
+};
+use ringfence_proto::{
+    convert::refusal_status,
+    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory, Staleness},
+    v1::{self, mesh_server},
+};
+use ringfence_runtime::tls::TlsFiles;
+use tokio::net::TcpListener;
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, server::TcpIncoming},
+};
+
+use super::Killable;
+
+/// One member's worth of store: a real history behind the real service. Several servers can share one, as members do.
+#[derive(Clone)]
+pub(crate) struct TestStore(Arc<State>);
+
+struct State {
+    history: Arc<SharedHistory>,
+    writing: Mutex<BTreeMap<LabelSet, Identity>>,
+    staleness_ms: AtomicU64,
+    reports: Mutex<Vec<v1::ReportRequest>>,
+    available: Mutex<bool>,
+}
+
+impl TestStore {
+    pub(crate) fn new(history: usize) -> Self {
+        Self(Arc::new(State {
+            history: Arc::new(SharedHistory::new(History::new(Mesh::default(), history))),
+            writing: Mutex::default(),
+            staleness_ms: AtomicU64::new(0),
+            reports: Mutex::default(),
+            available: Mutex::new(true),
+        }))
+    }
+
+    /// A member that has only a part of what another one has.
+    pub(crate) fn at(snapshot: Snapshot) -> Self {
+        let store = Self::new(100);
+        store.0.history.reset(Mesh::from_snapshot(snapshot));
+        store
+    }
+
+    /// Listens; the server lives as long as the runtime.
+    pub(crate) fn serve(&self, address: SocketAddr, tls: &TlsFiles) -> (SocketAddr, Killable) {
+        let runtime = Killable::new();
+        let listener = runtime.run(TcpListener::bind(address)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server::builder().tls_config(tls.server().unwrap()).unwrap();
+        let service = mesh_server::MeshServer::new(self.clone());
+        runtime.spawn(async move {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        (address, runtime)
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.0.history.read(|history| history.mesh().revision())
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.0.history.read(|history| history.mesh().snapshot())
+    }
+
+    pub(crate) fn set_staleness(&self, staleness: Duration) {
+        self.0.staleness_ms.store(u64::try_from(staleness.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// Without it writes are answered with `unavailable`, as by a member without a leader.
+    pub(crate) fn set_available(&self, available: bool) {
+        *self.0.available.lock().unwrap() = available;
+    }
+
+    pub(crate) fn reports(&self) -> Vec<v1::ReportRequest> {
+        self.0.reports.lock().unwrap().clone()
+    }
+
+    /// Makes one revision.
+    pub(crate) fn push(&self, changes: Vec<Change>) -> Revision {
+        let revision = self.revision().next();
+        self.0.history.push(Delta { revision, changes }).unwrap();
+        revision
+    }
+
+    pub(crate) fn put(&self, record: Record) -> Revision {
+        self.push(vec![Change::Put(record)])
+    }
+
+    pub(crate) fn execute(&self, command: Command) -> Result<Committed, Box<Refusal>> {
+        let mut identities = self.0.writing.lock().unwrap();
+        let mesh = self.0.history.read(|history| Mesh::from_snapshot(history.mesh().snapshot()));
+        let (changes, identity) = transition(&mesh, &mut identities, command)?;
+        let new: Vec<_> = changes.into_iter().filter(|change| !is_there(&mesh, change)).collect();
+        let changed = !new.is_empty();
+        let revision = if changed { self.push(new) } else { mesh.revision() };
+        Ok(Committed { revision, changed, identity })
+    }
+}
+
+fn is_there(mesh: &Mesh, change: &Change) -> bool {
+    matches!(change, Change::Put(record) if mesh.get(&record.key()) == Some(record))
+}
+
+type Identities = BTreeMap<LabelSet, Identity>;
+
+fn transition(
+    mesh: &Mesh,
+    identities: &mut Identities,
+    command: Command,
+) -> Result<(Vec<Change>, Option<Identity>), Box<Refusal>> {
+    match command {
+        Command::PutCluster(cluster) => {
+            if let Some(owner) = mesh.clusters().find(|other| other.id == cluster.id && other.name != cluster.name) {
+                return Err(Box::new(Refusal::ClusterIdInUse { id: cluster.id, owner: owner.name.clone() }));
+            }
+            Ok((vec![Change::Put(Record::Cluster(cluster))], None))
+        }
+        Command::PutNode(node) => {
+            if !mesh.clusters().any(|cluster| cluster.name == node.cluster) {
+                return Err(Box::new(Refusal::UnknownCluster { cluster: node.cluster }));
+            }
+            Ok((vec![Change::Put(Record::Node(node))], None))
+        }
+        Command::PutEndpoint(spec) => put_endpoint(mesh, identities, spec),
+        Command::PutPolicies(policies) => {
+            Ok((policies.into_iter().map(|policy| Change::Put(Record::Policy(policy))).collect(), None))
+        }
+        Command::Delete(key) if mesh.get(&key).is_none() => Err(Box::new(Refusal::NotFound { key })),
+        Command::Delete(key) => Ok((vec![Change::Delete(key)], None)),
+        Command::AllocateIdentity { .. } | Command::DeletePolicies(_) => unreachable!("no test sends it"),
+    }
+}
+
+fn put_endpoint(
+    mesh: &Mesh,
+    identities: &mut Identities,
+    spec: EndpointSpec,
+) -> Result<(Vec<Change>, Option<Identity>), Box<Refusal>> {
+    if mesh.get(&RecordKey::Node(spec.cluster.clone(), spec.node.clone())).is_none() {
+        return Err(Box::new(Refusal::UnknownNode { cluster: spec.cluster, node: spec.node }));
+    }
+    let key = RecordKey::Endpoint(spec.cluster.clone(), spec.node.clone(), spec.name.clone());
+    for other in mesh.endpoints().filter(|other| other.key() != key) {
+        if let Some(address) = other.addresses.iter().find(|address| spec.addresses.contains(address)) {
+            return Err(Box::new(Refusal::AddressInUse { address: *address, owner: other.key() }));
+        }
+    }
+    let mut labels = spec.labels;
+    labels.insert(Label::new(SOURCE_K8S, CLUSTER_KEY, spec.cluster.as_str()));
+    let cluster = mesh.clusters().find(|cluster| cluster.name == spec.cluster).map(|cluster| cluster.id);
+    let next =
+        Identity::global(cluster.unwrap_or(ClusterId::new(1).unwrap()), u32::try_from(identities.len()).unwrap() + 1)
+            .unwrap();
+    let identity = *identities.entry(labels.clone()).or_insert(next);
+    let endpoint = Endpoint {
+        cluster: spec.cluster,
+        node: spec.node,
+        name: spec.name,
+        addresses: spec.addresses,
+        labels: labels.clone(),
+        identity,
+        named_ports: spec.named_ports,
+    };
+    let identity_record = Record::Identity(IdentityRecord { identity, labels });
+    Ok((vec![Change::Put(identity_record), Change::Put(Record::Endpoint(endpoint))], Some(identity)))
+}
+
+#[tonic::async_trait]
+impl mesh_server::Mesh for TestStore {
+    type FollowStream = FollowResponseStream;
+    type ListStream = ListResponseStream;
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let state = Arc::clone(&self.0);
+        let staleness: Staleness = Arc::new(move || Duration::from_millis(state.staleness_ms.load(Ordering::Relaxed)));
+        let from = Revision(request.into_inner().from_revision);
+        Ok(Response::new(follow::serve(Arc::clone(&self.0.history), from, staleness)))
+    }
+
+    async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
+        if !*self.0.available.lock().unwrap() {
+            return Err(Status::unavailable("no leader is known"));
+        }
+        let command = Command::try_from(request.into_inner())?;
+        Ok(Response::new(TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?.into()))
+    }
+
+    async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let snapshot = self.snapshot();
+        Ok(Response::new(follow::list(snapshot.revision, Duration::ZERO, snapshot.records.into_values())))
+    }
+
+    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let nodes = self.0.history.read(|history| {
+            let status = |node: &Node| v1::NodeStatus {
+                cluster: node.cluster.to_string(),
+                name: node.name.to_string(),
+                ..v1::NodeStatus::default()
+            };
+            history.mesh().nodes().map(status).collect()
+        });
+        let member = v1::MemberStatus { id: 1, state: "leader".to_owned(), ..v1::MemberStatus::default() };
+        Ok(Response::new(v1::StatusResponse {
+            responder: "member 1 (east)".to_owned(),
+            revision: self.revision().0,
+            members: vec![member],
+            nodes,
+            ..v1::StatusResponse::default()
+        }))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        self.0.reports.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(v1::ReportResponse {}))
+    }
+}
+
+pub(crate) fn node(cluster: &str, name: &str, address: &str) -> Node {
+    Node {
+        cluster: Name::new(cluster).unwrap(),
+        name: Name::new(name).unwrap(),
+        addresses: vec![address.parse().unwrap()],
+    }
+}
