@@ -1,0 +1,152 @@
+//! The agent's configuration file.
+
+use std::{net::IpAddr, path::PathBuf, str::FromStr as _};
+
+use ringfence_policy::name::Name;
+use ringfence_runtime::{checked, telemetry::LogFormat, tls::TlsFiles};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// `agent.yaml`. Relative paths start at the working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster of this node; its gateway registers it.
+    #[serde(deserialize_with = "name")]
+    pub cluster: Name,
+    /// This node's name, unique in its cluster; two agents must never share one.
+    #[serde(deserialize_with = "name")]
+    pub node: Name,
+    /// The node's own addresses: `host` for its own endpoints, `remote-node` everywhere else.
+    #[serde(deserialize_with = "node_addresses")]
+    pub addresses: Vec<IpAddr>,
+    /// The cluster's gateways as `host:port`; the first one is taken first, the others when it is out of reach.
+    #[serde(deserialize_with = "gateways")]
+    pub gateways: Vec<String>,
+    /// Certificates for the gateways.
+    pub tls: TlsFiles,
+    /// Where packets are judged.
+    pub datapath: DatapathConfig,
+    /// The node's endpoints; read when the agent starts.
+    #[serde(default)]
+    pub endpoints_file: Option<PathBuf>,
+    /// The local API's Unix socket, for root only. Endpoints declared through the API are kept beside it, in
+    /// `<socket>.endpoints.yaml`.
+    pub socket: PathBuf,
+    /// How often the gateway hears from this agent when nothing changes.
+    #[serde(default = "default_report_interval_ms", deserialize_with = "positive")]
+    pub report_interval_ms: u64,
+    /// How log lines look.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// How long an orderly stop may take. Enforcement stays in place in any case.
+    #[serde(default = "default_drain_timeout_ms")]
+    pub drain_timeout_ms: u64,
+}
+
+/// Where packets are judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatapathConfig {
+    /// Which one.
+    pub kind: DatapathKind,
+    /// A mounted bpffs: enforcement outlives the agent there. The kernel datapath's alone.
+    #[serde(default = "default_bpffs")]
+    pub bpffs: PathBuf,
+}
+
+/// The kinds of datapaths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatapathKind {
+    /// In the kernel, by eBPF on the endpoints' interfaces.
+    Kernel,
+    /// In this process, for trying out and for tests: decides what the kernel would decide, and touches no packet.
+    Memory,
+}
+
+const fn default_report_interval_ms() -> u64 {
+    1000
+}
+
+const fn default_drain_timeout_ms() -> u64 {
+    5000
+}
+
+fn default_bpffs() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf")
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let check =
+        |interval| if interval == 0 { Err("0 is not an interval: give at least 1 millisecond") } else { Ok(interval) };
+    checked::number(deserializer, check)
+}
+
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    checked::text(deserializer, Name::from_str)
+}
+
+fn node_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    checked::texts(deserializer, ip_address, |addresses| some(addresses, "IPv4 or IPv6 address of the node"))
+}
+
+fn gateways<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    checked::texts(deserializer, address, |gateways| some(gateways, "gateway of the cluster as host:port"))
+}
+
+fn some<T>(list: &[T], what: &str) -> Result<(), String> {
+    if list.is_empty() { Err(format!("the list is empty: give at least one {what}")) } else { Ok(()) }
+}
+
+/// Says what would be right, which the standard library's error does not.
+pub(crate) fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address: write it like 10.40.1.1 or fd40::1:1"))
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let valid = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let help = || format!("{text:?} is not an address: write it as host:port, like 10.40.1.10:7401");
+    if valid { Ok(text.to_owned()) } else { Err(help()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "cluster: east\nnode: n1\naddresses: [10.40.1.1, 'fd40::1:1']\ngateways: ['10.40.1.10:7401']\n\
+                        tls: {ca: a, certificate: b, key: c}\ndatapath: {kind: kernel}\nsocket: agent.sock\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.yaml");
+        std::fs::write(&path, text).unwrap();
+        ringfence_runtime::config::load(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dumped_configuration_loads_to_the_same() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.datapath, DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into() });
+        assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config));
+        let memory = load(&GOOD.replace("kind: kernel", "kind: memory")).unwrap();
+        assert_eq!(memory.datapath.kind, DatapathKind::Memory);
+    }
+
+    #[test]
+    fn errors_say_where_and_what_would_be_right() {
+        let cases = [
+            ("node: n1", "node: N1", ":2:7", "not a valid name"),
+            ("10.40.1.1, ", "10.40.1, ", ":3:13", "IP address"),
+            ("['10.40.1.10:7401']", "[]", ":4:11", "at least one gateway"),
+            ("'10.40.1.10:7401'", "'10.40.1.10'", ":4:12", "host:port"),
+            ("kind: kernel", "kind: iptables", ":6:18", "`kernel` or `memory`"),
+            ("kind: kernel", "kind: memory, size: 1", ":6:26", "`bpffs`"),
+            ("socket", "sokcet", ":7:1", "socket"),
+        ];
+        for (from, to, position, help) in cases {
+            let message = load(&GOOD.replacen(from, to, 1)).unwrap_err();
+            assert!(message.contains(&format!("agent.yaml{position}")), "{message}");
+            assert!(message.contains(help), "{message}");
+        }
+    }
+}

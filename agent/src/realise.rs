@@ -1,0 +1,221 @@
+//! From a state of the mesh to packets judged by it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ringfence_datapath::{
+    ApplyError, AttachError, Datapath, Hook, Observation, ObserveError, ProbeError, ProbeOutcome, ProbePacket,
+};
+use ringfence_policy::{
+    compile::{Compiler, Incomplete, LocalNode},
+    name::Name,
+    revision::Revision,
+    tables::{EndpointId, Tables},
+};
+use tokio::sync::watch;
+
+use crate::feed::Followed;
+
+/// The one owner of the datapath.
+///
+/// It begins with what the datapath holds already and moves only to a whole, not older revision: until one can be
+/// realised, packets are judged as before (S8, S10).
+pub struct Realiser {
+    datapath: Box<dyn Datapath>,
+    compiler: Compiler,
+    local: LocalNode,
+    tables: Tables,
+    revision: Revision,
+    last: Option<Attempt>,
+    outcome: watch::Sender<Realised>,
+}
+
+/// What this node enforces, and what keeps it from enforcing more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Realised {
+    /// Packets are judged by it; published after the datapath does so (S3).
+    pub revision: Revision,
+    /// In words.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Attempt {
+    revision: Revision,
+    endpoints: BTreeMap<Name, EndpointId>,
+    failed: bool,
+}
+
+/// What would become of a packet, and by which revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// At the last hook that was asked.
+    pub outcome: ProbeOutcome,
+    /// The revision that judged it.
+    pub revision: Revision,
+}
+
+/// A packet cannot be judged here.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// It passes no hook of this node.
+    #[error(
+        "neither {source_address} nor {destination} belongs to an endpoint of this node: ask the agents of their nodes"
+    )]
+    NotHere {
+        /// Sender.
+        source_address: IpAddr,
+        /// Receiver.
+        destination: IpAddr,
+    },
+    /// The datapath cannot try it.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+/// Why a revision is not realised.
+#[derive(Debug, thiserror::Error)]
+enum NotRealised {
+    #[error("revision {revision}: {source}; revision {current} stays in force")]
+    Incomplete { revision: Revision, current: Revision, source: Incomplete },
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+impl Realiser {
+    /// Adopts what the datapath holds; changes nothing.
+    ///
+    /// # Errors
+    /// `ObserveError` if what packets are judged by cannot be read.
+    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name) -> Result<Self, ObserveError> {
+        let Observation { revision, tables, .. } = datapath.observe()?;
+        let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
+        let endpoints = datapath.attached();
+        let local = LocalNode { cluster, node, endpoints };
+        Ok(Self { datapath, compiler: Compiler::default(), local, tables, revision, last: None, outcome })
+    }
+
+    /// Moves when packets are judged by another revision, and when a problem comes or goes.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Realised> {
+        self.outcome.subscribe()
+    }
+
+    /// Moves to the state, if it is complete, not older, and not what is in force already.
+    ///
+    /// `retry`: try again what failed, even if nothing has changed since.
+    pub fn realise(&mut self, followed: &Followed, retry: bool) {
+        let revision = followed.mesh.revision();
+        if !followed.complete {
+            return;
+        }
+        if revision < self.revision {
+            let current = self.revision;
+            self.publish(vec![format!("the mesh that is followed is at revision {revision}, older than revision {current}, which stays in force")]);
+            return;
+        }
+        self.local.endpoints = self.datapath.attached();
+        let same = |last: &&Attempt| last.revision == revision && last.endpoints == self.local.endpoints;
+        if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
+            return;
+        }
+        let attempt = self.attempt(followed);
+        self.last = Some(Attempt { revision, endpoints: self.local.endpoints.clone(), failed: attempt.is_err() });
+        let problems = attempt.unwrap_or_else(|reason| {
+            tracing::error!(%revision, %reason, "revision not realised");
+            vec![reason.to_string()]
+        });
+        self.publish(problems);
+    }
+
+    /// Puts an endpoint's device under enforcement.
+    ///
+    /// # Errors
+    /// As `Datapath::attach`.
+    pub fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
+        self.datapath.attach(name, interface)
+    }
+
+    /// Ends the enforcement of an endpoint that is gone.
+    ///
+    /// # Errors
+    /// As `Datapath::detach`.
+    pub fn detach(&mut self, name: &Name) -> Result<(), AttachError> {
+        self.datapath.detach(name)
+    }
+
+    /// The endpoints under enforcement.
+    #[must_use]
+    pub fn attached(&self) -> BTreeMap<Name, EndpointId> {
+        self.datapath.attached()
+    }
+
+    /// Reads back what packets are judged by.
+    ///
+    /// # Errors
+    /// As `Datapath::observe`.
+    pub fn observe(&self) -> Result<Observation, ObserveError> {
+        self.datapath.observe()
+    }
+
+    /// What would become of a packet now: at its sender's hook if the sender is an endpoint of this node, and at its
+    /// receiver's if that one is and was not judged yet. The packet is counted and remembered like a real one.
+    ///
+    /// `declared`: the addresses of attached endpoints that no realised revision has yet.
+    ///
+    /// # Errors
+    /// `JudgeError`.
+    pub fn judge(
+        &mut self,
+        packet: &ProbePacket,
+        declared: &BTreeMap<IpAddr, EndpointId>,
+    ) -> Result<Judged, JudgeError> {
+        let endpoint = |address: &IpAddr| {
+            let realised = self.tables.addresses.get(address).and_then(|entry| entry.endpoint);
+            realised.or_else(|| declared.get(address).copied())
+        };
+        let (sender, receiver) = (endpoint(&packet.source), endpoint(&packet.destination));
+        let sent = sender.map(|sender| self.datapath.probe(Hook::FromEndpoint, sender, packet)).transpose()?;
+        let outcome = match (sent, receiver) {
+            (Some(sent), None) => sent,
+            (Some(sent), Some(_)) if !sent.allowed || sent.judged_both => sent,
+            (_, Some(receiver)) => self.datapath.probe(Hook::ToEndpoint, receiver, packet)?,
+            (None, None) => {
+                return Err(JudgeError::NotHere { source_address: packet.source, destination: packet.destination });
+            }
+        };
+        Ok(Judged { outcome, revision: self.revision })
+    }
+
+    /// The revision in force.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// `"kernel"` or `"memory"`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.datapath.kind()
+    }
+
+    /// Answers with what somebody should look at although the revision is realised.
+    fn attempt(&mut self, followed: &Followed) -> Result<Vec<String>, NotRealised> {
+        let revision = followed.mesh.revision();
+        let incomplete = |source| NotRealised::Incomplete { revision, current: self.revision, source };
+        let compilation = self.compiler.compile(&followed.mesh, &self.local).map_err(incomplete)?;
+        let applied = self.datapath.apply(revision, &self.tables.diff(&compilation.tables))?;
+        self.tables = compilation.tables;
+        self.revision = revision;
+        tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
+        Ok(compilation.problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn publish(&self, problems: Vec<String>) {
+        let realised = Realised { revision: self.revision, problems };
+        self.outcome.send_if_modified(|current| {
+            let modified = *current != realised;
+            *current = realised;
+            modified
+        });
+    }
+}

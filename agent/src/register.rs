@@ -1,0 +1,167 @@
+//! Makes the node and its endpoints known to the mesh.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use ringfence_policy::{
+    command::Command,
+    identity::Identity,
+    name::Name,
+    record::{Node, RecordKey},
+    revision::Revision,
+};
+use ringfence_proto::v1;
+use ringfence_runtime::backoff::Backoff;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    describe::describe,
+    feed::Feed,
+    gateways::{Gateways, is_out_of_reach},
+    registry::{Attachment, Entry, Registration, Registry},
+};
+
+/// How long to wait after a failure, at most.
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+/// Puts the node's record first, then those of attached endpoints, and puts them again if the mesh loses them.
+#[derive(Debug)]
+pub struct Registering {
+    /// Who this is.
+    pub cluster: Name,
+    /// Who this is.
+    pub node: Name,
+    /// The node's own.
+    pub addresses: Vec<IpAddr>,
+    /// Where to register.
+    pub gateways: Arc<Gateways>,
+    /// What to register.
+    pub registry: Arc<Registry>,
+    /// What the mesh has.
+    pub feed: Arc<Feed>,
+    /// Why the node itself is not registered, in words.
+    pub problem: watch::Sender<Option<String>>,
+}
+
+/// The store did not take a record this time.
+#[derive(Debug)]
+enum NotTaken {
+    OutOfReach(String),
+    Refused(String),
+}
+
+impl Registering {
+    /// Registers until cancelled. Refusals are shown and tried again: what stands in the way may go.
+    pub async fn run(self, token: CancellationToken) {
+        let (mut work, mut followed) = (self.registry.subscribe_work(), self.feed.subscribe());
+        let mut backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY);
+        let mut node_revision = None;
+        loop {
+            work.mark_unchanged();
+            followed.mark_unchanged();
+            let done = tokio::select! {
+                () = token.cancelled() => return,
+                done = self.register_missing(&mut node_revision) => done,
+            };
+            if done {
+                backoff.reset();
+            }
+            let retry = backoff.next_delay();
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = work.changed() => {}
+                // The mesh may have lost a record.
+                _ = followed.changed(), if done => {}
+                () = tokio::time::sleep(retry), if !done => {}
+            }
+        }
+    }
+
+    /// Whether nothing is missing any more.
+    async fn register_missing(&self, node_revision: &mut Option<Revision>) -> bool {
+        if node_revision.is_none_or(|revision| self.is_lost(&self.node_key(), revision)) {
+            *node_revision = self.register_node().await;
+        }
+        if node_revision.is_none() {
+            return false;
+        }
+        let mut done = true;
+        for entry in self.registry.entries() {
+            if !entry.held && matches!(entry.attachment, Attachment::Attached { .. }) && !self.is_registered(&entry) {
+                done &= self.register_endpoint(&entry).await;
+            }
+        }
+        done
+    }
+
+    async fn register_node(&self) -> Option<Revision> {
+        let node = Node { cluster: self.cluster.clone(), name: self.node.clone(), addresses: self.addresses.clone() };
+        let (revision, problem) = match self.execute(Command::PutNode(node)).await {
+            Ok(committed) => {
+                tracing::info!(node = %self.node, revision = committed.revision, changed = committed.changed, "node registered");
+                (Some(Revision(committed.revision)), None)
+            }
+            Err(NotTaken::OutOfReach(reason)) => (None, Some(format!("the node cannot be registered now: {reason}"))),
+            Err(NotTaken::Refused(reason)) => (None, Some(format!("the store refuses to register the node: {reason}"))),
+        };
+        self.problem.send_if_modified(|current| {
+            let modified = *current != problem;
+            if modified && let Some(problem) = &problem {
+                tracing::warn!(node = %self.node, "{problem}");
+            }
+            *current = problem;
+            modified
+        });
+        revision
+    }
+
+    async fn register_endpoint(&self, entry: &Entry) -> bool {
+        let spec = entry.declared.spec(&self.cluster, &self.node);
+        let registration = match self.execute(Command::PutEndpoint(spec)).await {
+            Ok(committed) => {
+                tracing::info!(endpoint = %entry.declared.name, revision = committed.revision, identity = committed.identity, "endpoint registered");
+                registered(&committed)
+            }
+            Err(NotTaken::OutOfReach(reason)) => Registration::Waiting { reason },
+            Err(NotTaken::Refused(reason)) => Registration::Refused { reason },
+        };
+        if registration != entry.registration
+            && let Registration::Refused { reason } = &registration
+        {
+            tracing::warn!(endpoint = %entry.declared.name, reason, "the store refuses the endpoint");
+        }
+        let done = matches!(registration, Registration::Registered { .. });
+        self.registry.update(&entry.declared, |entry| entry.registration = registration);
+        done
+    }
+
+    async fn execute(&self, command: Command) -> Result<v1::Committed, NotTaken> {
+        self.gateways.execute(&v1::Command::from(command)).await.map_err(|status| {
+            let reason = describe(&status);
+            if is_out_of_reach(&status) { NotTaken::OutOfReach(reason) } else { NotTaken::Refused(reason) }
+        })
+    }
+
+    fn is_registered(&self, entry: &Entry) -> bool {
+        let key = RecordKey::Endpoint(self.cluster.clone(), self.node.clone(), entry.declared.name.clone());
+        matches!(&entry.registration, Registration::Registered { revision, .. } if !self.is_lost(&key, *revision))
+    }
+
+    /// Whether a record that the store had at a revision is gone in a later one.
+    fn is_lost(&self, key: &RecordKey, revision: Revision) -> bool {
+        let followed = self.feed.followed();
+        followed.complete && followed.mesh.revision() >= revision && followed.mesh.get(key).is_none()
+    }
+
+    fn node_key(&self) -> RecordKey {
+        RecordKey::Node(self.cluster.clone(), self.node.clone())
+    }
+}
+
+/// What the store's answer to a `PutEndpoint` says.
+pub(crate) fn registered(committed: &v1::Committed) -> Registration {
+    Registration::Registered {
+        identity: Identity::from_bits(committed.identity),
+        revision: Revision(committed.revision),
+    }
+}

@@ -1,0 +1,116 @@
+//! The memory datapath behind a handle, so that it outlives its agent, with an eye on what the agent does to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use ringfence_agent::realise::Realised;
+use ringfence_datapath::{
+    Applied, ApplyError, AttachError, Capacity, Datapath, Hook, MemoryDatapath, Observation, ObserveError, ProbeError,
+    ProbeOutcome, ProbePacket,
+};
+use ringfence_policy::{
+    name::Name,
+    revision::Revision,
+    tables::{EndpointId, TableDiff, Tables},
+};
+use tokio::sync::watch;
+
+#[derive(Clone)]
+pub(crate) struct Spy(Arc<Mutex<State>>);
+
+struct State {
+    datapath: MemoryDatapath,
+    missing: BTreeSet<String>,
+    applied: Vec<(Revision, Tables)>,
+    told: Option<watch::Receiver<Realised>>,
+    told_early: bool,
+}
+
+impl Spy {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            datapath: MemoryDatapath::new(capacity),
+            missing: BTreeSet::new(),
+            applied: vec![],
+            told: None,
+            told_early: false,
+        })))
+    }
+
+    /// What the agent tells about realised revisions from now on.
+    pub(crate) fn watch(&self, told: watch::Receiver<Realised>) {
+        self.lock().told = Some(told);
+    }
+
+    /// Whether a revision was ever told before the datapath served it.
+    pub(crate) fn told_early(&self) -> bool {
+        self.lock().told_early
+    }
+
+    pub(crate) fn set_missing(&self, interface: &str, missing: bool) {
+        let mut state = self.lock();
+        if missing {
+            state.missing.insert(interface.to_owned())
+        } else {
+            state.missing.remove(interface)
+        };
+    }
+
+    /// Every revision that was ever in force, with its tables.
+    pub(crate) fn applied(&self) -> Vec<(Revision, Tables)> {
+        self.lock().applied.clone()
+    }
+
+    pub(crate) fn observed(&self) -> (Revision, Tables) {
+        let observation = self.lock().datapath.observe().unwrap();
+        (observation.revision, observation.tables)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Datapath for Spy {
+    fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
+        let mut state = self.lock();
+        if state.missing.contains(interface) {
+            return Err(AttachError::NoInterface { name: name.clone(), interface: interface.to_owned() });
+        }
+        state.datapath.attach(name, interface)
+    }
+
+    fn detach(&mut self, name: &Name) -> Result<(), AttachError> {
+        self.lock().datapath.detach(name)
+    }
+
+    fn attached(&self) -> BTreeMap<Name, EndpointId> {
+        self.lock().datapath.attached()
+    }
+
+    fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
+        let mut state = self.lock();
+        let before = state.datapath.observe().unwrap().revision;
+        let applied = state.datapath.apply(revision, diff)?;
+        // The agent still waits for the answer: what it has told until now must be an older revision.
+        let told = state.told.as_ref().map(|told| told.borrow().revision);
+        state.told_early |= told.is_some_and(|told| told > before);
+        let tables = state.datapath.observe().unwrap().tables;
+        state.applied.push((revision, tables));
+        Ok(applied)
+    }
+
+    fn observe(&self) -> Result<Observation, ObserveError> {
+        self.lock().datapath.observe()
+    }
+
+    fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {
+        self.lock().datapath.probe(hook, endpoint, packet)
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}
