@@ -386,3 +386,18 @@ fn two_agents_never_share_a_socket() {
     assert!(second.to_string().contains("another agent already listens"), "{second}");
     running.tasks.token().cancel();
 }
+
+#[cfg(feature = "kernel")]
+#[test]
+fn a_kernel_datapath_that_cannot_be_opened_says_what_is_missing_and_what_would_do() {
+    use ringfence_agent::config::{DatapathConfig, DatapathKind};
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let datapath = DatapathConfig { kind: DatapathKind::Kernel, bpffs: directory.path().to_owned() };
+    let config = ringfence_agent::Config { datapath, ..config(directory.path(), &tls, &[free_address()]) };
+    let runtime = mesh::Killable::new();
+    let mut tasks = ringfence_runtime::tasks::Tasks::new();
+    let refused = runtime.run(async { ringfence_agent::Agent::start(&config, &mut tasks) }).unwrap_err().to_string();
+    assert!(refused.contains("mount -t bpf") && refused.contains("kind: memory"), "{refused}");
+    assert!(!config.socket.exists(), "nothing is left behind");
+}
