@@ -22,6 +22,7 @@ pub mod entity;
 pub mod evaluate;
 pub mod flow;
 pub mod identity;
+pub mod l7;
 pub mod label;
 pub mod mesh;
 pub mod name;
