@@ -49,6 +49,34 @@ impl Cidr {
         self.prefix_length
     }
 
+    /// Just one address.
+    #[must_use]
+    pub const fn host(address: IpAddr) -> Self {
+        let prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix_length }
+    }
+
+    /// Whether another range lies inside, or is the same.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix_length <= other.prefix_length && self.contains(other.address)
+    }
+
+    /// The key of the label that stands for the range (LBL-8).
+    #[must_use]
+    pub fn label_key(&self) -> String {
+        let text = self.address.to_string().replace(':', "-");
+        let start = if text.starts_with('-') { "0" } else { "" };
+        let end = if text.ends_with('-') { "0" } else { "" };
+        format!("{start}{text}{end}/{}", self.prefix_length)
+    }
+
+    /// The range of a label's key (LBL-8).
+    #[must_use]
+    pub fn from_label_key(key: &str) -> Option<Self> {
+        key.replace('-', ":").parse().ok()
+    }
+
     /// Whether an address lies inside; an address of the other family never does.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -73,7 +101,9 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, InvalidCidr> {
         let parse = || {
             let (address, length) = text.split_once('/')?;
-            Self::new(address.parse().ok()?, length.parse().ok()?)
+            // One spelling for each length: no sign, no leading zero.
+            let plain = length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
+            Self::new(address.parse().ok()?, length.parse().ok().filter(|_| plain)?)
         };
         parse().ok_or_else(|| InvalidCidr { text: text.to_owned() })
     }
@@ -91,6 +121,20 @@ mod tests {
     }
 
     #[test]
+    fn lbl_8_label_keys() {
+        for (range, key) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::/0", "0--0/0"),
+            ("2001:db8::/32", "2001-db8--0/32"),
+            ("::1/128", "0--1/128"),
+        ] {
+            let range: Cidr = range.parse().unwrap();
+            assert_eq!(range.label_key(), key);
+            assert_eq!(Cidr::from_label_key(key), Some(range));
+        }
+    }
+
+    #[test]
     fn containment_is_within_a_family() {
         let range: Cidr = "10.1.0.0/16".parse().unwrap();
         assert!(range.contains("10.1.255.255".parse().unwrap()));
@@ -100,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_no_range_is_refused() {
-        for bad in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1", ""] {
+        for bad in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.0/+8", ""] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
     }

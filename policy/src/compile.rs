@@ -18,15 +18,15 @@ use std::{
 use crate::{
     compat::Compat,
     diagnostic::Diagnostic,
-    evaluate::Settings,
     flow::Direction,
     identity::Identity,
     mesh::Mesh,
     name::Name,
-    object::{Object, parse_record},
+    object::{Object, not_enforceable, parse_record},
     record::{PolicyKey, RecordKey},
     rule::Rule,
     tables::{EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+    world::Settings,
 };
 use population::Population;
 use subject::SubjectCompiler;
@@ -79,6 +79,14 @@ pub enum Problem {
         /// Why.
         diagnostics: Vec<Diagnostic>,
     },
+    /// A policy says what the tables of this version cannot express. Its text passed an older or a newer check.
+    #[error("{key} cannot be enforced here, so no newer revision is: {}", listed(.diagnostics))]
+    NotEnforceable {
+        /// The object.
+        key: PolicyKey,
+        /// Its fields, each with its position in the object's text.
+        diagnostics: Vec<Diagnostic>,
+    },
     /// An attached endpoint has no record yet. It is refused everything until it has (S9).
     #[error("endpoint {endpoint} is attached here and has no record at this revision: all its traffic is refused")]
     UnknownEndpoint {
@@ -110,7 +118,7 @@ impl Compiler {
     /// `Incomplete` if a policy of the mesh cannot be read; no tables then (S10: the old revision stays whole).
     pub fn compile(&mut self, mesh: &Mesh, local: &LocalNode) -> Result<Compilation, Incomplete> {
         self.parse(mesh)?;
-        let settings = Settings { local_cluster: local.cluster.clone(), compat: self.compat };
+        let settings = Settings::new(local.cluster.clone(), self.compat);
         let (mut tables, problems) = addresses::compile(mesh, local);
         let population = Population::of(mesh);
         let rules: Vec<&Rule> = self.objects.values().flat_map(|(_, object)| &object.rules).collect();
@@ -145,6 +153,10 @@ impl Compiler {
                 Some((text, object)) if text == record.text => Ok(object),
                 _ => parse_record(record).map(Arc::new),
             };
+            let unenforceable = parsed.as_ref().map(|object| not_enforceable(object)).unwrap_or_default();
+            if !unenforceable.is_empty() {
+                problems.push(Problem::NotEnforceable { key: record.key.clone(), diagnostics: unenforceable });
+            }
             match parsed {
                 Ok(object) => {
                     self.objects.insert(record.key.clone(), (record.text.clone(), object));

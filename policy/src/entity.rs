@@ -21,14 +21,41 @@ pub enum Entity {
     Host,
     /// Every other node, of every cluster.
     RemoteNode,
+    /// Everything outside the mesh, IPv4.
+    WorldIpv4,
+    /// Everything outside the mesh, IPv6.
+    WorldIpv6,
+    /// Whoever serves the Kubernetes API.
+    KubeApiserver,
+    /// The proxy behind Ingress and Gateway objects.
+    Ingress,
+    /// Endpoints without labels yet.
+    Init,
+    /// Health check endpoints.
+    Health,
+    /// Endpoints of the cluster that no agent manages.
+    Unmanaged,
+    /// Nobody; the direction is enforced all the same.
+    None,
 }
 
 impl Entity {
-    /// All that is supported.
-    pub const ALL: [Self; 5] = [Self::All, Self::World, Self::Cluster, Self::Host, Self::RemoteNode];
-    /// Entities that Cilium knows and this version does not support yet.
-    pub const PLANNED: [&'static str; 8] =
-        ["world-ipv4", "world-ipv6", "kube-apiserver", "ingress", "init", "health", "unmanaged", "none"];
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::All,
+        Self::World,
+        Self::Cluster,
+        Self::Host,
+        Self::RemoteNode,
+        Self::WorldIpv4,
+        Self::WorldIpv6,
+        Self::KubeApiserver,
+        Self::Ingress,
+        Self::Init,
+        Self::Health,
+        Self::Unmanaged,
+        Self::None,
+    ];
 
     /// The word as policies write it.
     #[must_use]
@@ -39,7 +66,26 @@ impl Entity {
             Self::Cluster => "cluster",
             Self::Host => "host",
             Self::RemoteNode => "remote-node",
+            Self::WorldIpv4 => "world-ipv4",
+            Self::WorldIpv6 => "world-ipv6",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Ingress => "ingress",
+            Self::Init => "init",
+            Self::Health => "health",
+            Self::Unmanaged => "unmanaged",
+            Self::None => "none",
         }
+    }
+
+    /// The label of every address of a family outside the mesh: without a second family, that is the world (ID-22).
+    #[must_use]
+    pub fn world_of(ipv4: bool, dual_stack: bool) -> Selector {
+        let name = match (dual_stack, ipv4) {
+            (false, _) => "world",
+            (true, true) => "world-ipv4",
+            (true, false) => "world-ipv6",
+        };
+        Selector::label(SOURCE_RESERVED, name)
     }
 
     /// The entity of a word.
@@ -55,8 +101,16 @@ impl Entity {
         match self {
             Self::All => vec![Selector::WILDCARD],
             Self::World => reserved(&["world", "world-ipv4", "world-ipv6"]),
-            Self::Host => reserved(&["host"]),
-            Self::RemoteNode => reserved(&["remote-node"]),
+            Self::Host
+            | Self::RemoteNode
+            | Self::WorldIpv4
+            | Self::WorldIpv6
+            | Self::KubeApiserver
+            | Self::Ingress
+            | Self::Init
+            | Self::Health
+            | Self::Unmanaged
+            | Self::None => reserved(&[self.word()]),
             Self::Cluster => {
                 let mut selectors: Vec<_> =
                     reserved(&["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"]);
@@ -86,12 +140,20 @@ mod tests {
     #[test]
     fn entities_select_what_section_2_4_says() {
         let east = Name::new("east").unwrap();
-        let cases: [(Entity, &[u32]); 5] = [
+        let cases: [(Entity, &[u32]); 13] = [
             (Entity::All, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
             (Entity::World, &[2, 9, 10]),
             (Entity::Cluster, &[1, 3, 4, 5, 6, 7, 8]),
             (Entity::Host, &[1]),
             (Entity::RemoteNode, &[6, 7]),
+            (Entity::WorldIpv4, &[9]),
+            (Entity::WorldIpv6, &[10]),
+            (Entity::KubeApiserver, &[7]),
+            (Entity::Ingress, &[8]),
+            (Entity::Init, &[5]),
+            (Entity::Health, &[4]),
+            (Entity::Unmanaged, &[3]),
+            (Entity::None, &[]),
         ];
         for (entity, expected) in cases {
             let selects =

@@ -1,67 +1,156 @@
 //! The specification: short, slow, obviously right. Everything else is measured against it.
+//!
+//! ```text
+//! rules ─ the subject's sections ─ enforced? ─► none: everything passes
+//!                                     └► filters by (protocol, ports), selectors merged, or Conflict
+//! filters + peer + port ─ lookup ─► Decision
+//! ```
+
+mod decision;
+mod filter;
+mod lookup;
+mod peers;
+
+pub use decision::{Decision, Redirect};
+pub use filter::Conflict;
+pub(crate) use peers::{Requirements, selectors};
+
+use filter::Filters;
 
 use crate::{
     compat::Compat,
-    flow::{Direction, Flow, Verdict},
+    flow::{Direction, Flow},
     identity::Identity,
     label::{LabelSet, SOURCE_RESERVED},
-    name::Name,
-    rule::{Element, Rule, Section},
+    rule::{Rule, Section},
+    selector::Selector,
+    world::{Enforcement, Settings, World},
 };
 
-/// What verdicts depend on besides rules and labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The cluster that entity `cluster` means.
-    pub local_cluster: Name,
-    /// Whose reading counts where Ringfence and Cilium differ.
-    pub compat: Compat,
+/// What all rules together say about one subject.
+#[derive(Clone, Debug)]
+pub struct SubjectPolicy {
+    /// None if the direction is not enforced.
+    ingress: Option<Filters>,
+    egress: Option<Filters>,
 }
 
-/// The verdict for a flow under all rules of all objects; kind, name, order and age of objects never matter (SEM-40,
+/// How a direction of a subject is enforced (SEM-1 … SEM-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enforced {
+    /// Everything passes.
+    No,
+    /// What nothing allows is refused.
+    Yes,
+    /// What nothing denies passes (SEM-5).
+    Open,
+}
+
+/// The decision about a flow under all rules of all objects; kind, name, order and age of objects never matter (SEM-40,
 /// SEM-42).
 ///
 /// `subject` and `peer` are the label sets of `flow.subject` and `flow.peer`. A peer without labels is `unknown`.
-#[must_use]
+///
+/// # Errors
+/// `Conflict` if the rules contradict each other for this subject: there is no policy for it then.
 pub fn evaluate<'a>(
     settings: &Settings,
+    world: &World,
     rules: impl IntoIterator<Item = &'a Rule>,
     subject: &LabelSet,
     peer: &LabelSet,
     flow: &Flow,
-) -> Verdict {
+) -> Result<Decision, Conflict> {
+    let policy = SubjectPolicy::resolve(settings, world, rules, flow.subject, subject)?;
+    Ok(policy.decide(flow, peer))
+}
+
+impl SubjectPolicy {
+    /// Collects what rules say about a subject.
+    ///
+    /// # Errors
+    /// `Conflict` if they contradict each other (CONF-1 … CONF-5).
+    pub fn resolve<'a>(
+        settings: &Settings,
+        world: &World,
+        rules: impl IntoIterator<Item = &'a Rule>,
+        subject: Identity,
+        labels: &LabelSet,
+    ) -> Result<Self, Conflict> {
+        let rules: Vec<&Rule> = rules.into_iter().filter(|rule| rule.subject.selects(subject, labels)).collect();
+        let resolve = |direction: Direction| {
+            let sections: Vec<&Section> = rules.iter().map(|rule| rule.section(direction)).collect();
+            let enforced = enforced(settings, subject, labels, &sections);
+            if enforced == Enforced::No {
+                return Ok(None);
+            }
+            let mut filters = Filters::new(settings, world, direction);
+            filters.add_sections(&sections)?;
+            if enforced == Enforced::Open {
+                filters.allow_everyone();
+            }
+            if direction == Direction::Ingress && settings.allow_localhost && subject != Identity::HOST {
+                filters.allow_host();
+            }
+            Ok(Some(filters))
+        };
+        Ok(Self { ingress: resolve(Direction::Ingress)?, egress: resolve(Direction::Egress)? })
+    }
+
+    /// Whether a direction is enforced.
+    #[must_use]
+    pub const fn enforces(&self, direction: Direction) -> bool {
+        self.filters(direction).is_some()
+    }
+
+    /// Whether it speaks of peers through a selector: only then are the addresses of a DNS name looked for (FQDN-8).
+    #[must_use]
+    pub fn uses(&self, selector: &Selector) -> bool {
+        let directions = [&self.ingress, &self.egress].into_iter().flatten();
+        directions.flat_map(|filters| filters.filters.values()).any(|filter| filter.policies.contains_key(selector))
+    }
+
+    /// The decision about a flow of the subject. `peer` are the labels of `flow.peer`.
+    #[must_use]
+    pub fn decide(&self, flow: &Flow, peer: &LabelSet) -> Decision {
+        match self.filters(flow.direction) {
+            None => Decision::ALLOW, // SEM-1
+            Some(filters) => lookup::decide(filters, flow, peer),
+        }
+    }
+
+    const fn filters(&self, direction: Direction) -> Option<&Filters> {
+        match direction {
+            Direction::Ingress => self.ingress.as_ref(),
+            Direction::Egress => self.egress.as_ref(),
+        }
+    }
+}
+
+/// Whether a direction with these sections is enforced for a subject.
+pub(crate) fn enforced(settings: &Settings, subject: Identity, labels: &LabelSet, sections: &[&Section]) -> Enforced {
     // SEM-10: without a host firewall the node itself is never enforced.
-    if flow.subject == Identity::HOST {
-        return Verdict::Allow;
+    if subject == Identity::HOST && !settings.host_firewall || settings.enforcement == Enforcement::Never {
+        return Enforced::No;
     }
-    let sections: Vec<&Section> = rules
-        .into_iter()
-        .filter(|rule| rule.subject.matches(subject))
-        .map(|rule| rule.section(flow.direction))
-        .filter(|section| section.isolates(settings.compat))
-        .collect();
-    if sections.is_empty() && !always_enforced(subject) {
-        return Verdict::Allow; // SEM-1
+    if settings.enforcement == Enforcement::Always || is_init(labels) {
+        return Enforced::Yes;
     }
-    let matches = |element: &Element| {
-        element.selects(flow.peer, peer, &settings.local_cluster) && element.covers(flow.protocol, flow.port)
-    };
-    if sections.iter().flat_map(|section| section.deny.iter().flatten()).any(matches) {
-        return Verdict::DenyExplicit; // SEM-43
+    let compat = settings.compat;
+    let mut with_content = sections.iter().filter(|section| section.has_content(compat)).peekable();
+    if with_content.peek().is_none() {
+        return Enforced::No; // SEM-1
     }
-    if sections.iter().flat_map(|section| section.allow.iter().flatten()).any(matches) || is_local_host(flow) {
-        return Verdict::Allow;
-    }
-    Verdict::DenyDefault // SEM-4
+    let by_default = |section: &&Section| section.denies_by_default() || !settings.optional_default_deny;
+    if with_content.any(by_default) { Enforced::Yes } else { Enforced::Open }
 }
 
 /// SEM-9: an endpoint without labels yet is enforced in both directions, selected or not.
-#[must_use]
-pub(crate) fn always_enforced(subject: &LabelSet) -> bool {
+fn is_init(subject: &LabelSet) -> bool {
     subject.get("init").is_some_and(|label| label.source == SOURCE_RESERVED)
 }
 
-/// SEM-50: the local node reaches its endpoints (health checks) unless a deny rule says otherwise.
-fn is_local_host(flow: &Flow) -> bool {
-    flow.direction == Direction::Ingress && flow.peer == Identity::HOST
+/// Whether Cilium's reading counts.
+pub(crate) fn as_cilium(settings: &Settings) -> bool {
+    settings.compat == Compat::Cilium
 }

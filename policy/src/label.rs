@@ -16,6 +16,14 @@ pub const SOURCE_K8S: &str = "k8s";
 pub const SOURCE_RESERVED: &str = "reserved";
 /// The source that matches every source; in selectors only (LBL-11).
 pub const SOURCE_ANY: &str = "any";
+/// The source of labels that stand for a range of addresses (LBL-8).
+pub const SOURCE_CIDR: &str = "cidr";
+/// The source of labels that come from CIDR groups.
+pub const SOURCE_CIDR_GROUP: &str = "cidrgroup";
+/// The source of labels that stand for DNS names (FQDN-1).
+pub const SOURCE_FQDN: &str = "fqdn";
+/// The source of labels of nodes.
+pub const SOURCE_NODE: &str = "node";
 /// The source of a label that was written without one (LBL-2).
 pub const SOURCE_UNSPEC: &str = "unspec";
 
@@ -23,6 +31,12 @@ pub const SOURCE_UNSPEC: &str = "unspec";
 pub const MAX_LABEL_BYTES: usize = 512;
 /// The most labels in one set.
 pub const MAX_LABELS: usize = 128;
+
+/// The key of the label that names a CIDR group (GRP-1).
+#[must_use]
+pub fn cidr_group_key(name: &str) -> String {
+    format!("io.cilium.policy.cidrgroupname/{name}")
+}
 
 /// One label: `source:key=value`; with an empty value it is written `source:key`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

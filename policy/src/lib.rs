@@ -12,6 +12,7 @@
 //! ordered: equal inputs give equal outputs, byte for byte. Semantics are numbered rules (LBL-1, SEM-20, DENY-4, …);
 //! tests are named after them.
 
+pub mod address;
 pub mod cidr;
 pub mod command;
 pub mod compat;
@@ -33,3 +34,4 @@ pub mod revision;
 pub mod rule;
 pub mod selector;
 pub mod tables;
+pub mod world;

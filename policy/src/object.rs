@@ -1,34 +1,50 @@
 //! Policy objects: from the text a person wrote to checked, normalised rules.
 //!
 //! ```text
-//! text ─ document::read ─► trees ─ envelope ─► kind, name ─┐
-//!                                  spec ─► element ─► ports ├─► Object { key, text, rules }
-//!                                   └► selector ─ namespace ┘       + every Diagnostic of the document
+//! text ─ document::read ─► trees ─ envelope ─► kind, name ────────────────────────┐
+//!                                  spec ─► element ─► peers ─ cidrs, names         ├─► Object { key, text, rules }
+//!                                   │                └► ports ─ proxy ─ rules, icmp │   + every Diagnostic
+//!                                  network_policy    selector ─ namespace          ┘
 //! ```
 //!
-//! Objects are accepted or rejected whole. A field that does not exist is an error, and so is one that exists and is
-//! not supported yet: nothing that is written is ever ignored, except what only describes.
+//! Objects are accepted or rejected whole. A field that does not exist is an error: nothing that is written is ever
+//! ignored, except what only describes. What is accepted here may still be more than nodes can enforce: see
+//! [`not_enforceable`].
 
+mod cidr_group;
+mod cidrs;
 mod element;
+mod enforceable;
 mod envelope;
 mod fields;
+mod icmp;
 mod located;
+mod names;
 mod namespace;
+mod network_policy;
+mod peers;
 mod ports;
+mod proxy;
+mod rules;
 mod selector;
 mod spec;
+
+pub use cidr_group::CidrGroup;
+pub use enforceable::not_enforceable;
 
 use std::collections::BTreeMap;
 
 use crate::{
+    compat::Compat,
     diagnostic::{Diagnostic, Position, Severity},
     document::{self, Document},
-    record::{PolicyKey, PolicyRecord},
+    record::{PolicyKey, PolicyKind, PolicyRecord},
     rule::Rule,
 };
+use envelope::Kind;
 use located::{Findings, Located};
 
-/// One policy object that can be enforced.
+/// One policy object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Which object.
@@ -44,8 +60,10 @@ pub struct Object {
 /// What a text holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// The objects without errors, in order.
+    /// The policy objects without errors, in order.
     pub objects: Vec<Object>,
+    /// The CIDR groups without errors, in order.
+    pub groups: Vec<CidrGroup>,
     /// Every finding, errors and warnings, by position.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -58,28 +76,45 @@ impl Parsed {
     }
 }
 
-/// Parses every document of a YAML or JSON text. Never panics, whatever the text; positions are those of the text.
+/// Parses every policy object of a YAML or JSON text, for the store. Never panics, whatever the text; positions are
+/// those of the text. CIDR groups are refused: there are no records for them yet.
 #[must_use]
 pub fn parse_objects(text: &str) -> Parsed {
+    let mut parsed = parse_documents(text, Compat::Ringfence);
+    for group in std::mem::take(&mut parsed.groups) {
+        let finding = Diagnostic::error(group.position, "kind \"CiliumCIDRGroup\" cannot be kept in the store yet");
+        parsed.diagnostics.push(finding.help("write the ranges where they are used"));
+    }
+    parsed.diagnostics.sort();
+    parsed
+}
+
+/// Parses every document of a YAML or JSON text, in one of two ways. Never panics, whatever the text; positions are
+/// those of the text.
+#[must_use]
+pub fn parse_documents(text: &str, compat: Compat) -> Parsed {
     let read = document::read(text);
-    let mut parsed = Parsed { objects: Vec::new(), diagnostics: read.diagnostics };
+    let mut parsed = Parsed { diagnostics: read.diagnostics, ..Parsed::default() };
     let mut first_positions: BTreeMap<PolicyKey, Position> = BTreeMap::new();
     for document in read.documents {
-        let mut findings = Findings::default();
-        let object = decode(document, &mut findings);
-        if let Some(object) = object {
-            match first_positions.get(&object.key) {
-                Some(first) => findings.add(
-                    Diagnostic::error(object.position, format!("{} is given twice: first at {first}", object.key))
-                        .help("keep one of them, or give them different names"),
-                ),
-                None => {
-                    first_positions.insert(object.key.clone(), object.position);
+        let mut findings = Findings::new(compat);
+        match decode(document, &mut findings) {
+            Some(Decoded::Object(object)) => {
+                match first_positions.get(&object.key) {
+                    Some(first) => findings.add(
+                        Diagnostic::error(object.position, format!("{} is given twice: first at {first}", object.key))
+                            .help("keep one of them, or give them different names"),
+                    ),
+                    None => {
+                        first_positions.insert(object.key.clone(), object.position);
+                    }
+                }
+                if findings.errors() == 0 {
+                    parsed.objects.push(object);
                 }
             }
-            if findings.errors() == 0 {
-                parsed.objects.push(object);
-            }
+            Some(Decoded::Group(group)) if findings.errors() == 0 => parsed.groups.push(group),
+            Some(Decoded::Group(_)) | None => {}
         }
         parsed.diagnostics.append(&mut findings.into_vec());
     }
@@ -92,7 +127,7 @@ pub fn parse_objects(text: &str) -> Parsed {
 /// # Errors
 /// Every finding that rejects the text; a text without an object or with another one than the key's is rejected, too.
 pub fn parse_record(record: &PolicyRecord) -> Result<Object, Vec<Diagnostic>> {
-    let Parsed { mut objects, mut diagnostics } = parse_objects(&record.text);
+    let Parsed { mut objects, mut diagnostics, .. } = parse_objects(&record.text);
     diagnostics.retain(Diagnostic::is_error);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
@@ -111,9 +146,34 @@ pub fn parse_record(record: &PolicyRecord) -> Result<Object, Vec<Diagnostic>> {
     }
 }
 
-fn decode(document: Document, findings: &mut Findings) -> Option<Object> {
+/// What one document holds.
+enum Decoded {
+    Object(Object),
+    Group(CidrGroup),
+}
+
+fn decode(document: Document, findings: &mut Findings) -> Option<Decoded> {
     let root = Located::root(&document.root);
     let envelope = envelope::decode(&root, findings)?;
-    let rules = envelope.specs.iter().filter_map(|spec| spec::decode(spec, &envelope.scope, findings)).collect();
-    Some(Object { key: envelope.key?, position: root.position, text: document.text, rules })
+    let (position, scope) = (root.position, &envelope.scope);
+    let Kind::Policy(kind) = envelope.kind else {
+        let ranges = envelope.spec.map(|spec| cidr_group::ranges(&spec, findings)).unwrap_or_default();
+        return Some(Decoded::Group(CidrGroup { name: envelope.name?, position, labels: envelope.labels, ranges }));
+    };
+    let spec = envelope.spec.iter().map(|spec| (spec, false));
+    let specs: Vec<_> = spec.chain(envelope.specs.iter().map(|spec| (spec, true))).collect();
+    let mut rules: Vec<Rule> = Vec::new();
+    for (at, in_list) in specs {
+        rules.extend(match kind {
+            PolicyKind::NetworkPolicy => network_policy::decode(at, scope, findings),
+            _ => spec::decode(at, in_list, scope, findings),
+        });
+    }
+    // What groups of a cloud provider expand to is another object, made by Cilium's operator; this one is not enforced.
+    let derived = |rule: &Rule| rule.elements().any(|(_, _, element)| element.peers.iter().any(|p| p.groups > 0));
+    if findings.as_cilium() && rules.iter().any(derived) {
+        rules.clear();
+    }
+    let key = PolicyKey { kind, namespace: envelope.namespace, name: envelope.name? };
+    Some(Decoded::Object(Object { key, position, text: document.text, rules }))
 }

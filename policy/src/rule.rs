@@ -2,13 +2,21 @@
 //!
 //! ```text
 //! Rule { subject, ingress: Section, egress: Section }
-//! Section { allow, deny: none, or a list of Element }        none ≠ empty: SEM-1 … SEM-4
-//! Element { peers: none, or Peers; ports: none, or a list }  none ≠ empty: SEM-20 … SEM-26
+//! Section { allow, deny: none, or a list of Element; default_deny }  none ≠ empty: SEM-1 … SEM-4
+//! Element { peers, requires, ports: none, or a list of PortRule }    none ≠ empty: SEM-20 … SEM-26
+//! PortRule { ports, proxy }                                          one element of toPorts, or of icmps
 //! ```
 
+mod peers;
+mod ports;
+mod proxy;
+
+pub use peers::{CidrPeer, CidrSource, FqdnPeer, Peers, ServicePeer};
+pub use ports::{Port, PortNumber, PortProtocol, PortRule};
+pub use proxy::{Listener, Parser, Proxy, TlsContext};
+
 use crate::{
-    compat::Compat, diagnostic::Position, entity::Entity, flow::Direction, flow::protocol, identity::Identity,
-    label::LabelSet, name::Name, selector::Selector,
+    compat::Compat, diagnostic::Position, flow::Direction, identity::Identity, label::LabelSet, selector::Selector,
 };
 
 /// One `spec` (or one element of `specs`) of an object.
@@ -16,12 +24,21 @@ use crate::{
 pub struct Rule {
     /// Where it begins in its object's text.
     pub position: Position,
-    /// The endpoints it is applied to.
-    pub subject: Selector,
-    /// What it says about flows towards them.
+    /// What it is applied to.
+    pub subject: Subject,
+    /// What it says about flows towards the subject.
     pub ingress: Section,
-    /// What it says about flows from them.
+    /// What it says about flows from the subject.
     pub egress: Section,
+}
+
+/// What a rule is applied to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `endpointSelector`: endpoints, and never a node.
+    Endpoints(Selector),
+    /// `nodeSelector`: nodes with these labels (HOST-1).
+    Nodes(Selector),
 }
 
 /// One direction of a rule.
@@ -31,6 +48,8 @@ pub struct Section {
     pub allow: Option<Vec<Element>>,
     /// `ingressDeny` or `egressDeny`; none if it is not written.
     pub deny: Option<Vec<Element>>,
+    /// `enableDefaultDeny` for this direction; none if it is not written (SEM-3).
+    pub default_deny: Option<bool>,
 }
 
 /// One element of a direction's list: these peers on these ports (SEM-40).
@@ -40,40 +59,23 @@ pub struct Element {
     pub position: Position,
     /// None if no list of peers is written.
     pub peers: Option<Peers>,
-    /// None if `toPorts` is absent or empty (SEM-25); the ports of all its entries else, maybe none at all (SEM-26).
+    /// `fromRequires` or `toRequires`: what every selector of endpoints of the direction must meet, too (REQ-1).
+    pub requires: Vec<Selector>,
+    /// None if `toPorts` and `icmps` are absent or empty (SEM-25).
     pub ports: Option<Vec<PortRule>>,
+    /// What both ends must have proved before the flow passes; none if it is not written (AUTH-2).
+    pub authentication: Option<Authentication>,
 }
 
-/// The union of all lists of peers that are written. Without any peer in them it selects nobody (SEM-23).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peers {
-    /// `fromEndpoints` or `toEndpoints`, namespaces added.
-    pub endpoints: Vec<Selector>,
-    /// `fromEntities` or `toEntities`.
-    pub entities: Vec<Entity>,
-}
-
-/// One entry of `ports`.
+/// How both ends prove who they are, in the order of AUTH-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRule {
-    /// Which protocols.
-    pub protocol: PortProtocol,
-    /// 1–65535.
-    pub port: u16,
-}
-
-/// The protocols that have ports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortProtocol {
-    /// All of the others (SEM-41).
-    #[default]
-    Any,
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
+pub enum Authentication {
+    /// Not at all.
+    Disabled,
+    /// `required`: with certificates of the mesh.
+    Required,
+    /// `test-always-fail`: never.
+    TestAlwaysFail,
 }
 
 impl Rule {
@@ -85,65 +87,48 @@ impl Rule {
             Direction::Egress => &self.egress,
         }
     }
+
+    /// Every element of its lists, with the direction and whether it denies.
+    pub fn elements(&self) -> impl Iterator<Item = (Direction, bool, &Element)> {
+        [Direction::Ingress, Direction::Egress].into_iter().flat_map(|direction| {
+            let section = self.section(direction);
+            let allowed = section.allow.iter().flatten().map(move |element| (direction, false, element));
+            allowed.chain(section.deny.iter().flatten().map(move |element| (direction, true, element)))
+        })
+    }
+}
+
+impl Subject {
+    /// Whether the rule is applied to somebody. Nodes are selected by `nodeSelector` only, and nothing else is.
+    #[must_use]
+    pub fn selects(&self, subject: Identity, labels: &LabelSet) -> bool {
+        match self {
+            Self::Endpoints(selector) => subject != Identity::HOST && selector.matches(labels),
+            Self::Nodes(selector) => subject == Identity::HOST && selector.matches(labels),
+        }
+    }
 }
 
 impl Section {
-    /// Whether the section puts the subject into default deny. A list with an element always does (SEM-2, SEM-8). A
-    /// list that is written and empty does here and does not in Cilium.
+    /// Whether the section has content, which is what puts its subject under enforcement (SEM-2, SEM-5). A list with an
+    /// element always does (SEM-8). A list that is written and empty does here and does not in Cilium.
     #[must_use]
-    pub fn isolates(&self, compat: Compat) -> bool {
+    pub fn has_content(&self, compat: Compat) -> bool {
         [&self.allow, &self.deny].into_iter().flatten().any(|list| match compat {
             Compat::Ringfence => true,
             Compat::Cilium => !list.is_empty(),
         })
     }
-}
 
-impl Element {
-    /// The selectors of its peers; any of them selects.
-    ///
-    /// No list of peers means everyone, but only if there is a port part (SEM-20, SEM-21).
+    /// Whether its content refuses what nothing allows (SEM-3, SEM-4).
     #[must_use]
-    pub fn peer_selectors(&self, local_cluster: &Name) -> Vec<Selector> {
-        match (&self.peers, &self.ports) {
-            (Some(peers), _) => {
-                let entities = peers.entities.iter().flat_map(|entity| entity.selectors(local_cluster));
-                peers.endpoints.iter().cloned().chain(entities).collect()
-            }
-            (None, Some(_)) => vec![Selector::WILDCARD],
-            (None, None) => Vec::new(),
-        }
-    }
-
-    /// Whether it speaks of a peer.
-    #[must_use]
-    pub fn selects(&self, peer: Identity, labels: &LabelSet, local_cluster: &Name) -> bool {
-        self.peer_selectors(local_cluster).iter().any(|selector| selector.selects(peer, labels))
-    }
-
-    /// Whether it speaks of a port. Without a port part it speaks of every protocol there is (SEM-22).
-    #[must_use]
-    pub fn covers(&self, protocol: u8, port: u16) -> bool {
-        match &self.ports {
-            None => true,
-            Some(ports) => ports.iter().any(|rule| rule.port == port && rule.protocol.numbers().contains(&protocol)),
-        }
+    pub fn denies_by_default(&self) -> bool {
+        self.default_deny.unwrap_or(true)
     }
 }
 
-impl PortProtocol {
+impl Authentication {
     /// Each with the word that policies write.
-    pub const WORDS: [(&'static str, Self); 4] =
-        [("TCP", Self::Tcp), ("UDP", Self::Udp), ("SCTP", Self::Sctp), ("ANY", Self::Any)];
-
-    /// The IP protocol numbers.
-    #[must_use]
-    pub const fn numbers(self) -> &'static [u8] {
-        match self {
-            Self::Any => &[protocol::TCP, protocol::UDP, protocol::SCTP],
-            Self::Tcp => &[protocol::TCP],
-            Self::Udp => &[protocol::UDP],
-            Self::Sctp => &[protocol::SCTP],
-        }
-    }
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("required", Self::Required), ("disabled", Self::Disabled), ("test-always-fail", Self::TestAlwaysFail)];
 }

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, fmt};
 
 use crate::{
+    cidr::Cidr,
     identity::Identity,
-    label::{Label, LabelSet, NAMESPACE_KEY, SOURCE_ANY, SOURCE_RESERVED},
+    label::{Label, LabelSet, NAMESPACE_KEY, SOURCE_ANY, SOURCE_CIDR, SOURCE_RESERVED},
     reserved::reserved_labels,
 };
 
@@ -66,8 +67,16 @@ impl LabelKey {
         self.source == SOURCE_RESERVED
     }
 
-    /// The label of a set that the key means, if it is there.
+    /// The label of a set that the key means, if it is there. A key of source `cidr` means every range inside its own
+    /// (LBL-13).
     fn find<'a>(&self, labels: &'a LabelSet) -> Option<&'a Label> {
+        if self.source == SOURCE_CIDR {
+            let own = Cidr::from_label_key(&self.key)?;
+            let inside = |label: &&Label| {
+                label.source == SOURCE_CIDR && Cidr::from_label_key(&label.key).is_some_and(|range| own.covers(&range))
+            };
+            return labels.iter().find(inside);
+        }
         labels.get(&self.key).filter(|label| self.source == SOURCE_ANY || self.source == label.source)
     }
 }
@@ -128,18 +137,19 @@ impl Selector {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
     }
 
-    /// Whether it selects a peer. A peer without labels is `unknown`: only the wildcard selects it (S12), however true
-    /// a negative requirement would be of it. Whatever selects `world` selects both of its families (ID-15).
+    /// Whether it selects a peer in a mesh of both address families: whatever selects `world` selects both of its
+    /// families (ID-15).
     #[must_use]
     pub fn selects(&self, peer: Identity, labels: &LabelSet) -> bool {
-        if self.is_wildcard() {
-            return true;
-        }
-        if labels.is_empty() {
-            return false;
-        }
         let world_family = peer == Identity::WORLD_IPV4 || peer == Identity::WORLD_IPV6;
-        self.matches(labels) || world_family && self.matches(&reserved_labels(Identity::WORLD))
+        self.selects_labels(labels) || world_family && self.matches(&reserved_labels(Identity::WORLD))
+    }
+
+    /// Whether it selects a peer by its labels alone. A peer without labels is `unknown`: only the wildcard selects it
+    /// (S12), however true a negative requirement would be of it.
+    #[must_use]
+    pub fn selects_labels(&self, labels: &LabelSet) -> bool {
+        self.is_wildcard() || !labels.is_empty() && self.matches(labels)
     }
 }
 

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::population::Population;
 use crate::{
-    evaluate::{Settings, always_enforced},
+    evaluate::{Enforced, Requirements, enforced, selectors},
     flow::{Direction, Verdict},
     identity::Identity,
     label::LabelSet,
-    rule::{Element, PortRule, Rule, Section},
+    rule::{Element, Port as PortEntry, PortNumber, Rule, Section},
     selector::Selector,
+    world::{Settings, World},
 };
 
 /// Protocol number and port.
@@ -62,15 +63,10 @@ impl<'a> SubjectCompiler<'a> {
     }
 
     pub(super) fn compile(&mut self, subject: Identity, labels: &LabelSet, direction: Direction) -> SubjectRules {
-        let open = SubjectRules { default: Verdict::Allow, entries: BTreeMap::new() };
-        if subject == Identity::HOST {
-            return open; // SEM-10
-        }
-        let rules = self.rules.iter().filter(|rule| rule.subject.matches(labels));
-        let sections: Vec<&Section> =
-            rules.map(|rule| rule.section(direction)).filter(|s| s.isolates(self.settings.compat)).collect();
-        if sections.is_empty() && !always_enforced(labels) {
-            return open; // SEM-1
+        let rules = self.rules.iter().filter(|rule| rule.subject.selects(subject, labels));
+        let sections: Vec<&Section> = rules.map(|rule| rule.section(direction)).collect();
+        if enforced(self.settings, subject, labels, &sections) == Enforced::No {
+            return SubjectRules { default: Verdict::Allow, entries: BTreeMap::new() }; // SEM-1, SEM-10
         }
         let mut levels = Levels::default();
         for section in sections {
@@ -88,10 +84,11 @@ impl<'a> SubjectCompiler<'a> {
 
     fn add(&mut self, levels: &mut Levels, said: Said, element: &Element) {
         // SEM-41: the union of all entries; ANY is every protocol that has ports.
-        let each =
-            |rule: &PortRule| rule.protocol.numbers().iter().map(|number| (*number, rule.port)).collect::<Vec<_>>();
-        let ports: Option<Vec<Port>> = element.ports.as_ref().map(|ports| ports.iter().flat_map(each).collect());
-        for selector in element.peer_selectors(&self.settings.local_cluster) {
+        let entries =
+            |rules: &Vec<crate::rule::PortRule>| rules.iter().flat_map(|rule| &rule.ports).flat_map(each).collect();
+        let ports: Option<Vec<Port>> = element.ports.as_ref().map(entries);
+        let (world, required) = (World::default(), Requirements::default());
+        for selector in selectors(self.settings, &world, element, said == Said::Deny, &required) {
             if selector.is_wildcard() {
                 levels.add_everyone(said, ports.as_deref());
                 continue;
@@ -103,6 +100,16 @@ impl<'a> SubjectCompiler<'a> {
             }
         }
     }
+}
+
+/// What an enforceable object has is one port (`object::not_enforceable`).
+fn each(entry: &PortEntry) -> impl Iterator<Item = Port> + use<> {
+    let port = match entry.number {
+        PortNumber::Range { first, .. } => Some(first),
+        PortNumber::Named { .. } => None,
+    };
+    let numbers = entry.protocol.numbers();
+    port.into_iter().flat_map(move |port| numbers.iter().map(move |number| (*number, port)))
 }
 
 impl Levels {

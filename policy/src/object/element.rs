@@ -1,16 +1,16 @@
 //! One element of `ingress`, `egress`, `ingressDeny` or `egressDeny`: peers and ports.
 
 use super::{
-    fields::nearest,
+    fields::{AUTHENTICATION, nearest},
+    icmp,
     located::{Findings, Located, Mapping},
-    namespace, ports, selector,
+    namespace, peers, ports,
+    selector::{self, Keys},
     spec::{ElementKind, SpecContext},
 };
 use crate::{
     diagnostic::quoted,
-    entity::Entity,
-    rule::{Element, Peers},
-    selector::Selector,
+    rule::{Authentication, Element, PortRule},
 };
 
 pub(super) fn decode(
@@ -22,18 +22,21 @@ pub(super) fn decode(
     let errors_before = findings.errors();
     let element = at.mapping(kind.fields, findings)?;
     check_exclusive(&element, kind, findings);
-    let endpoints = element.get(kind.endpoints);
-    let entities = element.get(kind.entities);
-    let peers = (endpoints.is_some() || entities.is_some()).then(|| Peers {
-        endpoints: endpoints.map(|at| selectors(&at, context, findings)).unwrap_or_default(),
-        entities: entities.map(|at| words(&at, findings)).unwrap_or_default(),
-    });
-    let ports = element.get("toPorts").and_then(|at| ports::decode(&at, kind.denies, findings));
-    let element = Element { position: at.node.position, peers, ports };
+    let peers = peers::decode(&element, kind, context, findings);
+    let requires = element.list(kind.requires, findings).unwrap_or_default();
+    let requires = requires
+        .iter()
+        .filter_map(|item| selector::decode(item, Keys::Written, findings))
+        .map(|written| namespace::required_selector(written, context))
+        .collect();
+    let ports = ports_and_messages(&element, kind, context, findings);
+    let authentication = element.get("authentication").filter(|_| !kind.denies);
+    let authentication = authentication.and_then(|at| authentication_mode(&at, findings));
+    let decoded = Element { position: at.node.position, peers, requires, ports, authentication };
     if findings.errors() == errors_before {
-        warn_of_nothing(&element, at, kind, findings);
+        warn_of_nothing(&decoded, at, kind, findings);
     }
-    Some(element)
+    Some(decoded)
 }
 
 /// VAL-4, VAL-5: one element has one kind of peers.
@@ -46,46 +49,53 @@ fn check_exclusive(element: &Mapping<'_>, kind: &ElementKind, findings: &mut Fin
     }
 }
 
-fn selectors(at: &Located<'_>, context: &SpecContext<'_>, findings: &mut Findings) -> Vec<Selector> {
-    let items = at.items(findings).unwrap_or_default();
-    let decoded = items.iter().filter_map(|item| selector::decode(item, findings));
-    decoded.map(|written| namespace::peer_selector(written, context)).collect()
+/// `toPorts` or `icmps` (VAL-17); none if both are absent or empty (SEM-25).
+fn ports_and_messages(
+    element: &Mapping<'_>,
+    kind: &ElementKind,
+    context: &SpecContext<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<PortRule>> {
+    let ports = element.get("toPorts").and_then(|at| ports::decode(&at, kind, context, findings));
+    let messages = element.get("icmps").and_then(|at| icmp::decode(&at, findings));
+    if ports.is_some() && messages.is_some() {
+        let finding = element.at.error("combines toPorts and icmps").rule("VAL-17");
+        findings.add(finding.help("write one element for each: elements are alternatives"));
+    }
+    ports.or(messages)
 }
 
-/// VAL-7: words of §2.4.
-fn words(at: &Located<'_>, findings: &mut Findings) -> Vec<Entity> {
-    let mut entities = Vec::new();
-    for item in at.items(findings).unwrap_or_default() {
-        let Some(word) = item.text(findings) else { continue };
-        match Entity::from_word(word) {
-            Some(entity) => entities.push(entity),
-            None if Entity::PLANNED.contains(&word) => {
-                findings.add(item.error(format!("entity {} is not supported yet", quoted(word))));
-            }
-            None => {
-                let known = Entity::ALL.map(Entity::word);
-                let help = match nearest(word, known.into_iter().chain(Entity::PLANNED)) {
-                    Some(near) => format!("did you mean {near:?}?"),
-                    None => format!("known entities: {}", known.join(", ")),
-                };
-                findings.add(item.error(format!("unknown entity {}", quoted(word))).rule("VAL-7").help(help));
-            }
-        }
+/// AUTH-1.
+fn authentication_mode(at: &Located<'_>, findings: &mut Findings) -> Option<Authentication> {
+    let fields = at.mapping(AUTHENTICATION, findings)?;
+    let Some(mode) = fields.get("mode") else {
+        findings.add_strict(at.error("has no mode").rule("VAL-34").help("write mode: required"));
+        return None;
+    };
+    let word = mode.text(findings)?;
+    let known = Authentication::WORDS.into_iter().find(|(known, _)| *known == word);
+    if known.is_none() {
+        let words = Authentication::WORDS.map(|(word, _)| word);
+        let help = match nearest(word, words.into_iter()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("write {}", words.join(", ")),
+        };
+        findings.add_strict(mode.error(format!("unknown mode {}", quoted(word))).rule("VAL-34").help(help));
     }
-    entities
+    known.map(|(_, mode)| mode)
 }
 
 /// An element that speaks of nobody is legal. Where that is probably not meant, say so.
 fn warn_of_nothing(element: &Element, at: &Located<'_>, kind: &ElementKind, findings: &mut Findings) {
     let verb = if kind.denies { "denies" } else { "allows" };
-    let nobody = element.peers.as_ref().is_some_and(|peers| peers.endpoints.is_empty() && peers.entities.is_empty());
+    let nobody = element.peers.as_ref().is_some_and(|peers| peers.is_empty());
     if nobody && (kind.denies || element.ports.is_some()) {
         let finding = at.warning(format!("its list of peers is empty, so it {verb} nothing")).rule("SEM-23");
         findings.add(finding.help(format!("for everyone, write {}: [all]", kind.entities)));
-    } else if element.peers.is_none() && element.ports.is_none() && kind.denies {
+    } else if element.peers.is_none() && element.ports.is_none() && element.requires.is_empty() && kind.denies {
         let finding = at.warning("it has neither peers nor ports, so it denies nothing").rule("SEM-20");
         findings.add(finding.help(format!("to deny everyone, write {}: [all]", kind.entities)));
-    } else if element.ports.as_ref().is_some_and(Vec::is_empty) {
+    } else if element.ports.as_ref().is_some_and(|rules| rules.iter().all(|rule| rule.ports.is_empty())) {
         let finding = at.warning(format!("toPorts names no port, so it {verb} nothing")).rule("SEM-26");
         findings.add(finding.help("for every port, remove toPorts"));
     }

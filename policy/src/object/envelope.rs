@@ -1,29 +1,66 @@
 //! What every object has around its content: kind, name, namespace (§3.1).
 
 use super::{
+    cidr_group,
     fields::{METADATA, OBJECT, nearest},
     located::{Findings, Located, Mapping},
 };
-use crate::{
-    diagnostic::quoted,
-    name::Name,
-    record::{PolicyKey, PolicyKind},
-};
+use crate::{diagnostic::quoted, name::Name, record::PolicyKind};
 
-/// The only version of the Cilium kinds.
-const CILIUM_API_VERSION: &str = "cilium.io/v2";
+const POLICY_VERSIONS: &[&str] = &["cilium.io/v2"];
+const KNP_VERSIONS: &[&str] = &["networking.k8s.io/v1"];
+const GROUP_VERSIONS: &[&str] = &["cilium.io/v2", "cilium.io/v2alpha1"];
 /// The namespace of an object that names none.
 const DEFAULT_NAMESPACE: &str = "default";
-const KINDS: [PolicyKind; 3] =
-    [PolicyKind::CiliumNetworkPolicy, PolicyKind::CiliumClusterwideNetworkPolicy, PolicyKind::NetworkPolicy];
+const KINDS: [Kind; 4] = [
+    Kind::Policy(PolicyKind::CiliumNetworkPolicy),
+    Kind::Policy(PolicyKind::CiliumClusterwideNetworkPolicy),
+    Kind::Policy(PolicyKind::NetworkPolicy),
+    Kind::CidrGroup,
+];
 
 /// The checked outside of an object.
 pub(super) struct Envelope<'a> {
-    /// None if the name or namespace is wrong; the content is checked all the same.
-    pub(super) key: Option<PolicyKey>,
+    pub(super) kind: Kind,
+    /// None if it is wrong; the content is checked all the same.
+    pub(super) name: Option<Name>,
+    /// None for clusterwide objects, and if it is wrong.
+    pub(super) namespace: Option<Name>,
     pub(super) scope: Scope,
-    /// `spec`, then every element of `specs`.
+    /// `metadata.labels`.
+    pub(super) labels: Vec<(String, String)>,
+    /// `spec`.
+    pub(super) spec: Option<Located<'a>>,
+    /// Every element of `specs`.
     pub(super) specs: Vec<Located<'a>>,
+}
+
+/// What an object is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Policy(PolicyKind),
+    CidrGroup,
+}
+
+impl Kind {
+    fn word(self) -> String {
+        match self {
+            Self::Policy(kind) => kind.to_string(),
+            Self::CidrGroup => "CiliumCIDRGroup".to_owned(),
+        }
+    }
+
+    const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Policy(PolicyKind::NetworkPolicy) => KNP_VERSIONS,
+            Self::Policy(_) => POLICY_VERSIONS,
+            Self::CidrGroup => GROUP_VERSIONS,
+        }
+    }
+
+    const fn is_clusterwide(self) -> bool {
+        matches!(self, Self::Policy(PolicyKind::CiliumClusterwideNetworkPolicy) | Self::CidrGroup)
+    }
 }
 
 /// Where an object counts.
@@ -38,60 +75,53 @@ pub(super) enum Scope {
 pub(super) fn decode<'a>(root: &Located<'a>, findings: &mut Findings) -> Option<Envelope<'a>> {
     let kind = kind(root, findings)?;
     let object = root.mapping(OBJECT, findings)?;
-    check_api_version(&object, findings);
+    check_api_version(kind, &object, findings);
     let metadata = object.get("metadata").and_then(|at| at.mapping(METADATA, findings));
     let name = name(&object, metadata.as_ref(), findings);
     let namespace = namespace(kind, metadata.as_ref(), findings);
     if let Some(metadata) = &metadata {
         check_texts(metadata, findings);
     }
-    let specs = specs(&object, findings);
+    let (spec, specs) = specs(kind, &object, findings);
     // A namespace that is wrong rejects the object; its content is checked as if it had none.
-    let scope = match (kind, &namespace) {
-        (PolicyKind::CiliumClusterwideNetworkPolicy, _) | (_, None) => Scope::Clusterwide,
-        (_, Some(namespace)) => Scope::Namespace(namespace.clone()),
+    let scope = match &namespace {
+        Some(namespace) if !kind.is_clusterwide() => Scope::Namespace(namespace.clone()),
+        _ => Scope::Clusterwide,
     };
-    let key = name.map(|name| PolicyKey { kind, namespace, name });
-    Some(Envelope { key, scope, specs })
+    let labels = cidr_group::labels(metadata.as_ref(), findings);
+    Some(Envelope { kind, name, namespace, scope, labels, spec, specs })
 }
 
 /// The kind decides how everything else is read, so nothing else is looked at where it is wrong.
-fn kind(root: &Located<'_>, findings: &mut Findings) -> Option<PolicyKind> {
+fn kind(root: &Located<'_>, findings: &mut Findings) -> Option<Kind> {
     let pairs = root.pairs(findings)?;
-    let words = KINDS.map(|kind| kind.to_string());
+    let words = KINDS.map(Kind::word);
     let Some((_, at)) = pairs.into_iter().find(|(key, _)| *key == "kind") else {
-        let help = format!("write kind: {}, or {}", words[0], words[1]);
-        findings.add(root.error("has no kind").help(help));
+        findings.add(root.error("has no kind").help(format!("write kind: {}, or {}", words[0], words[1..].join(", "))));
         return None;
     };
     let word = at.text(findings)?;
-    match KINDS.into_iter().find(|kind| kind.to_string() == word) {
-        Some(PolicyKind::NetworkPolicy) => {
-            let finding = at.error("kind \"NetworkPolicy\" is not supported yet");
-            findings.add(finding.help(format!("write it as a {}", words[0])));
-            None
-        }
-        Some(kind) => Some(kind),
-        None => {
-            let help = match nearest(word, words.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("known kinds: {}, {}", words[0], words[1]),
-            };
-            findings.add(at.error(format!("unknown kind {}", quoted(word))).help(help));
-            None
-        }
+    let known = KINDS.into_iter().find(|kind| kind.word() == word);
+    if known.is_none() {
+        let help = match nearest(word, words.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("known kinds: {}", words.join(", ")),
+        };
+        findings.add(at.error(format!("unknown kind {}", quoted(word))).help(help));
     }
+    known
 }
 
-fn check_api_version(object: &Mapping<'_>, findings: &mut Findings) {
-    let help = format!("write apiVersion: {CILIUM_API_VERSION}");
+fn check_api_version(kind: Kind, object: &Mapping<'_>, findings: &mut Findings) {
+    let help = format!("write apiVersion: {}", kind.versions()[0]);
     match object.get("apiVersion") {
-        None => findings.add(object.at.error("has no apiVersion").help(help)),
+        None => findings.add_strict(object.at.error("has no apiVersion").help(help)),
         Some(at) => {
             if let Some(version) = at.text(findings)
-                && version != CILIUM_API_VERSION
+                && !kind.versions().contains(&version)
             {
-                findings.add(at.error(format!("unknown apiVersion {} for this kind", quoted(version))).help(help));
+                let finding = at.error(format!("unknown apiVersion {} for this kind", quoted(version)));
+                findings.add_strict(finding.help(help));
             }
         }
     }
@@ -114,17 +144,17 @@ fn name(object: &Mapping<'_>, metadata: Option<&Mapping<'_>>, findings: &mut Fin
 }
 
 /// The namespace of the object's key: none if the object is clusterwide or its namespace is wrong.
-fn namespace(kind: PolicyKind, metadata: Option<&Mapping<'_>>, findings: &mut Findings) -> Option<Name> {
+fn namespace(kind: Kind, metadata: Option<&Mapping<'_>>, findings: &mut Findings) -> Option<Name> {
     let written = metadata.and_then(|metadata| metadata.get("namespace"));
-    match (kind, written) {
-        (PolicyKind::CiliumClusterwideNetworkPolicy, None) => None,
-        (PolicyKind::CiliumClusterwideNetworkPolicy, Some(at)) => {
-            let finding = at.error("a CiliumClusterwideNetworkPolicy has no namespace").rule("OBJ-1");
-            findings.add(finding.help("remove it, or use kind CiliumNetworkPolicy"));
+    match (kind.is_clusterwide(), written) {
+        (true, None) => None,
+        (true, Some(at)) => {
+            let finding = at.error(format!("a {} has no namespace", kind.word())).rule("OBJ-1");
+            findings.add_strict(finding.help("remove it, or use a kind that has one"));
             None
         }
-        (_, None) => Name::new(DEFAULT_NAMESPACE).ok(),
-        (_, Some(at)) => checked_name(&at, findings),
+        (false, None) => Name::new(DEFAULT_NAMESPACE).ok(),
+        (false, Some(at)) => checked_name(&at, findings),
     }
 }
 
@@ -150,17 +180,30 @@ fn check_texts(metadata: &Mapping<'_>, findings: &mut Findings) {
     }
 }
 
-fn specs<'a>(object: &Mapping<'a>, findings: &mut Findings) -> Vec<Located<'a>> {
-    let mut specs: Vec<_> = object.get("spec").into_iter().collect();
-    if let Some(list) = object.get("specs") {
-        specs.extend(list.items(findings).unwrap_or_default());
-    } else if specs.is_empty() {
-        let finding = object.at.error("has neither spec nor specs").rule("OBJ-1");
-        findings.add(finding.help("write spec with an endpointSelector and ingress or egress"));
-        return specs;
+/// `spec`, and the elements of `specs`, which only Cilium's policies have.
+fn specs<'a>(kind: Kind, object: &Mapping<'a>, findings: &mut Findings) -> (Option<Located<'a>>, Vec<Located<'a>>) {
+    let spec = object.get("spec");
+    let list = object.get("specs");
+    let has_specs =
+        matches!(kind, Kind::Policy(PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy));
+    if let Some(at) = list.as_ref().filter(|_| !has_specs) {
+        findings.add_strict(at.error(format!("a {} has no specs", kind.word())).help("write one object for each"));
+        return (spec, Vec::new());
     }
-    if specs.is_empty() && object.get("specs").is_some_and(|list| !list.node.is_null()) {
-        findings.add(object.at.error("specs is an empty list, so the object says nothing").rule("OBJ-1"));
+    let written = list.is_some();
+    let specs = list.and_then(|at| at.items(findings)).unwrap_or_default();
+    if spec.is_none() && specs.is_empty() {
+        let finding = match written {
+            true => object.at.error("specs is an empty list, so the object says nothing"),
+            false if has_specs => object.at.error("has neither spec nor specs"),
+            false => object.at.error("has no spec"),
+        };
+        let help = match kind {
+            Kind::Policy(PolicyKind::NetworkPolicy) => "write spec with a podSelector and ingress or egress",
+            Kind::Policy(_) => "write spec with an endpointSelector and ingress or egress",
+            Kind::CidrGroup => "write spec with externalCIDRs",
+        };
+        findings.add(finding.rule("OBJ-1").help(help));
     }
-    specs
+    (spec, specs)
 }

@@ -1,121 +1,105 @@
-//! Which fields objects have (§3.1, §3.2), and which of them this version supports.
-
-/// One field of a mapping.
-#[derive(Clone, Copy)]
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) support: Support,
-}
-
-/// What happens with a field.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Support {
-    /// It is decoded, or describes only and may be left aside.
-    Used,
-    /// It exists in Cilium; an object that has it is refused until Ringfence enforces it.
-    Planned,
-}
-
-const fn used(name: &'static str) -> Field {
-    Field { name, support: Support::Used }
-}
-
-const fn planned(name: &'static str) -> Field {
-    Field { name, support: Support::Planned }
-}
+//! Which fields objects have (§3.1, §3.2).
 
 /// The object itself. `status` is the server's.
-pub(super) const OBJECT: &[Field] =
-    &[used("apiVersion"), used("kind"), used("metadata"), used("spec"), used("specs"), used("status")];
+pub(super) const OBJECT: &[&str] = &["apiVersion", "kind", "metadata", "spec", "specs", "status"];
 
 /// `metadata`: what a person writes, then what a server adds.
-pub(super) const METADATA: &[Field] = &[
-    used("name"),
-    used("namespace"),
-    used("labels"),
-    used("annotations"),
-    used("uid"),
-    used("resourceVersion"),
-    used("generation"),
-    used("generateName"),
-    used("creationTimestamp"),
-    used("deletionTimestamp"),
-    used("deletionGracePeriodSeconds"),
-    used("finalizers"),
-    used("managedFields"),
-    used("ownerReferences"),
-    used("selfLink"),
+pub(super) const METADATA: &[&str] = &[
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "generateName",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "finalizers",
+    "managedFields",
+    "ownerReferences",
+    "selfLink",
 ];
 
 /// `spec`, and an element of `specs`.
-pub(super) const SPEC: &[Field] = &[
-    used("description"),
-    used("endpointSelector"),
-    used("ingress"),
-    used("ingressDeny"),
-    used("egress"),
-    used("egressDeny"),
-    planned("nodeSelector"),
-    planned("enableDefaultDeny"),
-    planned("labels"),
-    planned("log"),
+pub(super) const SPEC: &[&str] = &[
+    "description",
+    "endpointSelector",
+    "nodeSelector",
+    "ingress",
+    "ingressDeny",
+    "egress",
+    "egressDeny",
+    "enableDefaultDeny",
+    "labels",
+    "log",
 ];
 
+/// `enableDefaultDeny`.
+pub(super) const DEFAULT_DENY: &[&str] = &["ingress", "egress"];
+
+/// `log`.
+pub(super) const LOG: &[&str] = &["value"];
+
+/// An element of `labels`.
+pub(super) const LABEL: &[&str] = &["key", "value", "source"];
+
 /// An element of `ingress`.
-pub(super) const INGRESS: &[Field] = &[
-    used("fromEndpoints"),
-    used("fromEntities"),
-    used("toPorts"),
-    planned("fromRequires"),
-    planned("fromCIDR"),
-    planned("fromCIDRSet"),
-    planned("fromGroups"),
-    planned("fromNodes"),
-    planned("icmps"),
-    planned("authentication"),
+pub(super) const INGRESS: &[&str] = &[
+    "fromEndpoints",
+    "fromEntities",
+    "fromCIDR",
+    "fromCIDRSet",
+    "fromNodes",
+    "fromGroups",
+    "fromRequires",
+    "toPorts",
+    "icmps",
+    "authentication",
 ];
 
 /// An element of `ingressDeny`.
-pub(super) const INGRESS_DENY: &[Field] = &[
-    used("fromEndpoints"),
-    used("fromEntities"),
-    used("toPorts"),
-    planned("fromRequires"),
-    planned("fromCIDR"),
-    planned("fromCIDRSet"),
-    planned("fromGroups"),
-    planned("fromNodes"),
-    planned("icmps"),
+pub(super) const INGRESS_DENY: &[&str] = &[
+    "fromEndpoints",
+    "fromEntities",
+    "fromCIDR",
+    "fromCIDRSet",
+    "fromNodes",
+    "fromGroups",
+    "fromRequires",
+    "toPorts",
+    "icmps",
 ];
 
 /// An element of `egress`.
-pub(super) const EGRESS: &[Field] = &[
-    used("toEndpoints"),
-    used("toEntities"),
-    used("toPorts"),
-    planned("toRequires"),
-    planned("toCIDR"),
-    planned("toCIDRSet"),
-    planned("toServices"),
-    planned("toFQDNs"),
-    planned("toGroups"),
-    planned("toNodes"),
-    planned("icmps"),
-    planned("authentication"),
+pub(super) const EGRESS: &[&str] = &[
+    "toEndpoints",
+    "toEntities",
+    "toCIDR",
+    "toCIDRSet",
+    "toFQDNs",
+    "toServices",
+    "toNodes",
+    "toGroups",
+    "toRequires",
+    "toPorts",
+    "icmps",
+    "authentication",
 ];
 
 /// An element of `egressDeny`.
-pub(super) const EGRESS_DENY: &[Field] = &[
-    used("toEndpoints"),
-    used("toEntities"),
-    used("toPorts"),
-    planned("toRequires"),
-    planned("toCIDR"),
-    planned("toCIDRSet"),
-    planned("toServices"),
-    planned("toGroups"),
-    planned("toNodes"),
-    planned("icmps"),
+pub(super) const EGRESS_DENY: &[&str] = &[
+    "toEndpoints",
+    "toEntities",
+    "toCIDR",
+    "toCIDRSet",
+    "toServices",
+    "toNodes",
+    "toGroups",
+    "toRequires",
+    "toPorts",
+    "icmps",
 ];
 
 /// The lists of `ingress` of which one element may fill only one (VAL-4).
@@ -127,26 +111,64 @@ pub(super) const EGRESS_PEERS: &[&str] =
     &["toEndpoints", "toCIDR", "toCIDRSet", "toEntities", "toServices", "toGroups", "toNodes", "toFQDNs"];
 
 /// An element of `toPorts` of an allow rule.
-pub(super) const PORT_RULE: &[Field] = &[
-    used("ports"),
-    planned("rules"),
-    planned("terminatingTLS"),
-    planned("originatingTLS"),
-    planned("serverNames"),
-    planned("listener"),
-];
+pub(super) const PORT_RULE: &[&str] =
+    &["ports", "rules", "terminatingTLS", "originatingTLS", "serverNames", "listener"];
 
 /// An element of `toPorts` of a deny rule (VAL-35).
-pub(super) const PORT_DENY_RULE: &[Field] = &[used("ports")];
+pub(super) const PORT_DENY_RULE: &[&str] = &["ports"];
 
 /// An element of `ports`.
-pub(super) const PORT: &[Field] = &[used("port"), used("protocol"), planned("endPort")];
+pub(super) const PORT: &[&str] = &["port", "endPort", "protocol"];
+
+/// An element of `icmps`, and one of its fields.
+pub(super) const ICMP_RULE: &[&str] = &["fields"];
+pub(super) const ICMP_FIELD: &[&str] = &["family", "type"];
+
+/// `rules`, and the elements of its lists.
+pub(super) const RULES: &[&str] = &["http", "kafka", "dns", "l7proto", "l7"];
+pub(super) const HTTP: &[&str] = &["path", "method", "host", "headers", "headerMatches"];
+pub(super) const HEADER_MATCH: &[&str] = &["name", "value", "secret", "mismatch"];
+pub(super) const KAFKA: &[&str] = &["role", "apiKey", "apiVersion", "clientID", "topic"];
+pub(super) const DNS: &[&str] = &["matchName", "matchPattern"];
+
+/// A secret, and a TLS context around one.
+pub(super) const SECRET: &[&str] = &["namespace", "name"];
+pub(super) const TLS: &[&str] = &["secret", "trustedCA", "certificate", "privateKey"];
+
+/// `listener`, and its `envoyConfig`.
+pub(super) const LISTENER: &[&str] = &["envoyConfig", "name", "priority"];
+pub(super) const ENVOY_CONFIG: &[&str] = &["kind", "name"];
+
+/// `authentication`.
+pub(super) const AUTHENTICATION: &[&str] = &["mode"];
+
+/// An element of a CIDRSet.
+pub(super) const CIDR_SET: &[&str] = &["cidr", "cidrGroupRef", "cidrGroupSelector", "except"];
+
+/// An element of `toServices`, and its two forms.
+pub(super) const SERVICE: &[&str] = &["k8sService", "k8sServiceSelector"];
+pub(super) const SERVICE_BY_NAME: &[&str] = &["serviceName", "namespace"];
+pub(super) const SERVICE_BY_LABELS: &[&str] = &["selector", "namespace"];
+
+/// An element of `fromGroups` or `toGroups`.
+pub(super) const GROUP: &[&str] = &["aws"];
+pub(super) const AWS_GROUP: &[&str] = &["labels", "securityGroupsIds", "securityGroupsNames", "region"];
 
 /// A selector.
-pub(super) const SELECTOR: &[Field] = &[used("matchLabels"), used("matchExpressions")];
+pub(super) const SELECTOR: &[&str] = &["matchLabels", "matchExpressions"];
 
 /// An element of `matchExpressions`.
-pub(super) const REQUIREMENT: &[Field] = &[used("key"), used("operator"), used("values")];
+pub(super) const REQUIREMENT: &[&str] = &["key", "operator", "values"];
+
+/// `spec` of a NetworkPolicy, an element of its lists, a peer, an `ipBlock`.
+pub(super) const KNP_SPEC: &[&str] = &["podSelector", "policyTypes", "ingress", "egress"];
+pub(super) const KNP_INGRESS: &[&str] = &["from", "ports"];
+pub(super) const KNP_EGRESS: &[&str] = &["to", "ports"];
+pub(super) const KNP_PEER: &[&str] = &["podSelector", "namespaceSelector", "ipBlock"];
+pub(super) const IP_BLOCK: &[&str] = &["cidr", "except"];
+
+/// `spec` of a CiliumCIDRGroup.
+pub(super) const CIDR_GROUP_SPEC: &[&str] = &["externalCIDRs"];
 
 /// The candidate a person most likely meant: the same but for letter case, or a few typing errors away.
 pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -192,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_nearest_field_is_what_a_person_meant() {
-        let names = || INGRESS.iter().map(|field| field.name);
+        let names = || INGRESS.iter().copied();
         let cases = [
             ("fromEndpoint", Some("fromEndpoints")),
             ("fromendpoints", Some("fromEndpoints")),

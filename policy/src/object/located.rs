@@ -1,10 +1,8 @@
 //! A node of a document together with the path that leads to it, and the findings about it.
 
-use super::{
-    Diagnostic, Position, Severity,
-    fields::{Field, Support, nearest},
-};
+use super::{Diagnostic, Position, Severity, fields::nearest};
 use crate::{
+    compat::Compat,
     diagnostic::quoted,
     document::{Entry, Node, ScalarKind, Value},
 };
@@ -22,23 +20,44 @@ pub(super) struct Located<'a> {
 pub(super) struct Mapping<'a> {
     pub(super) at: Located<'a>,
     entries: &'a [Entry],
+    /// A field without a value is absent.
+    skips_null: bool,
 }
 
-/// The findings of one document.
-#[derive(Default)]
-pub(super) struct Findings(Vec<Diagnostic>);
+/// The findings of one document, and how it is read.
+pub(super) struct Findings {
+    compat: Compat,
+    list: Vec<Diagnostic>,
+}
 
 impl Findings {
+    pub(super) fn new(compat: Compat) -> Self {
+        Self { compat, list: Vec::new() }
+    }
+
+    /// Whether the document is read as Cilium's agent reads it: unknown fields are ignored, a field without a value is
+    /// absent, and what only the API server's schema refuses is accepted.
+    pub(super) fn as_cilium(&self) -> bool {
+        self.compat == Compat::Cilium
+    }
+
     pub(super) fn add(&mut self, finding: Diagnostic) {
-        self.0.push(finding);
+        self.list.push(finding);
+    }
+
+    /// Adds what Cilium's agent accepts and Ringfence does not.
+    pub(super) fn add_strict(&mut self, finding: Diagnostic) {
+        if !self.as_cilium() {
+            self.add(finding);
+        }
     }
 
     pub(super) fn errors(&self) -> usize {
-        self.0.iter().filter(|finding| finding.is_error()).count()
+        self.list.iter().filter(|finding| finding.is_error()).count()
     }
 
     pub(super) fn into_vec(self) -> Vec<Diagnostic> {
-        self.0
+        self.list
     }
 }
 
@@ -57,6 +76,29 @@ impl<'a> Located<'a> {
         Self { node: &entry.value, position: entry.position, path }
     }
 
+    /// A place below this one, such as `rules.http[0].path`, as near as what is written goes.
+    pub(super) fn at_path(&self, path: &str) -> Self {
+        let (step, rest) = path.split_once(['.', '[']).unwrap_or((path, ""));
+        let next = match (&self.node.value, step.strip_suffix(']')) {
+            (Value::Sequence(items), Some(index)) => {
+                index.parse().ok().and_then(|index: usize| items.get(index).map(|node| self.item(index, node)))
+            }
+            (Value::Mapping(entries), None) => {
+                entries.iter().find(|entry| entry.key == step).map(|entry| self.entry(entry))
+            }
+            _ => None,
+        };
+        match next {
+            Some(next) if rest.is_empty() => next,
+            Some(next) => next.at_path(rest.strip_prefix('.').unwrap_or(rest)),
+            None => self.clone(),
+        }
+    }
+
+    fn item(&self, index: usize, node: &'a Node) -> Self {
+        Self { node, position: node.position, path: format!("{}[{index}]", self.path) }
+    }
+
     /// An error at this place.
     pub(super) fn error(&self, message: impl Into<String>) -> Diagnostic {
         Diagnostic { path: self.path.clone(), ..Diagnostic::error(self.position, message) }
@@ -68,29 +110,17 @@ impl<'a> Located<'a> {
     }
 
     /// The node as a mapping with these fields; every other key is a finding.
-    pub(super) fn mapping(&self, fields: &[Field], findings: &mut Findings) -> Option<Mapping<'a>> {
+    pub(super) fn mapping(&self, fields: &[&str], findings: &mut Findings) -> Option<Mapping<'a>> {
         let entries = self.entries(findings)?;
-        for entry in entries {
-            let at = self.entry(entry);
-            let name = quoted(&entry.key);
-            match fields.iter().find(|field| field.name == entry.key).map(|field| field.support) {
-                Some(Support::Used) => {}
-                Some(Support::Planned) => {
-                    let finding = at.error(format!("field {name} is not supported yet"));
-                    findings.add(finding.help("it is refused because ignoring it would change what the policy does"));
-                }
-                None => {
-                    let near = nearest(&entry.key, fields.iter().map(|field| field.name));
-                    let known = fields.iter().filter(|field| field.support == Support::Used).map(|field| field.name);
-                    let help = match near {
-                        Some(near) => format!("did you mean {near:?}?"),
-                        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
-                    };
-                    findings.add(at.error(format!("unknown field {name}")).help(help));
-                }
-            }
+        for entry in entries.iter().filter(|entry| !fields.contains(&entry.key.as_str())) {
+            let help = match nearest(&entry.key, fields.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("known here: {}", fields.join(", ")),
+            };
+            let finding = self.entry(entry).error(format!("unknown field {}", quoted(&entry.key)));
+            findings.add_strict(finding.help(help));
         }
-        Some(Mapping { at: self.clone(), entries })
+        Some(Mapping { at: self.clone(), entries, skips_null: findings.as_cilium() })
     }
 
     /// The keys and values of a mapping with free keys.
@@ -102,6 +132,7 @@ impl<'a> Located<'a> {
     fn entries(&self, findings: &mut Findings) -> Option<&'a [Entry]> {
         match &self.node.value {
             Value::Mapping(entries) => Some(entries),
+            _ if self.node.is_null() && findings.as_cilium() => Some(&[]),
             _ if self.node.is_null() => {
                 findings
                     .add(self.error("has no value").help("remove the key, or write {} for a mapping without content"));
@@ -113,11 +144,7 @@ impl<'a> Located<'a> {
 
     /// The items of a list.
     pub(super) fn items(&self, findings: &mut Findings) -> Option<Vec<Self>> {
-        let item = |(index, node): (usize, &'a Node)| Self {
-            node,
-            position: node.position,
-            path: format!("{}[{index}]", self.path),
-        };
+        let item = |(index, node): (usize, &'a Node)| self.item(index, node);
         match &self.node.value {
             Value::Sequence(items) => Some(items.iter().enumerate().map(item).collect()),
             _ if self.node.is_null() => {
@@ -146,6 +173,28 @@ impl<'a> Located<'a> {
         }
     }
 
+    /// A boolean.
+    pub(super) fn boolean(&self, findings: &mut Findings) -> Option<bool> {
+        match &self.node.value {
+            Value::Scalar(scalar) if scalar.kind() == ScalarKind::Boolean => {
+                Some(scalar.text.eq_ignore_ascii_case("true"))
+            }
+            _ => self.wrong_type("true or false", findings),
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number<N: std::str::FromStr>(&self, findings: &mut Findings) -> Option<N> {
+        let written = match &self.node.value {
+            Value::Scalar(scalar) if scalar.kind() == ScalarKind::Number => scalar.text.parse().ok(),
+            _ => return self.wrong_type("a number", findings),
+        };
+        if written.is_none() {
+            findings.add(self.error("is no whole number of the size that is meant here"));
+        }
+        written
+    }
+
     /// A text or a number, as written.
     pub(super) fn text_or_number(&self, findings: &mut Findings) -> Option<&'a str> {
         match &self.node.value {
@@ -163,7 +212,30 @@ impl<'a> Located<'a> {
 impl<'a> Mapping<'a> {
     /// The value of a field that is written.
     pub(super) fn get(&self, name: &str) -> Option<Located<'a>> {
-        self.entries.iter().find(|entry| entry.key == name).map(|entry| self.at.entry(entry))
+        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        let absent = self.skips_null && entry.value.is_null();
+        (!absent).then(|| self.at.entry(entry))
+    }
+
+    /// The text of a field; empty if it is not written.
+    pub(super) fn text(&self, name: &str, findings: &mut Findings) -> String {
+        self.get(name).and_then(|at| at.text(findings).map(ToOwned::to_owned)).unwrap_or_default()
+    }
+
+    /// The texts of a list; none if it is not written.
+    pub(super) fn texts(&self, name: &str, findings: &mut Findings) -> Option<Vec<String>> {
+        let items = self.get(name)?.items(findings)?;
+        Some(items.iter().filter_map(|item| item.text(findings).map(ToOwned::to_owned)).collect())
+    }
+
+    /// The items of a list; none if it is not written.
+    pub(super) fn list(&self, name: &str, findings: &mut Findings) -> Option<Vec<Located<'a>>> {
+        self.get(name)?.items(findings)
+    }
+
+    /// A place below this mapping, such as `rules.http[0].path`, as near as what is written goes.
+    pub(super) fn at_path(&self, path: &str) -> Located<'a> {
+        self.at.at_path(path)
     }
 
     /// The fields out of `names` that hold a list with at least one element.

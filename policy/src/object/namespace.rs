@@ -37,6 +37,25 @@ pub(super) fn subject_selector(
     labels.into_iter().chain(written.expressions).collect()
 }
 
+/// What every selector of endpoints must meet, too: as peers, but labels of built-in identities do not lift the
+/// namespace of a namespaced object (NS-6).
+pub(super) fn required_selector(written: WrittenSelector, context: &SpecContext<'_>) -> Selector {
+    let reserved = written.keys().any(LabelKey::is_reserved);
+    let own = match context.scope {
+        Scope::Namespace(namespace) if reserved && !written.keys().any(says_namespace) => {
+            Some(Requirement::equals(namespace_key(), namespace.as_str()))
+        }
+        _ => None,
+    };
+    let mut selector = peer_selector(written, context);
+    own.into_iter().for_each(|own| selector.require(own));
+    selector
+}
+
+fn says_namespace(key: &LabelKey) -> bool {
+    key.is_namespace() || is_namespace_label(key)
+}
+
 /// NS-2 … NS-5 for namespaced objects; clusterwide ones mean every pod of every namespace, so not nodes and not the
 /// world, unless the subject is `reserved:init`, which has no namespace itself.
 ///

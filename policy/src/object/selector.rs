@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     diagnostic::quoted,
-    label::{Label, SOURCE_ANY},
+    label::{Label, NAMESPACE_LABELS_PREFIX, SOURCE_ANY, SOURCE_K8S},
     selector::{Condition, LabelKey, Requirement},
 };
 
@@ -17,6 +17,17 @@ const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 const MAX_NAME_BYTES: usize = 63;
 /// Kubernetes: the longest prefix of a key.
 const MAX_PREFIX_BYTES: usize = 253;
+
+/// How keys are read.
+#[derive(Clone, Copy)]
+pub(super) enum Keys {
+    /// With the source that is written before them, else of any (LBL-10).
+    Written,
+    /// As they are, of one source.
+    Of(&'static str),
+    /// As they are: labels of a namespace (KNP-3).
+    OfNamespace,
+}
 
 /// A selector before namespaces are added to it.
 #[derive(Default)]
@@ -34,27 +45,33 @@ impl WrittenSelector {
     }
 }
 
-pub(super) fn decode(at: &Located<'_>, findings: &mut Findings) -> Option<WrittenSelector> {
+impl FromIterator<Requirement> for WrittenSelector {
+    fn from_iter<T: IntoIterator<Item = Requirement>>(requirements: T) -> Self {
+        Self { labels: Vec::new(), expressions: requirements.into_iter().collect() }
+    }
+}
+
+pub(super) fn decode(at: &Located<'_>, keys: Keys, findings: &mut Findings) -> Option<WrittenSelector> {
     let selector = at.mapping(SELECTOR, findings)?;
     let mut written = WrittenSelector::default();
     if let Some(labels) = selector.get("matchLabels") {
         for (key, at) in labels.pairs(findings)? {
-            let key = label_key(key, &at, findings);
+            let key = label_key(key, keys, &at, findings);
             let value = label_value(&at, findings);
             written.labels.extend(key.zip(value).map(|(key, value)| Requirement::equals(key, value)));
         }
     }
     if let Some(expressions) = selector.get("matchExpressions") {
         let items = expressions.items(findings)?;
-        written.expressions.extend(items.iter().filter_map(|item| expression(item, findings)));
+        written.expressions.extend(items.iter().filter_map(|item| expression(item, keys, findings)));
     }
     Some(written)
 }
 
-fn expression(at: &Located<'_>, findings: &mut Findings) -> Option<Requirement> {
+fn expression(at: &Located<'_>, keys: Keys, findings: &mut Findings) -> Option<Requirement> {
     let fields = at.mapping(REQUIREMENT, findings)?;
     let key = match fields.get("key") {
-        Some(at) => at.text(findings).and_then(|text| label_key(text, &at, findings)),
+        Some(at) => at.text(findings).and_then(|text| label_key(text, keys, &at, findings)),
         None => missing("key", &fields, findings),
     };
     let operator = match fields.get("operator") {
@@ -101,22 +118,28 @@ fn values(fields: &Mapping<'_>, findings: &mut Findings) -> Option<BTreeSet<Stri
     Some(items.iter().filter_map(|item| label_value(item, findings)).collect())
 }
 
-/// LBL-10: `k8s:app` has a source, `app` means any.
-fn label_key(text: &str, at: &Located<'_>, findings: &mut Findings) -> Option<LabelKey> {
-    let parsed = if text.contains('=') { None } else { Label::parse_with(text, SOURCE_ANY).ok() };
-    match parsed {
-        // Kubernetes checks the key as Cilium hands it on: behind its source.
-        Some(label) if is_qualified_name(&format!("{}.{}", label.source, label.key)) => {
-            Some(LabelKey::new(label.source, label.key))
+fn label_key(text: &str, keys: Keys, at: &Located<'_>, findings: &mut Findings) -> Option<LabelKey> {
+    let parsed = match keys {
+        Keys::Written => written_key(text, findings),
+        Keys::Of(source) => is_qualified_name(&format!("{source}.{text}")).then(|| LabelKey::new(source, text)),
+        Keys::OfNamespace => {
+            is_qualified_name(text).then(|| LabelKey::new(SOURCE_K8S, format!("{NAMESPACE_LABELS_PREFIX}{text}")))
         }
-        _ => {
-            let finding = at.error(format!("{} is not a label key", quoted(text))).rule("VAL-3");
-            findings.add(
-                finding.help("write it like app, k8s:app or example.com/app, with at most 63 characters after the /"),
-            );
-            None
-        }
+    };
+    if parsed.is_none() {
+        let finding = at.error(format!("{} is not a label key", quoted(text))).rule("VAL-3");
+        findings
+            .add(finding.help("write it like app, k8s:app or example.com/app, with at most 63 characters after the /"));
     }
+    parsed
+}
+
+/// LBL-10: `k8s:app` has a source, `app` means any. Kubernetes checks the key as Cilium hands it on: behind its source.
+fn written_key(text: &str, findings: &Findings) -> Option<LabelKey> {
+    // Cilium drops what follows an equals sign.
+    let text = if findings.as_cilium() { text.split('=').next().unwrap_or_default() } else { text };
+    let label = if text.contains('=') { None } else { Label::parse_with(text, SOURCE_ANY).ok() }?;
+    is_qualified_name(&format!("{}.{}", label.source, label.key)).then(|| LabelKey::new(label.source, label.key))
 }
 
 fn label_value(at: &Located<'_>, findings: &mut Findings) -> Option<String> {

@@ -3,20 +3,27 @@
 use super::{
     element,
     envelope::Scope,
-    fields::{EGRESS, EGRESS_DENY, EGRESS_PEERS, Field, INGRESS, INGRESS_DENY, INGRESS_PEERS, SPEC},
+    fields::{DEFAULT_DENY, EGRESS, EGRESS_DENY, EGRESS_PEERS, INGRESS, INGRESS_DENY, INGRESS_PEERS, LABEL, LOG, SPEC},
     located::{Findings, Located, Mapping},
-    namespace, selector,
+    namespace,
+    selector::{self, Keys},
 };
 use crate::{
-    rule::{Element, Rule, Section},
-    selector::Selector,
+    flow::Direction,
+    rule::{Element, Rule, Section, Subject},
 };
 
 /// How the elements of one of the four lists are read.
 pub(super) struct ElementKind {
-    pub(super) fields: &'static [Field],
+    pub(super) fields: &'static [&'static str],
+    pub(super) direction: Direction,
     pub(super) endpoints: &'static str,
     pub(super) entities: &'static str,
+    pub(super) requires: &'static str,
+    pub(super) cidrs: &'static str,
+    pub(super) cidr_sets: &'static str,
+    pub(super) nodes: &'static str,
+    pub(super) groups: &'static str,
     /// The lists of peers that exclude each other, and the rule that says so.
     pub(super) exclusive: (&'static [&'static str], &'static str),
     pub(super) denies: bool,
@@ -24,16 +31,28 @@ pub(super) struct ElementKind {
 
 const INGRESS_KIND: ElementKind = ElementKind {
     fields: INGRESS,
+    direction: Direction::Ingress,
     endpoints: "fromEndpoints",
     entities: "fromEntities",
+    requires: "fromRequires",
+    cidrs: "fromCIDR",
+    cidr_sets: "fromCIDRSet",
+    nodes: "fromNodes",
+    groups: "fromGroups",
     exclusive: (INGRESS_PEERS, "VAL-4"),
     denies: false,
 };
 const INGRESS_DENY_KIND: ElementKind = ElementKind { fields: INGRESS_DENY, denies: true, ..INGRESS_KIND };
 const EGRESS_KIND: ElementKind = ElementKind {
     fields: EGRESS,
+    direction: Direction::Egress,
     endpoints: "toEndpoints",
     entities: "toEntities",
+    requires: "toRequires",
+    cidrs: "toCIDR",
+    cidr_sets: "toCIDRSet",
+    nodes: "toNodes",
+    groups: "toGroups",
     exclusive: (EGRESS_PEERS, "VAL-5"),
     denies: false,
 };
@@ -44,42 +63,90 @@ pub(super) struct SpecContext<'a> {
     pub(super) scope: &'a Scope,
     /// The subject names `reserved:init`: clusterwide peers are then not limited to pods (§4.6).
     pub(super) selects_init: bool,
+    /// The subject is a node (VAL-21).
+    pub(super) selects_nodes: bool,
 }
 
-pub(super) fn decode(at: &Located<'_>, scope: &Scope, findings: &mut Findings) -> Option<Rule> {
+/// `in_list` is whether the spec is an element of `specs`: Cilium checks less there (OBJ-7).
+pub(super) fn decode(at: &Located<'_>, in_list: bool, scope: &Scope, findings: &mut Findings) -> Option<Rule> {
     let spec = at.mapping(SPEC, findings)?;
-    if let Some(description) = spec.get("description") {
-        description.text(findings);
-    }
-    let subject = subject(&spec, scope, findings);
-    let selects_init = subject.as_ref().is_some_and(namespace::names_init);
-    let context = SpecContext { scope, selects_init };
+    check_descriptions(&spec, findings);
+    let subject = subject(&spec, in_list, scope, findings);
+    let selects_nodes = spec.get("nodeSelector").is_some();
+    let selects_init = matches!(&subject, Some(Subject::Endpoints(selector)) if namespace::names_init(selector));
+    let context = SpecContext { scope, selects_init, selects_nodes };
+    let [ingress_default, egress_default] = default_deny(&spec, findings);
     let mut list = |name: &str, kind: &ElementKind| elements(&spec, name, kind, &context, findings);
-    let ingress = Section { allow: list("ingress", &INGRESS_KIND), deny: list("ingressDeny", &INGRESS_DENY_KIND) };
-    let egress = Section { allow: list("egress", &EGRESS_KIND), deny: list("egressDeny", &EGRESS_DENY_KIND) };
-    Some(Rule { position: spec.at.node.position, subject: subject?, ingress, egress })
+    let ingress = Section {
+        allow: list("ingress", &INGRESS_KIND),
+        deny: list("ingressDeny", &INGRESS_DENY_KIND),
+        default_deny: ingress_default,
+    };
+    let egress = Section {
+        allow: list("egress", &EGRESS_KIND),
+        deny: list("egressDeny", &EGRESS_DENY_KIND),
+        default_deny: egress_default,
+    };
+    // A namespaced rule never reaches a node, so in Cilium it does nothing.
+    let inert = selects_nodes && matches!(scope, Scope::Namespace(_));
+    let rule = Rule { position: spec.at.node.position, subject: subject?, ingress, egress };
+    (!inert).then_some(rule)
 }
 
-fn subject(spec: &Mapping<'_>, scope: &Scope, findings: &mut Findings) -> Option<Selector> {
+/// Exactly one of `endpointSelector` and `nodeSelector` (VAL-1, VAL-2, OBJ-7).
+fn subject(spec: &Mapping<'_>, in_list: bool, scope: &Scope, findings: &mut Findings) -> Option<Subject> {
     let everyone = match scope {
         Scope::Namespace(namespace) => format!("every endpoint of namespace {namespace}"),
         Scope::Clusterwide => "every endpoint".to_owned(),
     };
     let help = format!("write endpointSelector: {{}} for {everyone}");
-    match spec.get("endpointSelector") {
-        // A nodeSelector alone is a finding of its own: not supported yet.
-        None if spec.get("nodeSelector").is_some() => None,
-        None => {
+    match (spec.get("endpointSelector"), spec.get("nodeSelector")) {
+        (None, None) => {
             findings.add(spec.at.error("has no endpointSelector").rule("VAL-1").help(help));
             None
         }
-        Some(at) if at.node.is_null() => {
+        (Some(at), None) | (None, Some(at)) if at.node.is_null() => {
             findings.add(at.error("has no value").rule("VAL-1").help(help));
             None
         }
-        Some(at) => {
-            let written = selector::decode(&at, findings)?;
-            Some(namespace::subject_selector(written, scope, &at, findings))
+        (Some(at), None) => {
+            let written = selector::decode(&at, Keys::Written, findings)?;
+            Some(Subject::Endpoints(namespace::subject_selector(written, scope, &at, findings)))
+        }
+        (None, Some(at)) => {
+            if matches!(scope, Scope::Namespace(_)) && !(in_list && findings.as_cilium()) {
+                let finding = at.error("a namespaced object cannot select nodes").rule("OBJ-7");
+                findings.add(finding.help("use kind CiliumClusterwideNetworkPolicy"));
+            }
+            let written = selector::decode(&at, Keys::Written, findings)?;
+            Some(Subject::Nodes(written.labels.into_iter().chain(written.expressions).collect()))
+        }
+        (Some(_), Some(at)) => {
+            let finding = at.error("endpointSelector and nodeSelector are both given").rule("VAL-2");
+            findings.add(finding.help("write one rule in specs for each"));
+            None
+        }
+    }
+}
+
+/// SEM-3: for ingress and egress, where it is written.
+fn default_deny(spec: &Mapping<'_>, findings: &mut Findings) -> [Option<bool>; 2] {
+    let written = spec.get("enableDefaultDeny").and_then(|at| at.mapping(DEFAULT_DENY, findings));
+    ["ingress", "egress"].map(|name| written.as_ref()?.get(name)?.boolean(findings))
+}
+
+/// Fields that only describe.
+fn check_descriptions(spec: &Mapping<'_>, findings: &mut Findings) {
+    spec.text("description", findings);
+    if let Some(log) = spec.get("log").and_then(|at| at.mapping(LOG, findings)) {
+        log.text("value", findings);
+    }
+    for label in spec.list("labels", findings).unwrap_or_default() {
+        // OBJ: a text `source:key=value`, or a mapping.
+        if matches!(label.node.value, crate::document::Value::Scalar(_)) {
+            label.text(findings);
+        } else if let Some(parts) = label.mapping(LABEL, findings) {
+            LABEL.iter().for_each(|part| drop(parts.text(part, findings)));
         }
     }
 }
@@ -91,6 +158,6 @@ fn elements(
     context: &SpecContext<'_>,
     findings: &mut Findings,
 ) -> Option<Vec<Element>> {
-    let items = spec.get(name)?.items(findings)?;
+    let items = spec.list(name, findings)?;
     Some(items.iter().filter_map(|item| element::decode(item, kind, context, findings)).collect())
 }

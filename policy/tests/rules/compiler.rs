@@ -115,6 +115,19 @@ fn a_text_of_a_newer_version_refuses_the_whole_revision() {
 }
 
 #[test]
+fn what_the_tables_cannot_say_refuses_the_whole_revision() {
+    let text = ALLOW_80.replace("fromEntities: [all]", "fromCIDR: [10.0.0.0/8]");
+    let objects = parse_objects(&text).objects;
+    let incomplete = Compiler::default().compile(&mesh(&objects), &local_node()).unwrap_err();
+    assert_eq!(
+        incomplete.to_string(),
+        "the revision cannot be compiled: CiliumNetworkPolicy shop/p cannot be enforced here, so no newer revision is: \
+         2:65: error: fromCIDR or toCIDR cannot be enforced by the nodes yet (help: it is refused because leaving it out \
+         would change what the policy does)"
+    );
+}
+
+#[test]
 fn a_compiler_that_has_compiled_before_gives_the_same_tables() {
     let mut compiler = Compiler::default();
     let texts = [

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use ringfence_policy::{
     document::{MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_NODES, MAX_TEXT_BYTES},
-    object::{parse_objects, parse_record},
+    object::{not_enforceable, parse_objects, parse_record},
     record::PolicyRecord,
 };
 
@@ -42,6 +42,9 @@ fn objects_are_read_from_yaml_and_json_alike() {
             rule.position = ringfence_policy::diagnostic::Position::START;
             for element in rule.ingress.allow.iter_mut().flatten() {
                 element.position = ringfence_policy::diagnostic::Position::START;
+                for ports in element.ports.iter_mut().flatten() {
+                    ports.position = ringfence_policy::diagnostic::Position::START;
+                }
             }
         }
         object
@@ -91,10 +94,13 @@ fn obj_1_envelopes() {
     let cases = [
         ("just text", "1:1: error: must be a mapping, found a text"),
         ("[a]", "1:1: error: must be a mapping, found a list"),
-        ("a: b", "1:1: error: has no kind (help: write kind: CiliumNetworkPolicy, or CiliumClusterwideNetworkPolicy)"),
+        (
+            "a: b",
+            "1:1: error: has no kind (help: write kind: CiliumNetworkPolicy, or CiliumClusterwideNetworkPolicy, NetworkPolicy, CiliumCIDRGroup)",
+        ),
         (
             "kind: Pod",
-            "1:1: error: kind: unknown kind \"Pod\" (help: known kinds: CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy)",
+            "1:1: error: kind: unknown kind \"Pod\" (help: known kinds: CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, NetworkPolicy, CiliumCIDRGroup)",
         ),
         (
             "kind: ciliumNetworkPolicies",
@@ -102,7 +108,8 @@ fn obj_1_envelopes() {
         ),
         (
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy",
-            "2:1: error: kind: kind \"NetworkPolicy\" is not supported yet (help: write it as a CiliumNetworkPolicy)",
+            "1:1: error[OBJ-1]: has no metadata.name (help: every object needs a name)\n\
+             1:1: error[OBJ-1]: has no spec (help: write spec with a podSelector and ingress or egress)",
         ),
         (
             "kind: CiliumNetworkPolicy\nmetadata: {namespace: Shop}\nspce: {}",
@@ -116,9 +123,10 @@ fn obj_1_envelopes() {
         (
             "apiVersion: cilium.io/v1\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p, namespace: shop}\nspecs: []",
             "1:1: error: apiVersion: unknown apiVersion \"cilium.io/v1\" for this kind (help: write apiVersion: cilium.io/v2)\n\
-             1:1: error[OBJ-1]: specs is an empty list, so the object says nothing\n\
+             1:1: error[OBJ-1]: specs is an empty list, so the object says nothing \
+             (help: write spec with an endpointSelector and ingress or egress)\n\
              3:21: error[OBJ-1]: metadata.namespace: a CiliumClusterwideNetworkPolicy has no namespace \
-             (help: remove it, or use kind CiliumNetworkPolicy)",
+             (help: remove it, or use a kind that has one)",
         ),
     ];
     for (text, expected) in cases {
@@ -146,7 +154,7 @@ fn unknown_fields_are_errors_with_the_nearest_known_one() {
         ),
         (
             "from: []",
-            "7:5: error: spec.ingress[0].from: unknown field \"from\" (help: known here: fromEndpoints, fromEntities, toPorts)",
+            "7:5: error: spec.ingress[0].from: unknown field \"from\" (help: known here: fromEndpoints, fromEntities, fromCIDR, fromCIDRSet, fromNodes, fromGroups, fromRequires, toPorts, icmps, authentication)",
         ),
         (
             "toPorts: [{ports: [{prot: 80}]}]",
@@ -164,39 +172,49 @@ fn unknown_fields_are_errors_with_the_nearest_known_one() {
 }
 
 #[test]
-fn real_fields_that_are_not_supported_yet_are_refused() {
-    for field in ["fromCIDR", "fromCIDRSet", "fromRequires", "fromGroups", "fromNodes", "icmps", "authentication"] {
-        let expected = format!("7:5: error: spec.ingress[0].{field}: field \"{field}\" is not supported yet");
-        assert!(ingress_findings(&format!("{field}: []")).starts_with(&expected), "{}", ingress_findings(field));
+fn what_nodes_cannot_enforce_yet_is_named_with_its_place() {
+    let refused = |spec: &str| {
+        let parsed = parse_objects(&format!("{HEAD}spec:\n  endpointSelector: {{}}\n  {spec}\n"));
+        assert_eq!(parsed.objects.len(), 1, "{:?}", parsed.diagnostics);
+        let lines: Vec<String> = not_enforceable(&parsed.objects[0]).iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    let help = " cannot be enforced by the nodes yet (help: it is refused because leaving it out would change what the policy does)";
+    let cases = [
+        ("ingress: [{fromCIDR: [10.0.0.0/8]}]", "6:13: error: fromCIDR or toCIDR"),
+        (
+            "ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8}]}]",
+            "6:13: error: an address range (fromCIDRSet, toCIDRSet or ipBlock)",
+        ),
+        ("ingress: [{fromRequires: [{}]}]", "6:13: error: fromRequires or toRequires"),
+        ("ingress: [{fromNodes: [{}]}]", "6:13: error: fromNodes or toNodes"),
+        ("ingress: [{fromGroups: [{}]}]", "6:13: error: fromGroups or toGroups"),
+        ("ingress: [{icmps: [{fields: [{type: 8}]}]}]", "6:22: error: icmps"),
+        ("ingress: [{authentication: {mode: required}}]", "6:13: error: authentication"),
+        ("ingress: [{fromEntities: [ingress]}]", "6:13: error: entity ingress"),
+        ("egress: [{toFQDNs: [{matchName: a.example.com}]}]", "6:12: error: toFQDNs"),
+        ("egress: [{toServices: [{k8sService: {serviceName: a}}]}]", "6:12: error: toServices"),
+        ("egress: [{toPorts: [{ports: [{port: http}]}]}]", "6:23: error: the name of a port"),
+        ("egress: [{toPorts: [{ports: [{port: 0}]}]}]", "6:23: error: every port of a protocol (port 0)"),
+        ("egress: [{toPorts: [{ports: [{port: 1, endPort: 2}]}]}]", "6:23: error: a range of ports (endPort)"),
+        (
+            "egress: [{toPorts: [{ports: [{port: 1, protocol: TCP}], rules: {http: [{}]}}]}]",
+            "6:23: error: a rule for a proxy (rules, TLS, serverNames or listener)",
+        ),
+        ("enableDefaultDeny: {egress: false}", "5:3: error: enableDefaultDeny: false"),
+    ];
+    for (spec, expected) in cases {
+        assert_eq!(refused(spec), format!("{expected}{help}"), "{spec}");
     }
-    let spec = |content: &str| findings(&format!("{HEAD}spec:\n  {content}\n"));
-    for field in ["nodeSelector", "enableDefaultDeny", "labels", "log"] {
-        let text = spec(&format!("{field}: {{}}\n  endpointSelector: {{}}"));
-        assert!(
-            text.starts_with(&format!("5:3: error: spec.{field}: field \"{field}\" is not supported yet")),
-            "{text}"
-        );
-    }
-    let ports =
-        |port: &str| ingress_findings(&format!("toPorts: [{{ports: [{{{port}}}], PLACE}}]").replace(", PLACE", ""));
-    assert!(
-        ports("port: 1, endPort: 2").contains(
-            "7:34: error: spec.ingress[0].toPorts[0].ports[0].endPort: field \"endPort\" is not supported yet"
-        )
-    );
-    assert!(
-        ports("port: http").contains(
-            "7:25: error: spec.ingress[0].toPorts[0].ports[0].port: named port \"http\" is not supported yet"
-        )
-    );
-    assert!(ports("port: 0").contains("port 0 (every port of a protocol) is not supported yet"));
-    assert!(
-        ingress_findings("fromEntities: [ingress]")
-            .contains("7:20: error: spec.ingress[0].fromEntities[0]: entity \"ingress\" is not supported yet")
-    );
-    assert!(ingress_findings("toPorts: [{rules: {http: [{}]}}]").contains("field \"rules\" is not supported yet"));
-    let deny = spec("endpointSelector: {}\n  ingressDeny:\n  - toPorts: [{rules: {}}]");
-    assert!(deny.contains("7:16: error: spec.ingressDeny[0].toPorts[0].rules: unknown field"), "VAL-35: {deny}");
+    assert_eq!(refused("ingress: [{fromEntities: [cluster], toPorts: [{ports: [{port: 80}]}]}]"), "");
+    assert_eq!(refused("enableDefaultDeny: {egress: true}\n  log: {value: a}\n  labels: ['k8s:a=b']"), "");
+}
+
+#[test]
+fn val_35_a_deny_has_no_place_for_a_proxy() {
+    let deny =
+        findings(&format!("{HEAD}spec:\n  endpointSelector: {{}}\n  ingressDeny:\n  - toPorts: [{{rules: {{}}}}]\n"));
+    assert!(deny.contains("7:16: error: spec.ingressDeny[0].toPorts[0].rules: unknown field"), "{deny}");
 }
 
 #[test]
@@ -245,7 +263,7 @@ fn val_1_3_5_selectors_and_lists() {
         ),
         (
             "endpointSelector: {}\n  egress: [{toEndpoints: [{}], toEntities: [world], toCIDR: []}]",
-            "6:12: error[VAL-5]: spec.egress[0]: combines toEndpoints and toEntities (help: write one element for each: elements are alternatives)\n6:53: error: spec.egress[0].toCIDR: field \"toCIDR\" is not supported yet (help: it is refused because ignoring it would change what the policy does)",
+            "6:12: error[VAL-5]: spec.egress[0]: combines toEndpoints and toEntities (help: write one element for each: elements are alternatives)",
         ),
         (
             "endpointSelector: {}\n  ingress:",
@@ -271,23 +289,23 @@ fn val_4_7_13_14_15_peers_and_ports() {
         ),
         (
             "fromEntities: [internet]",
-            "7:20: error[VAL-7]: spec.ingress[0].fromEntities[0]: unknown entity \"internet\" (help: known entities: all, world, cluster, host, remote-node)",
+            "7:20: error[VAL-7]: spec.ingress[0].fromEntities[0]: unknown entity \"internet\" (help: known entities: all, world, cluster, host, remote-node, world-ipv4, world-ipv6, kube-apiserver, ingress, init, health, unmanaged, none)",
         ),
         (
             "toPorts: [{ports: [{port: 65536}]}]",
-            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"65536\" is not a port (help: write a number from 1 to 65535 without leading zeros)",
+            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"65536\" is not a port (help: write a number from 1 to 65535 without leading zeros, or the name of a port)",
         ),
         (
             "toPorts: [{ports: [{port: 010}]}]",
-            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"010\" is not a port (help: write a number from 1 to 65535 without leading zeros)",
+            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"010\" is not a port (help: write a number from 1 to 65535 without leading zeros, or the name of a port)",
         ),
         (
             "toPorts: [{ports: [{port: '+80'}]}]",
-            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"+80\" is not a port (help: write a number from 1 to 65535 without leading zeros)",
+            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"+80\" is not a port (help: write a number from 1 to 65535 without leading zeros, or the name of a port)",
         ),
         (
             "toPorts: [{ports: [{port: ''}]}]",
-            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"\" is not a port (help: write a number from 1 to 65535 without leading zeros)",
+            "7:25: error[VAL-14]: spec.ingress[0].toPorts[0].ports[0].port: \"\" is not a port (help: write a number from 1 to 65535 without leading zeros, or the name of a port)",
         ),
         (
             "toPorts: [{ports: [{port: 80, protocol: HTTP}]}]",

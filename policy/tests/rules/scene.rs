@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ringfence_policy::{
     compat::Compat,
     compile::{Compilation, Compiler, LocalNode},
-    evaluate::{Settings, evaluate},
+    evaluate::SubjectPolicy,
     flow::{Direction, Flow, Verdict},
     identity::Identity,
     label::LabelSet,
@@ -15,8 +15,8 @@ use ringfence_policy::{
     record::{Change, Delta, Endpoint, PolicyRecord, Record},
     reserved::reserved_labels,
     revision::Revision,
-    rule::Rule,
     tables::EndpointId,
+    world::{Settings, World},
 };
 
 /// Who is in the mesh besides the reserved identities: name, number, labels.
@@ -54,8 +54,7 @@ pub(crate) fn labels(peer: Identity) -> LabelSet {
 
 /// Objects in force in a mesh whose pods all run on one node.
 pub(crate) struct Scene {
-    objects: Vec<Object>,
-    settings: Settings,
+    policies: BTreeMap<Identity, SubjectPolicy>,
     compilation: Compilation,
 }
 
@@ -69,12 +68,15 @@ impl Scene {
         assert!(!parsed.has_errors(), "{:#?}\n{yaml}", parsed.diagnostics);
         let compilation = Compiler::new(compat).compile(&mesh(&parsed.objects), &local_node()).unwrap();
         assert_eq!(compilation.problems, []);
-        let settings = Settings { local_cluster: name("east"), compat };
-        Self { objects: parsed.objects, settings, compilation }
-    }
-
-    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.objects.iter().flat_map(|object| &object.rules)
+        let settings = Settings::new(name("east"), compat);
+        let policy = |bits: u32| {
+            let subject = Identity::from_bits(bits);
+            let rules = parsed.objects.iter().flat_map(|object| &object.rules);
+            let policy = SubjectPolicy::resolve(&settings, &World::default(), rules, subject, &labels(subject));
+            (subject, policy.unwrap())
+        };
+        let policies = PODS.iter().map(|(_, bits, _)| policy(*bits)).collect();
+        Self { policies, compilation }
     }
 
     pub(crate) fn compilation(&self) -> &Compilation {
@@ -83,7 +85,8 @@ impl Scene {
 
     /// What the specification says.
     pub(crate) fn specified(&self, flow: &Flow) -> Verdict {
-        evaluate(&self.settings, self.rules(), &labels(flow.subject), &labels(flow.peer), flow)
+        let decision = self.policies[&flow.subject].decide(flow, &labels(flow.peer));
+        decision.verdict().unwrap_or_else(|| panic!("no verdict of tables: {decision:?}"))
     }
 
     /// What a packet would meet.

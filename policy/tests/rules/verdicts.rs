@@ -128,10 +128,10 @@ fn sem_23_an_empty_list_of_peers_selects_nobody() {
     for list in ["fromEndpoints: []", "fromEntities: []", "fromEndpoints: [], toPorts: [{ports: [{port: 80}]}]"] {
         ingress(&cnp(&format!("ingress: [{{{list}}}]")), &[("api", TCP, 80, D), ("world-ipv4", TCP, 80, D)]);
     }
-    ingress(
-        &cnp("ingress: [{fromEndpoints: [], fromEntities: [world]}]"),
-        &[("world-ipv4", TCP, 1, A), ("api", TCP, 1, D)],
-    );
+    // It closes the lists beside it; beside the lists of a deny it does not, which would open what they close.
+    let beside = |list: &str| cnp(&format!("{list}: [{{fromEndpoints: [], fromEntities: [world]}}]"));
+    ingress(&beside("ingress"), &[("world-ipv4", TCP, 1, D), ("api", TCP, 1, D)]);
+    ingress(&beside("ingressDeny"), &[("world-ipv4", TCP, 1, X), ("api", TCP, 1, D)]);
 }
 
 #[test]

@@ -1,0 +1,218 @@
+//! The decision about one flow: what the kernel's policy map and lookup would come to (§6.3, §6.4).
+
+use super::{
+    Decision, Redirect,
+    filter::{Filter, FilterKey, Filters, SelectorPolicy, append},
+};
+use crate::{
+    flow::Flow,
+    identity::Identity,
+    l7::rules::L7Rules,
+    label::LabelSet,
+    rule::{Authentication, Parser, PortNumber},
+    selector::Selector,
+    world::World,
+};
+
+/// Prefix length of an entry for every protocol, and for every port of one (§6.1).
+const EVERY_PROTOCOL: u8 = 0;
+const EVERY_PORT: u8 = 8;
+/// Prefix length of an entry for one port.
+const ONE_PORT: u8 = 24;
+
+/// What one filter says about the flow through one of its selectors.
+struct Said<'f> {
+    key: &'f FilterKey,
+    filter: &'f Filter,
+    policy: &'f SelectorPolicy,
+    /// The selector is the wildcard: the entry is for any peer.
+    any_peer: bool,
+    /// How many bits of protocol and port the entry fixes around the flow.
+    prefix: u8,
+}
+
+/// An entry of the map that covers the flow.
+#[derive(Clone)]
+struct Entry {
+    any_peer: bool,
+    prefix: u8,
+    /// §6.2.
+    priority: u8,
+    authentication: Authentication,
+    /// It was written, not inherited.
+    explicit: bool,
+    parser: Option<Parser>,
+    listener: Option<String>,
+}
+
+pub(super) fn decide(filters: &Filters, flow: &Flow, peer: &LabelSet) -> Decision {
+    let said = said(filters, flow, peer);
+    if said.iter().any(|said| said.policy.deny) {
+        return Decision::DenyExplicit; // SEM-43
+    }
+    let mut entries: Vec<Entry> = said.iter().map(Entry::of).collect();
+    if filters.host_allowed && flow.peer == Identity::HOST {
+        entries.push(Entry::PLAIN);
+    }
+    let Some((entry, authentication)) = choose(entries) else {
+        return Decision::DenyDefault; // SEM-4
+    };
+    match entry.parser {
+        None => Decision::Allow { authentication },
+        Some(parser) => Decision::Redirect(Box::new(redirect(parser, entry.listener, authentication, &said))),
+    }
+}
+
+/// Everything that covers the flow.
+fn said<'f>(filters: &'f Filters, flow: &Flow, peer: &LabelSet) -> Vec<Said<'f>> {
+    let mut said = Vec::new();
+    for (key, filter) in &filters.filters {
+        let Some(prefix) = covers(key, &filters.world, flow) else { continue };
+        let selects = |selector: &Selector| match filters.settings.dual_stack {
+            true => selector.selects(flow.peer, peer),
+            false => selector.selects_labels(peer),
+        };
+        let selecting = filter.policies.iter().filter(|(selector, _)| selects(selector));
+        said.extend(selecting.map(|(selector, policy)| {
+            let any_peer = selector.is_wildcard();
+            Said { key, filter, policy, any_peer, prefix }
+        }));
+    }
+    said
+}
+
+/// The prefix length of the entry around the flow; none if the ports do not cover it.
+fn covers(key: &FilterKey, world: &World, flow: &Flow) -> Option<u8> {
+    if key.protocol == 0 {
+        return Some(EVERY_PROTOCOL);
+    }
+    if key.protocol != flow.protocol {
+        return None;
+    }
+    let (first, last) = match &key.number {
+        PortNumber::Range { first, last } => (*first, *last),
+        PortNumber::Named { name, last } => {
+            let first = world.port(flow.direction, name, key.protocol)?;
+            (first, first.max(*last))
+        }
+    };
+    if (first, last) == (0, u16::MAX) {
+        return Some(EVERY_PORT);
+    }
+    // PORT-2: the largest aligned block around the port that lies inside the range.
+    let inside = |bits: &u8| {
+        let rest = (1u32 << bits) - 1;
+        let start = u32::from(flow.port) & !rest;
+        start >= u32::from(first) && start + rest <= u32::from(last)
+    };
+    (0..=16).rev().find(inside).map(|bits| ONE_PORT - bits)
+}
+
+/// The entry that counts, and the authentication it asks for (§6.3).
+fn choose(entries: Vec<Entry>) -> Option<(Entry, Authentication)> {
+    let mut merged: Vec<Entry> = Vec::new();
+    for entry in entries {
+        // MAP-3: entries with one key become one.
+        match merged.iter_mut().find(|known| known.any_peer == entry.any_peer && known.prefix == entry.prefix) {
+            Some(known) => known.merge(entry),
+            None => merged.push(entry),
+        }
+    }
+    // MAP-2: an entry is not written where a broader one redirects with a higher priority.
+    let all = merged.clone();
+    merged.retain(|entry| !all.iter().any(|other| other.covers(entry) && other.priority > entry.priority));
+    let all = merged.clone();
+    merged.iter_mut().for_each(|entry| entry.inherit(&all));
+    let longest = |any_peer: bool| {
+        merged.iter().filter(|entry| entry.any_peer == any_peer).max_by_key(|entry| entry.prefix).cloned()
+    };
+    let (chosen, other) = match (longest(false), longest(true)) {
+        (None, any) => (any?, None),
+        (Some(own), None) => (own, None),
+        (Some(own), Some(any)) if (any.priority, any.prefix) > (own.priority, own.prefix) => (any, Some(own)),
+        (own, any) => (own?, any),
+    };
+    // AUTH-3: the stricter one of the two, unless the chosen one says what it wants (AUTH-4) or has the higher priority
+    // (AUTH-7).
+    let other = other.filter(|other| !chosen.explicit && other.priority >= chosen.priority);
+    let inherited = other.map(|other| other.authentication);
+    let authentication = chosen.authentication.max(inherited.unwrap_or(Authentication::Disabled));
+    Some((chosen, authentication))
+}
+
+impl Entry {
+    /// SEM-50.
+    const PLAIN: Self = Self {
+        any_peer: false,
+        prefix: EVERY_PROTOCOL,
+        priority: 0,
+        authentication: Authentication::Disabled,
+        explicit: false,
+        parser: None,
+        listener: None,
+    };
+
+    fn of(said: &Said<'_>) -> Self {
+        let SelectorPolicy { redirect, proxy, authentication, .. } = said.policy;
+        let parser = said.filter.parser.clone().filter(|_| *redirect);
+        let priority = match (&parser, &proxy.listener) {
+            (None, _) => 0,
+            (Some(_), Some(listener)) if listener.priority > 0 => u8::MAX - listener.priority,
+            (Some(_), _) => 1,
+        };
+        Self {
+            any_peer: said.any_peer,
+            prefix: said.prefix,
+            priority,
+            authentication: authentication.unwrap_or(Authentication::Disabled),
+            explicit: authentication.is_some(),
+            parser,
+            listener: proxy.listener.as_ref().map(|listener| listener.name.clone()),
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        let strength = |entry: &Self| (entry.explicit, entry.authentication);
+        let stronger = if strength(&other) > strength(self) { &other } else { &*self };
+        let (explicit, authentication) = strength(stronger);
+        if other.priority > self.priority {
+            *self = other;
+        }
+        (self.explicit, self.authentication) = (explicit, authentication);
+    }
+
+    /// Whether it is for the same flows, or more.
+    fn covers(&self, other: &Self) -> bool {
+        (self.any_peer || !other.any_peer) && self.prefix <= other.prefix
+    }
+
+    /// AUTH-3: what the most specific broader entry for the same peer wants, if this one wants nothing itself.
+    fn inherit(&mut self, all: &[Self]) {
+        if self.explicit {
+            return;
+        }
+        let broader =
+            all.iter().filter(|other| other.any_peer == self.any_peer && other.prefix < self.prefix && other.explicit);
+        if let Some(broader) = broader.max_by_key(|other| other.prefix) {
+            self.authentication = broader.authentication;
+        }
+    }
+}
+
+fn redirect(parser: Parser, listener: Option<String>, authentication: Authentication, said: &[Said<'_>]) -> Redirect {
+    let on_ports = |said: &&Said<'_>| !said.key.is_without_ports();
+    let mut rules = L7Rules::default();
+    let proxies = || said.iter().filter(on_ports).map(|said| &said.policy.proxy);
+    proxies().filter_map(|proxy| proxy.rules.as_ref()).for_each(|new| append(&mut rules, new));
+    Redirect {
+        parser,
+        rules,
+        allow_all: said.iter().filter(on_ports).any(|said| said.policy.proxy.passes_everything()),
+        l3_allow_all: said.iter().any(|said| said.key.is_without_ports()),
+        server_names: proxies().flat_map(|proxy| proxy.server_names.iter().cloned()).collect(),
+        listener,
+        terminating_tls: proxies().find_map(|proxy| proxy.terminating_tls.clone()),
+        originating_tls: proxies().find_map(|proxy| proxy.originating_tls.clone()),
+        authentication,
+    }
+}
