@@ -30,9 +30,9 @@ fn rejected(text: &str, expected: &str) {
 fn objects_are_read_from_yaml_and_json_alike() {
     let yaml = "# the shop\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  namespace: shop\n  \
                 labels: {a: b}\n  uid: x\n  creationTimestamp: null\nspec:\n  description: what for\n  endpointSelector:\n    \
-                matchLabels: {app: web}\n  ingress:\n    - toPorts:\n        - ports:\n            - port: 8080\nstatus: {conditions: []}\n";
+                matchLabels: {app: web}\n  ingress:\n    - toPorts:\n        - ports:\n            - port: 8080\n              protocol: TCP\nstatus: {conditions: []}\n";
     let json = r#"{"apiVersion":"cilium.io/v2","kind":"CiliumNetworkPolicy","metadata":{"name":"p","namespace":"shop"},
-        "spec":{"endpointSelector":{"matchLabels":{"app":"web"}},"ingress":[{"toPorts":[{"ports":[{"port":"8080"}]}]}]}}"#;
+        "spec":{"endpointSelector":{"matchLabels":{"app":"web"}},"ingress":[{"toPorts":[{"ports":[{"port":"8080","protocol":"TCP"}]}]}]}}"#;
     let [from_yaml, from_json] = [yaml, json].map(|text| {
         let parsed = parse_objects(text);
         assert_eq!(parsed.diagnostics, []);
@@ -319,7 +319,8 @@ fn val_4_7_13_14_15_peers_and_ports() {
     for (element, expected) in elements {
         assert_eq!(ingress_findings(element), expected);
     }
-    let ports = |count: usize| format!("toPorts: [{{ports: [{}]}}]", vec!["{port: 80}"; count].join(", "));
+    let ports =
+        |count: usize| format!("toPorts: [{{ports: [{}]}}]", vec!["{port: 80, protocol: TCP}"; count].join(", "));
     assert_eq!(ingress_findings(&ports(40)), "");
     assert_eq!(
         ingress_findings(&ports(41)),
