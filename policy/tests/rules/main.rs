@@ -6,6 +6,12 @@ mod agreement;
 #[cfg(test)]
 mod compiler;
 #[cfg(test)]
+mod deviations;
+#[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod judge;
+#[cfg(test)]
 mod objects;
 #[cfg(test)]
 mod scene;

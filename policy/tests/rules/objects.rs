@@ -211,6 +211,14 @@ fn what_nodes_cannot_enforce_yet_is_named_with_its_place() {
 }
 
 #[test]
+fn sem_23_a_deny_of_nobody_is_refused() {
+    for element in ["fromEntities: []", "fromEndpoints: [], toPorts: [{ports: [{port: 80}]}]", "fromGroups: []"] {
+        let text = findings(&format!("{HEAD}spec:\n  endpointSelector: {{}}\n  ingressDeny: [{{{element}}}]\n"));
+        assert!(text.contains("6:17: error[SEM-23]: spec.ingressDeny[0]: its list of peers is empty"), "{text}");
+    }
+}
+
+#[test]
 fn val_35_a_deny_has_no_place_for_a_proxy() {
     let deny =
         findings(&format!("{HEAD}spec:\n  endpointSelector: {{}}\n  ingressDeny:\n  - toPorts: [{{rules: {{}}}}]\n"));
@@ -346,7 +354,6 @@ fn lbl_14_keys_are_checked_behind_their_source() {
 fn what_is_legal_and_does_nothing_is_a_warning() {
     let cases = [
         ("ingress: [{fromEndpoints: [], toPorts: [{ports: [{port: 80}]}]}]", "6:13: warning[SEM-23]"),
-        ("ingressDeny: [{fromEntities: []}]", "6:17: warning[SEM-23]"),
         ("egressDeny: [{}]", "6:16: warning[SEM-20]"),
         ("egress: [{toPorts: [{}]}]", "6:12: warning[SEM-26]"),
     ];
