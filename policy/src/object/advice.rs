@@ -12,6 +12,8 @@ use crate::{
 
 /// The port of DNS servers.
 const DNS_PORT: u16 = 53;
+/// Elements are compared with each other up to this many; nobody reads more advice than that.
+const MAX_COMPARED: usize = 500;
 
 /// Everything worth saying about the rules of one object that has no errors.
 pub(super) fn on(rules: &[Rule], findings: &mut Findings) {
@@ -20,16 +22,20 @@ pub(super) fn on(rules: &[Rule], findings: &mut Findings) {
         for section in [&rule.ingress, &rule.egress] {
             empty_lists(rule.position, section, &mut advice);
             denies_only(rule.position, section, &mut advice);
-            shadowed(section, &mut advice);
             world_denied(section, &mut advice);
-            excepted_elsewhere(section, &mut advice);
+            if length(section) <= MAX_COMPARED {
+                shadowed(section, &mut advice);
+                excepted_elsewhere(section, &mut advice);
+            }
         }
         required(rule, &mut advice);
         visibility_only(rule, &mut advice);
         no_dns_server(rule, &mut advice);
     }
     names_never_learnt(rules, &mut advice);
-    names_never_reached(rules, &mut advice);
+    if rules.iter().map(|rule| length(&rule.egress)).sum::<usize>() <= MAX_COMPARED {
+        names_never_reached(rules, &mut advice);
+    }
     advice.sort();
     advice.dedup();
     advice.into_iter().for_each(|finding| findings.add(finding));
@@ -38,6 +44,16 @@ pub(super) fn on(rules: &[Rule], findings: &mut Findings) {
 fn warning(position: Position, rule: &'static str, message: impl Into<String>, help: &str) -> Diagnostic {
     let severity = Severity::Warning;
     Diagnostic { severity, ..Diagnostic::error(position, message).rule(rule).help(help) }
+}
+
+/// How much there is to compare in a section.
+fn length(section: &Section) -> usize {
+    let elements = section.allow.iter().chain(&section.deny).flatten();
+    let of_peers = |peers: &Peers| {
+        peers.fqdns.len() + peers.cidrs.len() + peers.cidr_sets.iter().map(|set| 1 + set.except.len()).sum::<usize>()
+    };
+    let of_rules = |element: &Element| proxies(element).flat_map(dns_rules).count();
+    elements.map(|element| 1 + element.peers.as_ref().map_or(0, of_peers) + of_rules(element)).sum()
 }
 
 /// SEM-2: Cilium takes these lists for absent.

@@ -14,6 +14,8 @@ mod judge;
 #[cfg(test)]
 mod objects;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod scene;
 #[cfg(test)]
 mod verdicts;
