@@ -113,10 +113,11 @@ fn how_to_use(mode: Mode, run: &RunDirectory, binaries: &Path) -> String {
         ),
         Mode::Memory => (String::new(), "the `listen` of config/gateway-east.yaml".to_owned()),
     };
+    let binaries = binaries.join("ringfence");
     let binaries = binaries.display();
     let mut text = format!(
         "Left up (--keep). Everything of this run is in {}.\n\
-         \x20 look:   {enter}{binaries}/ringfence --server {server} --tls-dir {} status\n",
+         \x20 look:   {enter}{binaries} --server {server} --tls-dir {} status\n",
         run.path().display(),
         tls.display()
     );
@@ -124,6 +125,6 @@ fn how_to_use(mode: Mode, run: &RunDirectory, binaries: &Path) -> String {
         let shell = format!("nsenter --net=/run/netns/{} bash", run.namespace("east-web-1"));
         text.push_str(&format!("  be east/web-1: {shell}    (curl -m1 telnet://10.103.1.10:8080)\n"));
     }
-    text.push_str("  remove: ringfence-demo --remove (beside the binaries above)");
+    text.push_str(&format!("  remove: {binaries}-demo --remove"));
     text
 }
