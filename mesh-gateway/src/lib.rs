@@ -12,6 +12,7 @@
 
 pub mod cache;
 pub mod config;
+mod deadline;
 pub mod freshness;
 pub mod gateway;
 pub mod members;

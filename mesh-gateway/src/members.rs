@@ -4,7 +4,7 @@ use std::{
     error::Error,
     future::Future,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ringfence_proto::{
@@ -61,43 +61,50 @@ impl Members {
     ///
     /// # Errors
     /// The store's refusal, or `unavailable` naming every member that was tried.
-    pub async fn execute(&self, command: &v1::Command) -> Result<v1::Committed, Status> {
-        let call = |mut client: MeshClient<Channel>| {
-            let request = with_timeout(command.clone(), ATTEMPT_TIMEOUT);
+    pub async fn execute(&self, command: &v1::Command, deadline: Instant) -> Result<v1::Committed, Status> {
+        let call = |mut client: MeshClient<Channel>, timeout| {
+            let request = with_timeout(command.clone(), timeout);
             async move { client.execute(request).await.map(tonic::Response::into_inner) }
         };
-        self.ask(ATTEMPT_TIMEOUT, call).await
+        self.ask(deadline, ATTEMPT_TIMEOUT, call).await
     }
 
     /// Reads from a member, whole: a member that fails halfway through has told nothing.
     ///
     /// # Errors
     /// As `execute`.
-    pub async fn list(&self, list: v1::ListRequest) -> Result<Vec<v1::ListChunk>, Status> {
-        let call = |mut client: MeshClient<Channel>| async move {
-            let mut stream = client.list(with_timeout(list, ATTEMPT_TIMEOUT)).await?.into_inner();
+    pub async fn list(&self, list: v1::ListRequest, deadline: Instant) -> Result<Vec<v1::ListChunk>, Status> {
+        let call = |mut client: MeshClient<Channel>, timeout| async move {
+            let mut stream = client.list(with_timeout(list, timeout)).await?.into_inner();
             let mut chunks = Vec::new();
             while let Some(chunk) = stream.message().await? {
                 chunks.push(chunk);
             }
             Ok(chunks)
         };
-        self.ask(ATTEMPT_TIMEOUT, call).await
+        self.ask(deadline, ATTEMPT_TIMEOUT, call).await
     }
 
     /// What a member knows about the mesh.
     ///
     /// # Errors
     /// As `execute`.
-    pub async fn status(&self) -> Result<v1::StatusResponse, Status> {
-        let call = |mut client: MeshClient<Channel>| async move {
-            let request = with_timeout(v1::StatusRequest {}, STATUS_TIMEOUT);
+    pub async fn status(&self, deadline: Instant) -> Result<v1::StatusResponse, Status> {
+        let call = |mut client: MeshClient<Channel>, timeout| async move {
+            let request = with_timeout(v1::StatusRequest {}, timeout);
             client.status(request).await.map(tonic::Response::into_inner)
         };
-        self.ask(STATUS_TIMEOUT, call).await
+        self.ask(deadline, STATUS_TIMEOUT, call).await
     }
 
-    async fn ask<T, F>(&self, timeout: Duration, call: impl Fn(MeshClient<Channel>) -> F) -> Result<T, Status>
+    /// Asks one member after the other. Each gets at most half of the time that is left, so that the next ones have a
+    /// chance, too; the last one gets the rest.
+    async fn ask<T, F>(
+        &self,
+        deadline: Instant,
+        longest: Duration,
+        call: impl Fn(MeshClient<Channel>, Duration) -> F,
+    ) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
@@ -106,8 +113,10 @@ impl Members {
         for offset in 0..self.members.len() {
             let index = (first + offset) % self.members.len();
             let member = &self.members[index];
-            let answer = tokio::time::timeout(timeout, call(member.client())).await;
-            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:?}")))) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = if offset + 1 == self.members.len() { left } else { left / 2 }.min(longest);
+            let answer = tokio::time::timeout(timeout, call(member.client(), timeout)).await;
+            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:.1?}")))) {
                 Err(status) if may_work_elsewhere(&status) => {
                     failures.push(format!("{}: {}", member.address, describe(&status)));
                 }

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     cache::MeshCache,
+    deadline,
     members::Members,
     reports::Reports,
     status::{Sources, status},
@@ -81,25 +82,27 @@ impl Mesh for MeshService {
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
-        self.members.execute(&request.into_inner()).await.map(Response::new)
+        let deadline = deadline::of(request.metadata());
+        self.members.execute(&request.into_inner(), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
         match v1::Consistency::try_from(request.consistency) {
             Ok(v1::Consistency::Stale) => self.stale_list(request.kind).map(Response::new),
             Ok(v1::Consistency::Linearizable) => {
-                let chunks = self.members.list(request).await?;
+                let chunks = self.members.list(request, deadline).await?;
                 Ok(Response::new(Box::pin(tokio_stream::iter(chunks.into_iter().map(Ok)))))
             }
             Err(error) => Err(Status::invalid_argument(format!("ListRequest.consistency: {error}"))),
         }
     }
 
-    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let sources =
             Sources { cluster: &self.cluster, members: &self.members, cache: &self.cache, reports: &self.reports };
-        Ok(Response::new(status(sources).await))
+        Ok(Response::new(status(sources, deadline::of(request.metadata())).await))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {

@@ -223,6 +223,20 @@ fn writes_go_to_the_next_member_where_one_has_no_leader_and_refusals_come_back_a
 }
 
 #[test]
+fn a_write_that_no_member_answers_comes_back_with_the_reason_before_its_caller_gives_up() {
+    let (_directory, tls) = scratch();
+    let silent = std::net::TcpListener::bind(any()).unwrap();
+    let silent_address = silent.local_addr().unwrap();
+    let running = start(&config(&tls, &[silent_address]));
+    let mut request = tonic::Request::new(v1::Command::from(Command::PutNode(node("east", "n1", "10.40.1.1"))));
+    request.set_timeout(Duration::from_secs(1));
+    let refused = running.runtime.run(running.client(&tls).execute(request)).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains(&format!("{silent_address}: no answer within")), "{refused}");
+    running.tasks.token().cancel();
+}
+
+#[test]
 fn reports_are_merged_and_reach_every_member() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
