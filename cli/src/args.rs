@@ -112,7 +112,7 @@ pub(crate) enum PolicyCommand {
     },
     /// Shows policies; -o yaml shows them as they were applied.
     Get {
-        /// [KIND/][NAMESPACE/]NAME; all without.
+        /// [KIND/][NAMESPACE/]NAME, or a kind and then [NAMESPACE/]NAME; all without names.
         names: Vec<String>,
         /// Whether the answer must hold everything that was acknowledged before, or may be old.
         #[arg(long, value_enum, default_value = "linearizable")]
@@ -120,7 +120,7 @@ pub(crate) enum PolicyCommand {
     },
     /// Removes policies, all of them as one revision or none.
     Delete {
-        /// [KIND/][NAMESPACE/]NAME.
+        /// [KIND/][NAMESPACE/]NAME, or a kind and then [NAMESPACE/]NAME.
         #[arg(required_unless_present = "files")]
         names: Vec<String>,
         /// The objects of these files.
