@@ -168,7 +168,10 @@ impl Attempt {
         }
         if status.source().is_some() {
             let hint = if is_new { " (does it trust the authority of your certificate?)" } else { "" };
-            return Self::Next { obstacle: Obstacle::Broken, reason: format!("{reason}{hint}") };
+            // The HTTP library's words for a request that it has not begun to write.
+            let unsent = cause(|error| error.to_string() == "connection closed");
+            let obstacle = if unsent { Obstacle::NotReached } else { Obstacle::Broken };
+            return Self::Next { obstacle, reason: format!("{reason}{hint}") };
         }
         match status.code() {
             Code::DeadlineExceeded | Code::Cancelled => Self::Next { obstacle: Obstacle::TooLate, reason },
