@@ -17,6 +17,7 @@ const WAIT: Duration = Duration::from_secs(6);
 /// The staleness that the cut-off gateway has to show before the drill goes on.
 const STALENESS_MS: u64 = 2500;
 
+const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 /// Room for the gateway to try every member and to hear from its own why it cannot.
 const MINORITY_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refusal must speak of: of the quorum, or of the members that the gateway cannot reach.
@@ -58,14 +59,12 @@ fn wait_for_majority_leader(stage: &mut Stage, begin: Instant) -> Result<()> {
 
 /// S11: the cut-off side shows its staleness, and it grows.
 fn check_staleness(stage: &mut Stage) -> Result<()> {
-    let servers = stage.bed.gateways_of(&[CUT_CLUSTER]);
-    let first = stage.bed.ringfence().status(&servers)?.staleness_ms;
+    let first = stage.bed.wait(&[CUT_CLUSTER], STATUS_TIMEOUT, "west's gateway to answer", |_| None)?.staleness_ms;
     let grown = move |status: &Status| {
-        let wanted = STALENESS_MS.max(first + 1);
+        let wanted = STALENESS_MS.max(first + 1000);
         (status.staleness_ms < wanted).then(|| format!("staleness is {} ms", status.staleness_ms))
     };
-    let outcome =
-        stage.bed.wait(&[CUT_CLUSTER], Duration::from_secs(15), "west's gateway to show its staleness", grown);
+    let outcome = stage.bed.wait(&[CUT_CLUSTER], STATUS_TIMEOUT, "west's gateway to show its staleness", grown);
     let (held, seen) = match &outcome {
         Ok(status) => (true, format!("from {first} ms to {} ms", status.staleness_ms)),
         Err(error) => (false, format!("{error:#}")),

@@ -55,7 +55,7 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     thread::sleep(DEAD.saturating_sub(died.elapsed()));
     stage.bed.agent(node)?.restart()?;
     stage.bed.member(&leader)?.restart()?;
-    wait_for_recovery(stage)?;
+    wait_for_recovery(stage, node)?;
     if stage.bed.mode() == Mode::Kernel {
         let mut total = HammerReport::default();
         for client in &clients {
@@ -143,8 +143,9 @@ fn leader(stage: &Stage) -> Result<String> {
     Ok(leader.context("the majority has no leader")?.cluster.clone())
 }
 
-/// The connected clusters have a leader, two live members, and their nodes report the head's revision.
-fn wait_for_recovery(stage: &mut Stage) -> Result<()> {
+/// The connected clusters have a leader, two live members, and their nodes report the head's revision; the node whose
+/// agent was killed has done so since.
+fn wait_for_recovery(stage: &mut Stage, restarted: Node) -> Result<()> {
     let begin = Instant::now();
     let missing = |status: &Status| {
         let live = status.members.iter().filter(|m| m.cluster != CUT_CLUSTER && m.revision == status.revision);
@@ -152,16 +153,17 @@ fn wait_for_recovery(stage: &mut Stage) -> Result<()> {
         if !states.contains(&"leader") || !states.contains(&"follower") {
             return Some(format!("the connected members are {states:?}"));
         }
-        let lag = |node: &&_| is_lagging(node, status.revision);
-        status.nodes.iter().find(lag).map(|node| format!("{}/{} lags: {:?}", node.cluster, node.name, node.problems))
+        let mut connected = status.nodes.iter().filter(|node| node.cluster != CUT_CLUSTER);
+        let lagging = connected.find(|node| {
+            let is_restarted = node.cluster == restarted.cluster.name && node.name == restarted.name();
+            let is_old = is_restarted && Duration::from_millis(node.report_age_ms) >= begin.elapsed();
+            is_old || !node.reported || node.realised_revision != status.revision
+        });
+        lagging.map(|node| format!("{}/{} lags: {:?}", node.cluster, node.name, node.problems))
     };
     stage.bed.wait(&["east"], RECOVER_TIMEOUT, "leader and agent to be back", missing)?;
     stage.report.time("leader and agent are back after their restart", begin.elapsed());
     Ok(())
-}
-
-fn is_lagging(node: &crate::testbed::ringfence::NodeStatus, head: u64) -> bool {
-    node.cluster != CUT_CLUSTER && (!node.reported || node.realised_revision != head)
 }
 
 fn check_traffic(stage: &mut Stage, total: &HammerReport, through: u64) {

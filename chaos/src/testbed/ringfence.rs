@@ -84,6 +84,8 @@ pub struct NodeStatus {
     pub name: String,
     /// The revision its datapath serves.
     pub realised_revision: u64,
+    /// How long ago it was heard of.
+    pub report_age_ms: u64,
     /// Whether any report of it is known.
     pub reported: bool,
     /// Why it does not follow.
@@ -156,7 +158,7 @@ impl Ringfence {
     /// # Errors
     /// When the command fails or answers something else.
     pub fn status(&self, servers: &[SocketAddr]) -> Result<Status> {
-        self.call(servers, Duration::from_secs(3), &["-o", "json", "status"])?.json()
+        self.call(servers, Duration::from_secs(5), &["-o", "json", "status"])?.json()
     }
 
     /// Applies policy files as one revision and waits up to `wait` for the nodes.
