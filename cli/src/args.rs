@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// A gateway or store member, host:port; several are tried in order.
     #[arg(long = "server", env = "RINGFENCE_SERVER", value_delimiter = ',', global = true, value_name = "HOST:PORT")]

@@ -61,7 +61,11 @@ impl Agent for TestAgent {
             followed_revision: 8,
             gateway: "10.40.1.10:7401".to_owned(),
             staleness_ms: 1500,
-            packets: HashMap::from([("allowed".to_owned(), 12), ("default-deny".to_owned(), 3)]),
+            packets: HashMap::from([
+                ("allowed".to_owned(), 12),
+                ("default-deny".to_owned(), 3),
+                ("spoofed".to_owned(), 0),
+            ]),
         }))
     }
 
@@ -124,7 +128,9 @@ fn status_as_table_and_json() {
     ] {
         assert!(rows.iter().any(|row| row == expected), "no {expected:?} in {rows:#?}");
     }
+    assert!(!rows.iter().any(|row| row.contains("spoofed")), "what never happened is no row: {rows:#?}");
     let view = run(&[&status[..], &["-o", "json"]].concat()).exits(0).json();
+    assert_eq!(view["packets"]["spoofed"], 0);
     assert_eq!((&view["node"]["realised_revision"], &view["packets"]["allowed"]), (&json!(7), &json!(12)));
     assert_eq!((&view["gateway"], &view["staleness_ms"]), (&json!("10.40.1.10:7401"), &json!(1500)));
     assert_eq!(view["endpoints"][0]["state"], "waiting-for-interface");
