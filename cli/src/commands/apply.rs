@@ -111,7 +111,11 @@ async fn write(
     let late = waited.as_ref().filter(|waited| !waited.complete).map(|waited| waited.timed_out(revision, wait));
     if format == Format::Table {
         if let (Some(waited), None) = (&waited, &late) {
-            line(&format!("revision {revision} is realised on {} nodes", waited.realised.len()))?;
+            line(&match waited.realised.len() {
+                0 => format!("no node is registered: nothing enforces revision {revision} yet"),
+                1 => format!("revision {revision} is realised on 1 node"),
+                nodes => format!("revision {revision} is realised on {nodes} nodes"),
+            })?;
         }
     } else {
         let objects = outcomes.iter().map(|(key, _)| key.into()).collect();
