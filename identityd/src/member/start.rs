@@ -87,14 +87,14 @@ impl StartError {
     }
 }
 
-pub(super) async fn start(config: Config, listener: TcpListener) -> Result<Member, StartError> {
+pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
     let (server_tls, client_tls) = (config.tls.server()?, config.tls.client()?);
     let mut server = server(server_tls)?;
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
     let address = listener.local_addr().map_err(listen_error)?;
-    let storage = Storage::open(&config.data_dir, config.id, config.history, WalOptions::default())?;
+    let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
     let channels = Channels::new(client_tls);
     let freshness = Arc::new(OnceLock::new());
