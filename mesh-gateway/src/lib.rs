@@ -21,6 +21,7 @@ mod register;
 pub mod reports;
 mod saved;
 mod service;
+mod settle;
 mod status;
 mod upstream;
 

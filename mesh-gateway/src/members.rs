@@ -16,6 +16,8 @@ use tonic::{
     transport::{Channel, ClientTlsConfig},
 };
 
+use crate::settle::settle;
+
 /// How long one member may take for a write or a linearizable read before the next one is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one member may take to tell its status.
@@ -38,6 +40,13 @@ pub struct Member {
     pub channel: Channel,
 }
 
+/// What a member said.
+struct Answer<T> {
+    result: Result<T, Status>,
+    /// No other member was asked before, whose answer may have been lost.
+    first: bool,
+}
+
 impl Members {
     /// Never dials: members that are out of reach are found out when they are asked.
     ///
@@ -57,7 +66,8 @@ impl Members {
         &self.members
     }
 
-    /// Hands a write to a member; the next one is asked if one cannot be reached or does not answer in time.
+    /// Hands a write to a member; the next one is asked if one cannot be reached or does not answer in time. That is
+    /// safe for everything that puts, which changes nothing the second time, and settled for what removes.
     ///
     /// # Errors
     /// The store's refusal, or `unavailable` naming every member that was tried.
@@ -66,7 +76,12 @@ impl Members {
             let request = with_timeout(command.clone(), timeout);
             async move { client.execute(request).await.map(tonic::Response::into_inner) }
         };
-        self.ask(deadline, ATTEMPT_TIMEOUT, call).await
+        match self.ask(deadline, ATTEMPT_TIMEOUT, call).await {
+            Answer { result: Err(status), first: false } if status.code() == Code::NotFound => {
+                settle(self, command, status, deadline).await
+            }
+            answer => answer.result,
+        }
     }
 
     /// Reads from a member, whole: a member that fails halfway through has told nothing.
@@ -82,7 +97,7 @@ impl Members {
             }
             Ok(chunks)
         };
-        self.ask(deadline, ATTEMPT_TIMEOUT, call).await
+        self.ask(deadline, ATTEMPT_TIMEOUT, call).await.result
     }
 
     /// What a member knows about the mesh.
@@ -94,7 +109,7 @@ impl Members {
             let request = with_timeout(v1::StatusRequest {}, timeout);
             client.status(request).await.map(tonic::Response::into_inner)
         };
-        self.ask(deadline, STATUS_TIMEOUT, call).await
+        self.ask(deadline, STATUS_TIMEOUT, call).await.result
     }
 
     /// Asks one member after the other. Each gets at most half of the time that is left, so that the next ones have a
@@ -104,7 +119,7 @@ impl Members {
         deadline: Instant,
         longest: Duration,
         call: impl Fn(MeshClient<Channel>, Duration) -> F,
-    ) -> Result<T, Status>
+    ) -> Answer<T>
     where
         F: Future<Output = Result<T, Status>>,
     {
@@ -120,13 +135,14 @@ impl Members {
                 Err(status) if may_work_elsewhere(&status) => {
                     failures.push(format!("{}: {}", member.address, describe(&status)));
                 }
-                answer => {
+                result => {
                     self.last.store(index, Ordering::Relaxed);
-                    return answer;
+                    return Answer { result, first: failures.is_empty() };
                 }
             }
         }
-        Err(Status::unavailable(format!("no member of the store could answer ({})", failures.join("; "))))
+        let message = format!("no member of the store could answer ({})", failures.join("; "));
+        Answer { result: Err(Status::unavailable(message)), first: false }
     }
 }
 
