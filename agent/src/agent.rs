@@ -196,7 +196,6 @@ fn service(config: &Config, parts: &Parts) -> AgentService {
         gateways: Arc::clone(&parts.gateways),
         registry: Arc::clone(&parts.registry),
         datapath: parts.datapath.clone(),
-        changing: tokio::sync::Mutex::new(()),
     };
     AgentService {
         endpoints: Arc::new(endpoints),
