@@ -145,10 +145,14 @@ async fn initialize(config: &Config, member: Member) -> Result<Member, StartErro
         .iter()
         .map(|node| (node.id, MemberNode { address: node.address.clone(), cluster: Some(node.cluster.clone()) }))
         .collect();
-    match member.raft.initialize(nodes).await {
-        Ok(()) => tracing::info!(id = config.id, "a new store: this member knows the first members now"),
-        // The list holds this member: `validate` has seen to it.
-        Err(RaftError::APIError(InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_))) => {}
+    let initialized = match member.raft.is_initialized().await {
+        Ok(true) => Ok(()),
+        Ok(false) => member.raft.initialize(nodes).await,
+        Err(error) => Err(RaftError::Fatal(error)),
+    };
+    match initialized {
+        // A leader may have told it meanwhile; and the list holds this member: `validate` has seen to it.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_))) => {}
         Err(RaftError::Fatal(error)) => {
             member.kill().await;
             return Err(error.into());
