@@ -8,14 +8,13 @@ use std::{
 
 use ringfence_proto::{
     connect::{self, InvalidAddress, MAX_MESSAGE_BYTES},
+    status::{describe, is_out_of_reach},
     v1::{self, mesh_client::MeshClient},
 };
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     transport::{Channel, ClientTlsConfig},
 };
-
-use crate::describe::describe;
 
 /// How long a gateway may take for a write: it tries the members of the store one after the other.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,14 +111,6 @@ impl Gateway {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
-}
-
-/// Broken and cut-off connections come as any of these; refusals of the store never do.
-pub(crate) fn is_out_of_reach(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
-    )
 }
 
 fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {

@@ -16,7 +16,6 @@ pub mod agent;
 pub mod attach;
 pub mod config;
 pub mod declared;
-mod describe;
 pub mod feed;
 pub mod follow;
 pub mod freshness;

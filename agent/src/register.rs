@@ -9,15 +9,17 @@ use ringfence_policy::{
     record::{Node, RecordKey},
     revision::Revision,
 };
-use ringfence_proto::v1;
+use ringfence_proto::{
+    status::{describe, is_out_of_reach},
+    v1,
+};
 use ringfence_runtime::backoff::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    describe::describe,
     feed::Feed,
-    gateways::{Gateways, is_out_of_reach},
+    gateways::Gateways,
     registry::{Attachment, Entry, Registration, Registry},
 };
 

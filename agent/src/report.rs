@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::name::Name;
+use ringfence_proto::status::describe;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    describe::describe,
     gateways::Gateways,
     owner::DatapathHandle,
     registry::Registry,

@@ -1,6 +1,5 @@
 //! The gRPC service `Mesh`: what gateways and the CLI ask of a store member.
 
-mod deadline;
 mod execute;
 mod leader;
 mod limits;
@@ -11,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::{command::Command, revision::Revision};
 use ringfence_proto::{
+    deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
 };

@@ -1,7 +1,6 @@
 //! The store's members, and calls that any of them can answer.
 
 use std::{
-    error::Error,
     future::Future,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -9,6 +8,7 @@ use std::{
 
 use ringfence_proto::{
     connect::{self, InvalidAddress, MAX_MESSAGE_BYTES},
+    status::{describe, is_out_of_reach},
     v1::{self, mesh_client::MeshClient},
 };
 use tonic::{
@@ -132,7 +132,7 @@ impl Members {
             let timeout = if offset + 1 == self.members.len() { left } else { left / 2 }.min(longest);
             let answer = tokio::time::timeout(timeout, call(member.client(), timeout)).await;
             match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:.1?}")))) {
-                Err(status) if may_work_elsewhere(&status) => {
+                Err(status) if is_out_of_reach(&status) => {
                     failures.push(format!("{}: {}", member.address, describe(&status)));
                 }
                 result => {
@@ -161,26 +161,4 @@ pub(crate) fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
-}
-
-/// A status with the causes it carries: tonic keeps "connection refused" two levels down.
-pub(crate) fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Broken and cut-off connections come as any of these; refusals of the store never do.
-fn may_work_elsewhere(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
-    )
 }

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::name::Name;
-use ringfence_proto::v1;
+use ringfence_proto::{status::describe, v1};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::MeshCache,
-    members::{Member, describe, with_timeout},
+    members::{Member, with_timeout},
     reports::{Reports, milliseconds},
 };
 

@@ -6,15 +6,12 @@ use std::{
 };
 
 use ringfence_policy::{command::Command, record::Cluster};
-use ringfence_proto::v1;
+use ringfence_proto::{deadline, status::describe, v1};
 use ringfence_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::{
-    deadline,
-    members::{Members, describe},
-};
+use crate::members::Members;
 
 /// The store refuses the cluster: only another configuration can help.
 #[derive(Debug, thiserror::Error)]

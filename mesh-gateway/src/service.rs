@@ -9,6 +9,7 @@ use std::{
 use ringfence_policy::{name::Name, record::Kind, revision::Revision};
 use ringfence_proto::{
     convert::InvalidMessage,
+    deadline,
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
@@ -18,7 +19,6 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     cache::MeshCache,
-    deadline,
     members::Members,
     reports::Reports,
     status::{Sources, status},

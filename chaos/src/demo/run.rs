@@ -12,6 +12,7 @@ use super::{Stage, cut, heal, kill, policies, preflight};
 use crate::demo::expected::Rules;
 use crate::run::cleanup;
 use crate::run::directory::RunDirectory;
+use crate::run::gate;
 use crate::run::janitor::Janitor;
 use crate::run::lock::RunLock;
 use crate::run::signals;
@@ -68,6 +69,8 @@ pub fn run(options: &Options) -> Result<bool> {
         eprintln!("\nThe demo could not go on: {error:#}");
     }
     let success = *outcome.as_ref().unwrap_or(&false);
+    // Without a janitor here, a signal has come and its thread ends the process.
+    gate::pass();
     let Some(mut janitor) = cleaner.take() else { return Ok(false) };
     if options.keep && outcome.is_ok() {
         run.mark_kept()?;

@@ -233,6 +233,7 @@ fn finish(mut command: Command) -> Result<Answer> {
         command.spawn().with_context(|| format!("cannot run {line}"))?
     };
     let output = child.wait_with_output().with_context(|| format!("cannot wait for {line}"))?;
+    gate::pass();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let message = text(&output.stderr).trim().to_owned();
     Ok(Answer { code: output.status.code(), output: text(&output.stdout), message, line })
