@@ -18,7 +18,6 @@ pub mod config;
 pub mod declared;
 pub mod feed;
 pub mod follow;
-pub mod freshness;
 pub mod gateways;
 mod local;
 mod open;

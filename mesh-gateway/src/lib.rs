@@ -12,7 +12,6 @@
 
 pub mod cache;
 pub mod config;
-pub mod freshness;
 pub mod gateway;
 pub mod members;
 mod push;
