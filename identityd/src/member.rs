@@ -190,6 +190,10 @@ impl Member {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "Raft's task panicked");
         }
+        // An aborted task holds its socket until it has ended: a successor can listen once this returns.
+        if !self.server.is_finished() {
+            drop((&mut self.server).await);
+        }
     }
 }
 
