@@ -14,7 +14,7 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::{
-    connect,
+    connect::{self, SERVER_NAME},
     follow::{FollowEvent, Follower},
     v1::{self, mesh_client::MeshClient},
 };
@@ -57,7 +57,7 @@ fn start(config: &Config) -> Running {
 
 impl Running {
     fn channel(&self, tls: &TlsFiles) -> Channel {
-        let endpoint = connect::endpoint(&self.address.to_string(), tls.client().unwrap()).unwrap();
+        let endpoint = connect::endpoint(&self.address.to_string(), tls.client(SERVER_NAME).unwrap()).unwrap();
         self.runtime.run(async { endpoint.connect_lazy() })
     }
 

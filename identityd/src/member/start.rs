@@ -13,7 +13,7 @@ use openraft::{
     error::{Fatal, InitializeError, RaftError},
 };
 use ringfence_proto::{
-    connect::MAX_MESSAGE_BYTES,
+    connect::{MAX_MESSAGE_BYTES, SERVER_NAME},
     v1::{mesh_server::MeshServer, raft_server::RaftServer},
 };
 use ringfence_runtime::tls::TlsError;
@@ -89,7 +89,7 @@ impl StartError {
 
 pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
-    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client()?);
+    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client(SERVER_NAME)?);
     let mut server = server(server_tls)?;
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };

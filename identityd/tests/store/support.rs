@@ -20,12 +20,12 @@ use ringfence_policy::{
     record::{Cluster, Node},
 };
 use ringfence_proto::{
-    connect,
+    connect::{self, SERVER_NAME},
     v1::{self, mesh_client::MeshClient},
 };
 use ringfence_runtime::{
     telemetry::{self, LogFormat},
-    tls::{SERVER_NAME, TlsFiles},
+    tls::TlsFiles,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -87,7 +87,7 @@ impl Store {
                 drain_timeout_ms: 2000,
             };
             store.running.insert(member.id, Member::start_on(config.clone(), listener).await.unwrap());
-            let endpoint = connect::endpoint(&config.listen.to_string(), tls.client().unwrap()).unwrap();
+            let endpoint = connect::endpoint(&config.listen.to_string(), tls.client(SERVER_NAME).unwrap()).unwrap();
             store.channels.insert(member.id, endpoint.connect_lazy());
             store.configs.insert(member.id, config);
         }
