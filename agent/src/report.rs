@@ -41,7 +41,7 @@ impl Reporter {
             let status = self.status();
             let reported = tokio::select! {
                 () = token.cancelled() => return,
-                reported = self.gateways.report(&status) => reported,
+                reported = self.gateways.report(status) => reported,
             };
             if let Err(status) = &reported
                 && reachable
