@@ -1,10 +1,6 @@
 //! The `Mesh` service for agents and operators.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use ringfence_policy::{name::Name, record::Kind, revision::Revision};
 use ringfence_proto::{
@@ -13,8 +9,7 @@ use ringfence_proto::{
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
-use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -32,13 +27,6 @@ pub(crate) struct MeshService {
     pub(crate) cache: Arc<MeshCache>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) token: CancellationToken,
-}
-
-/// A follower's stream that ends when the gateway stops, so that a stop need not wait for followers.
-struct UntilStopped {
-    events: FollowResponseStream,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    ended: bool,
 }
 
 impl MeshService {
@@ -77,8 +65,8 @@ impl Mesh for MeshService {
         let freshness = self.cache.freshness();
         let staleness: Staleness = Arc::new(move || freshness.staleness());
         let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
-        let stopped = Box::pin(self.token.clone().cancelled_owned());
-        Ok(Response::new(Box::pin(UntilStopped { events, stopped, ended: false })))
+        let stopped = self.token.clone().cancelled_owned();
+        Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
@@ -124,20 +112,5 @@ impl Mesh for MeshService {
             self.reports.merge(node);
         }
         Ok(Response::new(v1::ReportResponse {}))
-    }
-}
-
-impl Stream for UntilStopped {
-    type Item = Result<v1::FollowEvent, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        if self.stopped.as_mut().poll(context).is_ready() {
-            self.ended = true;
-            return Poll::Ready(Some(Err(Status::unavailable("the gateway stops: follow another one"))));
-        }
-        self.events.as_mut().poll_next(context)
     }
 }
