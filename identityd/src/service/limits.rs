@@ -70,7 +70,12 @@ fn check_policies(policies: &[PolicyRecord]) -> Result<(), OutOfLimits> {
         if !keys.insert(&policy.key) {
             return Err(OutOfLimits::Duplicate { key });
         }
-        if let Err(diagnostics) = object::parse_record(policy) {
+        let diagnostics = match object::parse_record(policy) {
+            Ok(object) => object::not_enforceable(&object),
+            Err(diagnostics) => diagnostics,
+        };
+        // What no node can enforce would keep every node at the revision before it.
+        if !diagnostics.is_empty() {
             return Err(OutOfLimits::Rejected { key, diagnostics });
         }
     }
@@ -112,6 +117,13 @@ spec: {endpointSelector: {}, ingress: [{}]}
         assert!(error.contains("CiliumClusterwideNetworkPolicy a is rejected:\n  4:"), "{error}");
         let other = TEXT.replace("name: a", "name: b");
         assert!(matches!(check(&Command::PutPolicies(vec![policy(&other)])), Err(OutOfLimits::Rejected { .. })));
+    }
+
+    #[test]
+    fn l4_a_policy_that_nodes_cannot_enforce_is_rejected_with_its_field() {
+        let ranged = TEXT.replace("[{}]", "[{toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]}]");
+        let error = check(&Command::PutPolicies(vec![policy(&ranged)])).unwrap_err().to_string();
+        assert!(error.contains("a is rejected") && error.contains("endPort"), "{error}");
     }
 
     #[test]
