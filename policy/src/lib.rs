@@ -23,6 +23,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod entity;
 pub mod evaluate;
+pub mod explain;
 pub mod flow;
 pub mod identity;
 pub mod l7;

@@ -9,12 +9,14 @@ mod tests {
         address::AddressBook,
         compat::Compat,
         evaluate::{Decision, Redirect, SubjectPolicy},
+        explain::{KafkaCall, Request},
         flow::{Direction, Flow, protocol},
         identity::Identity,
         l7::{
             dns_name::DnsName,
             dns_rule::DnsMatchers,
             http_matcher::{HttpMatchers, HttpRequest},
+            kafka_api::ApiKey,
             secret::Secrets,
         },
         label::{Label, LabelSet},
@@ -336,6 +338,18 @@ mod tests {
         let redirect = broker.redirect(Direction::Ingress, "messaging role=consumer", TCP, 9092);
         assert_eq!((redirect.parser, redirect.rules.kafka.unwrap().len()), (Parser::Kafka, 2));
         broker.refuses(&[("messaging role=other", 9092)]);
+        for (client, api_key, topic, expected) in [
+            ("messaging role=producer", ApiKey::PRODUCE, "payments", true),
+            ("messaging role=producer", ApiKey::PRODUCE, "notifications", false),
+            ("messaging role=producer", ApiKey::FETCH, "payments", false),
+            ("messaging role=consumer", ApiKey::FETCH, "notifications", true),
+            // KAF-2: without it no client gets as far as fetching.
+            ("messaging role=consumer", ApiKey::METADATA, "payments", false),
+        ] {
+            let redirect = broker.redirect(Direction::Ingress, client, TCP, 9092);
+            let call = Request::Kafka(KafkaCall { api_key, topics: &[topic] });
+            assert_eq!(redirect.passes(&call), expected, "{client} {api_key} {topic}");
+        }
         assert_eq!(file.warnings(), ["KAF-2"]);
     }
 

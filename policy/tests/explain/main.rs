@@ -1,0 +1,4 @@
+//! Explanations against the specification.
+
+#[cfg(test)]
+mod cases;
