@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringfence_policy::{compat::Compat, explain::parse_protocol, record::NamedPort};
 
 use crate::{
     commands::{agent::AgentCommand, ca::CaCommand},
@@ -131,6 +132,136 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Shows everything that is wrong with files, or probably not meant; needs no server.
+    Validate {
+        /// YAML or JSON files, directories of them, or - for standard input.
+        #[arg(short, long = "filename", required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// A YAML file with identities: shows rules that do nothing for any of them, too.
+        #[arg(long, value_name = "FILE")]
+        identities: Option<PathBuf>,
+        /// How policies are read.
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// Why a flow passes or does not: under the policies of files, or else of the store.
+    Explain(Box<ExplainArguments>),
+    /// Checks files of expected verdicts; needs no server. Made for continuous integration.
+    Test {
+        /// YAML files with policies, identities and cases.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Which verdicts change from some policies to others.
+    Diff {
+        /// The old policies; those of the store without.
+        #[arg(short, long = "filename", num_args = 1.., value_name = "OLD")]
+        files: Vec<PathBuf>,
+        /// The new policies.
+        #[arg(long, required = true, num_args = 1.., value_name = "NEW")]
+        to: Vec<PathBuf>,
+        /// A YAML file with identities; those of the store without.
+        #[arg(long, value_name = "FILE")]
+        identities: Option<PathBuf>,
+        /// How policies are read.
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// Each selector, and how many identities it selects.
+    Selectors {
+        /// The policies; those of the store without.
+        #[arg(short, long = "filename", value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// A YAML file with identities; those of the store without.
+        #[arg(long, value_name = "FILE")]
+        identities: Option<PathBuf>,
+        /// How policies are read.
+        #[command(flatten)]
+        reading: Reading,
+    },
+}
+
+/// A flow to be explained.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("direction").required(true))]
+pub(crate) struct ExplainArguments {
+    /// The policies; those of the store without.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How policies are read.
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    /// The endpoint that the policies are applied to: labels (app=web,io.kubernetes.pod.namespace=shop), or the number
+    /// of an identity of the store.
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) subject: String,
+    /// The other side: labels, an entity (world, host, …), an address, a DNS name, or the number of an identity.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: String,
+    /// The peer sends to the subject.
+    #[arg(long, group = "direction")]
+    pub(crate) ingress: bool,
+    /// The subject sends to the peer.
+    #[arg(long, group = "direction")]
+    pub(crate) egress: bool,
+    /// The destination port; the message type for ICMP.
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// TCP, UDP, SCTP, ICMP or ICMPv6.
+    #[arg(long, default_value = "TCP", value_parser = protocol)]
+    pub(crate) protocol: u8,
+    /// A request of the flow: "METHOD /path" or "METHOD /path host".
+    #[arg(long, value_name = "REQUEST")]
+    pub(crate) http: Option<String>,
+    /// A name that is asked for in the flow.
+    #[arg(long, conflicts_with = "http", value_name = "NAME")]
+    pub(crate) dns: Option<String>,
+}
+
+/// How policies are read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Reading {
+    /// The local cluster: what entity "cluster" means, and where labels without a cluster are.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) cluster: String,
+    /// Whose reading of the policies counts.
+    #[arg(long, value_enum, default_value = "ringfence")]
+    pub(crate) compat: CompatWord,
+    /// What the name of a port stands for, at both ends: http=8080 or dns=53/UDP.
+    #[arg(long = "named-port", value_parser = named_port, value_name = "NAME=PORT")]
+    pub(crate) named_ports: Vec<NamedPort>,
+}
+
+/// Whose reading of policies counts where Ringfence and Cilium differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CompatWord {
+    /// What stays closed.
+    #[default]
+    Ringfence,
+    /// Cilium's, traps included.
+    Cilium,
+}
+
+impl From<CompatWord> for Compat {
+    fn from(word: CompatWord) -> Self {
+        match word {
+            CompatWord::Ringfence => Self::Ringfence,
+            CompatWord::Cilium => Self::Cilium,
+        }
+    }
+}
+
+fn named_port(text: &str) -> Result<NamedPort, String> {
+    let wrong = || "write NAME=PORT or NAME=PORT/PROTOCOL, such as http=8080".to_owned();
+    let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let (port, word) = rest.split_once('/').unwrap_or((rest, "TCP"));
+    let port = port.parse().map_err(|_| wrong())?;
+    Ok(NamedPort { name: name.to_owned(), protocol: protocol(word)?, port })
+}
+
+fn protocol(text: &str) -> Result<u8, String> {
+    parse_protocol(text).ok_or_else(|| "not a protocol: write TCP, UDP, SCTP, ICMP or ICMPv6".to_owned())
 }
 
 /// Waiting for the nodes.

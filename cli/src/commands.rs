@@ -3,11 +3,18 @@
 pub(crate) mod agent;
 mod apply;
 pub(crate) mod ca;
+mod diff;
+mod expectations;
+mod explain;
 mod files;
 mod list;
 mod policy;
 mod reference;
+mod selectors;
+mod sources;
 mod status;
+mod test_expectations;
+mod validate;
 mod wait;
 
 use crate::{

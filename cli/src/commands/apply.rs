@@ -31,7 +31,7 @@ struct WriteView {
 
 /// Applies the objects of the files as one revision.
 pub(crate) async fn apply(paths: &[PathBuf], dry_run: bool, wait: Wait, global: &Global) -> Result<(), Failure> {
-    let objects = files::load(paths)?;
+    let objects = files::load_enforceable(paths)?;
     if dry_run {
         return show_valid(&objects, global.output);
     }

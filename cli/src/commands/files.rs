@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use ringfence_policy::{
     diagnostic::Diagnostic,
-    object::{Object, parse_objects},
+    object::{Object, not_enforceable, parse_objects},
 };
 
 use crate::output::note;
@@ -22,11 +22,25 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 /// # Errors
 /// If a file cannot be read, an object is wrong or given twice, or there is no object at all.
 pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
+    load_checked(paths, |_| Vec::new())
+}
+
+/// As `load`, for objects that are to come into force: what nodes cannot enforce yet is an error.
+///
+/// # Errors
+/// As `load`.
+pub(crate) fn load_enforceable(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
+    load_checked(paths, not_enforceable)
+}
+
+fn load_checked(paths: &[PathBuf], check: impl Fn(&Object) -> Vec<Diagnostic>) -> anyhow::Result<Vec<Object>> {
     let mut objects: BTreeMap<_, (String, Object)> = BTreeMap::new();
     let mut errors = 0;
     for path in expand(paths)? {
-        let name = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
-        let parsed = parse_objects(&read(&path)?);
+        let name = display_name(&path);
+        let mut parsed = parse_objects(&read(&path)?);
+        parsed.diagnostics.extend(parsed.objects.iter().flat_map(&check));
+        parsed.diagnostics.sort();
         for diagnostic in &parsed.diagnostics {
             note(&format!("{name}:{diagnostic}"));
         }
@@ -44,8 +58,13 @@ pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
     Ok(objects.into_values().map(|(_, object)| object).collect())
 }
 
+/// A file's name in messages.
+pub(crate) fn display_name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() }
+}
+
 /// Directories stand for the policy files in them, in name order.
-fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
@@ -64,7 +83,8 @@ fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+/// The text of a file, or of standard input.
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     let context = || format!("cannot read {}", path.display());
     let reader: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use ringfence_policy::record::PolicyKey;
 
 use super::{
-    apply, files,
+    apply, diff, explain, files,
     reference::{self, Reference},
+    selectors, test_expectations, validate,
 };
 use crate::{
     args::{Consistency, Global, PolicyCommand, Wait},
@@ -21,6 +22,17 @@ pub(crate) async fn run(command: PolicyCommand, global: &Global) -> Result<(), F
         PolicyCommand::Apply { files, dry_run, wait } => apply::apply(&files, dry_run, wait, global).await,
         PolicyCommand::Get { names, consistency } => get(&names, consistency, global).await,
         PolicyCommand::Delete { names, files, wait } => delete(&names, &files, wait, global).await,
+        PolicyCommand::Validate { files, identities, reading } => {
+            validate::run(&files, identities.as_deref(), &reading, global.output)
+        }
+        PolicyCommand::Explain(arguments) => explain::run(&arguments, global).await,
+        PolicyCommand::Test { files } => test_expectations::run(&files, global.output),
+        PolicyCommand::Diff { files, to, identities, reading } => {
+            diff::run(&files, &to, identities.as_ref(), &reading, global).await
+        }
+        PolicyCommand::Selectors { files, identities, reading } => {
+            selectors::run(&files, identities.as_ref(), &reading, global).await
+        }
     }
 }
 

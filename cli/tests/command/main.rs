@@ -10,6 +10,8 @@ mod connecting;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod ringfence;

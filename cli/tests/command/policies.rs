@@ -81,6 +81,10 @@ fn a_bad_file_is_told_with_its_place_and_nothing_is_sent() {
     // The same object twice: which one is meant?
     let twice = files.write("twice.yaml", ALLOW);
     apply(&twice).exits(1).says(&["twice.yaml:", "good.yaml", "allow-web"]);
+    // What nodes would leave out must not come into force.
+    let proxy = ALLOW.replace("[{matchLabels: {app: web}}]", "[{}]\n    authentication: {mode: required}");
+    let proxy = files.write("proxy.yaml", &proxy);
+    apply(&proxy).exits(1).says(&["proxy.yaml:8:5: error", "authentication cannot be enforced by the nodes yet"]);
     assert_eq!(mesh.requests(), 0, "files are checked before anybody is asked");
 
     // Neither does it take a server to find out.

@@ -1,0 +1,74 @@
+//! `ringfence policy validate`: every finding about policy files, without a server.
+
+use std::path::{Path, PathBuf};
+
+use ringfence_policy::{
+    diagnostic::{Diagnostic, Severity},
+    explain::{Party, idle},
+};
+use serde::Serialize;
+
+use super::{
+    expectations,
+    sources::{self, Sources, counted},
+};
+use crate::{
+    args::Reading,
+    failure::Failure,
+    output::{self, Format, line, table},
+};
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct FindingView<'f> {
+    file: &'f str,
+    #[serde(flatten)]
+    finding: &'f Diagnostic,
+}
+
+/// Shows every finding.
+pub(crate) fn run(
+    paths: &[PathBuf],
+    identities: Option<&Path>,
+    reading: &Reading,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut sources = Sources::read(paths, reading.compat.into())?;
+    if let Some(identities) = identities {
+        let found = idle_rules(&sources, identities, reading)?;
+        sources.findings.extend(found);
+    }
+    let errors = sources.findings.iter().filter(|(_, finding)| finding.is_error()).count();
+    let warnings = sources.findings.len() - errors;
+    if format == Format::Table {
+        for (file, finding) in &sources.findings {
+            line(&format!("{file}:{finding}"))?;
+        }
+        let mut counts = vec![format!("{} accepted", counted(sources.objects.len(), "object"))];
+        counts.extend((!sources.groups.is_empty()).then(|| counted(sources.groups.len(), "CIDR group")));
+        counts.extend([counted(errors, "error"), counted(warnings, "warning")]);
+        line(&counts.join(", "))?;
+    } else {
+        let view = |(file, finding)| FindingView { file, finding };
+        let views: Vec<_> = sources.findings.iter().map(|(file, finding)| view((file.as_str(), finding))).collect();
+        output::print(format, &views, || table([""], []))?;
+    }
+    match errors {
+        0 => Ok(()),
+        count => Err(anyhow::anyhow!("{} found", counted(count, "error")).into()),
+    }
+}
+
+/// What does nothing for any identity of a file.
+fn idle_rules(sources: &Sources, identities: &Path, reading: &Reading) -> Result<Vec<(String, Diagnostic)>, Failure> {
+    let settings = sources::settings(reading)?;
+    let members = expectations::File::read(identities)?.members(&settings)?;
+    let mut parties: Vec<Party> = members.into_values().map(|member| member.party).collect();
+    parties.extend(sources::others(&[sources], &settings).into_iter().map(|member| member.party));
+    let warning = |(place, why): (ringfence_policy::explain::Place, ringfence_policy::explain::Idle)| {
+        let finding = Diagnostic::error(place.position, why.to_string());
+        let finding = Diagnostic { severity: Severity::Warning, path: place.path, ..finding };
+        (sources.files[place.object].clone(), finding)
+    };
+    Ok(idle(&settings, &sources::world(reading), &sources.objects, &parties).into_iter().map(warning).collect())
+}
