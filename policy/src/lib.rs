@@ -19,6 +19,7 @@ pub mod compat;
 pub mod compile;
 pub mod diagnostic;
 pub mod document;
+pub mod engine;
 pub mod entity;
 pub mod evaluate;
 pub mod flow;
