@@ -84,6 +84,7 @@ pub(crate) fn flows() -> Vec<Flow> {
 
 fn workload_a(peer: &PeerFigures) {
     let texts = workload::policies_a(peer.all_select);
+    let decoding = times(7, || workload::decode(&texts));
     let (mut imports, mut colds, mut colds_with_entries) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..15 {
         let mut engine = workload::engine(PODS);
@@ -101,6 +102,7 @@ fn workload_a(peer: &PeerFigures) {
     let after = resident_mib();
     let name = peer.name;
     row(name, "import 1,000 objects", imports, peer.import);
+    row(name, "… of it decoding and checking", decoding, peer.import);
     row(name, "cold", colds, peer.cold);
     row(name, "cold and entries", colds_with_entries, peer.cold_and_entries);
     row(name, "warm", times(100, || engine.measure_resolving(SUBJECT)), peer.warm);

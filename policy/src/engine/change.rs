@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Engine, EntriesDiff, Entry, EntryKey, Shared, Subject,
+    Engine, EntriesDiff, Entry, EntryKey,
     entry::Class,
+    policies::PolicyId,
     resolved::{Resolved, SlotDiff, SlotEntry},
     rules::RuleId,
     shape::Shape,
     terms::Context,
 };
 use crate::{
+    evaluate::Conflict,
     identity::Identity,
     label::LabelSet,
     record::PolicyKey,
@@ -19,8 +21,8 @@ use crate::{
     world::World,
 };
 
-/// The entries of one identity in each policy that has some, by the policy's shape.
-type EntriesOf = BTreeMap<Shape, BTreeMap<SlotEntry, Class>>;
+/// The entries of one identity in each policy that has some, by the policy's number.
+type EntriesOf = BTreeMap<PolicyId, BTreeMap<SlotEntry, Class>>;
 
 impl Engine {
     /// Adds identities, or gives them other labels. Of an identity that is given twice the last one counts. Apply the
@@ -79,14 +81,14 @@ impl Engine {
 
     /// Somebody is on this node from now on. Its labels are those of its identity, whenever that is known.
     pub fn add_subject(&mut self, subject: Identity) -> Vec<EntriesDiff> {
-        self.subjects.entry(subject).or_insert(Subject { shape: None });
+        self.subjects.entry(subject).or_insert(None);
         self.reshape(vec![subject])
     }
 
     /// Somebody is on this node no more. Its entries are for whoever keeps them to drop.
     pub fn remove_subject(&mut self, subject: Identity) {
-        if let Some(Subject { shape: Some(shape) }) = self.subjects.remove(&subject) {
-            self.leave(subject, &shape);
+        if let Some(Some(policy)) = self.subjects.remove(&subject) {
+            self.leave(subject, policy);
         }
     }
 
@@ -98,17 +100,17 @@ impl Engine {
         self.world = world;
         let context = Context { settings: &self.settings, world: &self.world, population: &self.population };
         self.rules.compile_again(context, &mut self.selectors);
-        let before = std::mem::take(&mut self.policies);
         let mut diffs = Vec::new();
-        for (shape, shared) in before {
-            let subjects: Vec<Identity> = shared.subjects.iter().copied().collect();
-            for subject in &subjects {
-                self.join(*subject, &shape);
-            }
-            let after = self.policies.get(&shape).and_then(|shared| shared.policy.as_ref().ok());
-            let diff = Resolved::difference(shared.policy.as_ref().ok(), after);
+        for number in self.policies.numbers() {
+            let Some(shared) = self.policies.get(number) else { continue };
+            let (shape, subjects) = (shared.shape.clone(), Vec::from_iter(shared.subjects.iter().copied()));
+            let Some(subject) = subjects.first() else { continue };
+            let after = self.resolve(*subject, &shape);
+            let Some(shared) = self.policies.get_mut(number) else { continue };
+            let before = std::mem::replace(&mut shared.policy, after);
+            let diff = Resolved::difference(before.as_ref().ok(), shared.policy.as_ref().ok());
             diffs.push(self.diff(subjects, diff));
-            self.drop_policy(shared);
+            self.drop_policy(before);
         }
         diffs.retain(|diff| !diff.is_empty());
         diffs
@@ -120,7 +122,7 @@ impl Engine {
         let shape = self.shape(subject)?;
         let policy = self.resolve(subject, &shape);
         let intervals = policy.as_ref().ok().map(Resolved::interval_count);
-        self.drop_policy(Shared { policy, subjects: BTreeSet::new() });
+        self.drop_policy(policy);
         intervals
     }
 
@@ -140,12 +142,11 @@ impl Engine {
         let Some(labels) = self.population.labels_at(slot) else { return before };
         let selecting = self.selectors.selecting(slot, identity, labels);
         self.selectors.set(&selecting, slot, false);
-        for (shape, shared) in &mut self.policies {
-            let Ok(policy) = &mut shared.policy else { continue };
+        for (number, policy) in self.policies.resolved_mut() {
             let entries = policy.entries_of(&selecting, slot);
             policy.set(&selecting, slot, false);
             if !entries.is_empty() {
-                before.insert(shape.clone(), entries);
+                before.insert(number, entries);
             }
         }
         self.population.remove(identity);
@@ -159,12 +160,11 @@ impl Engine {
         let Some(labels) = self.population.labels_at(slot) else { return after };
         let selecting = self.selectors.selecting(slot, identity, labels);
         self.selectors.set(&selecting, slot, true);
-        for (shape, shared) in &mut self.policies {
-            let Ok(policy) = &mut shared.policy else { continue };
+        for (number, policy) in self.policies.resolved_mut() {
             policy.set(&selecting, slot, true);
             let entries = policy.entries_of(&selecting, slot);
             if !entries.is_empty() {
-                after.insert(shape.clone(), entries);
+                after.insert(number, entries);
             }
         }
         after
@@ -173,8 +173,8 @@ impl Engine {
     /// The differences of identity changes; subjects among the identities may have other rules now.
     fn finish(&mut self, changes: Changes) -> Vec<EntriesDiff> {
         let mut diffs = Vec::new();
-        for (shape, (put, removed)) in changes.policies {
-            let Some(shared) = self.policies.get(&shape) else { continue };
+        for (number, (put, removed)) in changes.policies {
+            let Some(shared) = self.policies.get(number) else { continue };
             let subjects = shared.subjects.iter().copied().collect();
             let mut diff = EntriesDiff { subjects, put, removed };
             diff.put.sort_unstable();
@@ -192,58 +192,63 @@ impl Engine {
     /// Brings subjects to the policy of the rules that select them now.
     fn reshape(&mut self, subjects: Vec<Identity>) -> Vec<EntriesDiff> {
         // Those that change alike are compared once.
-        let mut moves: BTreeMap<(Option<Shape>, Option<Shape>), Vec<Identity>> = BTreeMap::new();
+        let mut moves: BTreeMap<(Option<PolicyId>, Option<Shape>), Vec<Identity>> = BTreeMap::new();
         for subject in subjects {
+            let Some(before) = self.subjects.get(&subject).copied() else { continue };
             let after = self.shape(subject);
-            let Some(known) = self.subjects.get(&subject) else { continue };
-            if known.shape != after {
-                moves.entry((known.shape.clone(), after)).or_default().push(subject);
+            let same =
+                before.and_then(|number| self.policies.get(number)).map(|shared| &shared.shape) == after.as_ref();
+            if !same {
+                moves.entry((before, after)).or_default().push(subject);
             }
         }
         let mut diffs = Vec::new();
-        for ((before, after), subjects) in &moves {
+        for ((before, shape), subjects) in &moves {
+            let mut after = None;
             for subject in subjects {
-                if let Some(shape) = after {
-                    self.join(*subject, shape);
-                }
-                self.subjects.insert(*subject, Subject { shape: after.clone() });
+                after = shape.as_ref().map(|shape| self.join(*subject, shape));
+                self.subjects.insert(*subject, after);
             }
-            let policy = |shape: &Option<Shape>| self.policies.get(shape.as_ref()?)?.policy.as_ref().ok();
-            let diff = Resolved::difference(policy(before), policy(after));
+            let policy = |number: Option<PolicyId>| self.policies.get(number?)?.policy.as_ref().ok();
+            let diff = Resolved::difference(policy(*before), policy(after));
             diffs.push(self.diff(subjects.clone(), diff));
         }
         for ((before, _), subjects) in &moves {
-            if let Some(shape) = before {
-                subjects.iter().for_each(|subject| self.leave(*subject, shape));
+            if let Some(number) = before {
+                subjects.iter().for_each(|subject| self.leave(*subject, *number));
             }
         }
         diffs.retain(|diff| !diff.is_empty());
         diffs
     }
 
-    fn join(&mut self, subject: Identity, shape: &Shape) {
-        if !self.policies.contains_key(shape) {
-            let policy = self.resolve(subject, shape);
-            self.policies.insert(shape.clone(), Shared { policy, subjects: BTreeSet::new() });
-        }
-        if let Some(shared) = self.policies.get_mut(shape) {
+    fn join(&mut self, subject: Identity, shape: &Shape) -> PolicyId {
+        let number = match self.policies.find(shape) {
+            Some(number) => number,
+            None => {
+                let policy = self.resolve(subject, shape);
+                self.policies.add(shape.clone(), policy)
+            }
+        };
+        if let Some(shared) = self.policies.get_mut(number) {
             shared.subjects.insert(subject);
         }
+        number
     }
 
-    fn leave(&mut self, subject: Identity, shape: &Shape) {
-        let Some(shared) = self.policies.get_mut(shape) else { return };
+    fn leave(&mut self, subject: Identity, number: PolicyId) {
+        let Some(shared) = self.policies.get_mut(number) else { return };
         shared.subjects.remove(&subject);
         if shared.subjects.is_empty()
-            && let Some(shared) = self.policies.remove(shape)
+            && let Some(shared) = self.policies.remove(number)
         {
-            self.drop_policy(shared);
+            self.drop_policy(shared.policy);
         }
     }
 
-    fn drop_policy(&mut self, shared: Shared) {
-        if let Ok(policy) = shared.policy {
-            policy.held.iter().for_each(|held| self.selectors.release(*held));
+    fn drop_policy(&mut self, policy: Result<Resolved, Conflict>) {
+        for held in policy.into_iter().flat_map(|policy| policy.held) {
+            self.selectors.release(held);
         }
     }
 
@@ -263,36 +268,32 @@ impl Engine {
 /// What identities change, by policy.
 #[derive(Default)]
 struct Changes {
-    policies: BTreeMap<Shape, (Vec<Entry>, Vec<EntryKey>)>,
+    policies: BTreeMap<PolicyId, (Vec<Entry>, Vec<EntryKey>)>,
     identities: BTreeSet<Identity>,
 }
 
 impl Changes {
     fn add(&mut self, identity: Identity, before: &EntriesOf, after: &EntriesOf) {
         self.identities.insert(identity);
-        let shapes: BTreeSet<&Shape> = before.keys().chain(after.keys()).collect();
+        let numbers: BTreeSet<PolicyId> = before.keys().chain(after.keys()).copied().collect();
         let none = BTreeMap::new();
-        for shape in shapes {
+        for number in numbers {
             let key = |(direction, ports, _): &SlotEntry| EntryKey::new(*direction, identity, *ports);
             // Slots may differ, and there is only one.
             let plain = |entries: &BTreeMap<SlotEntry, Class>| -> BTreeMap<EntryKey, Class> {
                 entries.iter().map(|(at, class)| (key(at), *class)).collect()
             };
-            let before = plain(before.get(shape).unwrap_or(&none));
-            let after = plain(after.get(shape).unwrap_or(&none));
+            let before = plain(before.get(&number).unwrap_or(&none));
+            let after = plain(after.get(&number).unwrap_or(&none));
             let new = after.iter().filter(|(key, class)| before.get(key) != Some(class));
             let put: Vec<Entry> = new.map(|(key, class)| Entry { key: *key, class: *class }).collect();
             let removed: Vec<EntryKey> = before.keys().filter(|key| !after.contains_key(key)).copied().collect();
             if put.is_empty() && removed.is_empty() {
                 continue;
             }
-            if !self.policies.contains_key(shape) {
-                self.policies.insert(shape.clone(), (Vec::new(), Vec::new()));
-            }
-            if let Some(known) = self.policies.get_mut(shape) {
-                known.0.extend(put);
-                known.1.extend(removed);
-            }
+            let known = self.policies.entry(number).or_default();
+            known.0.extend(put);
+            known.1.extend(removed);
         }
     }
 }

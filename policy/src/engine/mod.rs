@@ -35,6 +35,7 @@ mod effective;
 mod entry;
 mod intervals;
 mod label_index;
+mod policies;
 mod population;
 mod resolved;
 mod rules;
@@ -45,7 +46,7 @@ mod terms;
 pub use entry::{Class, EntriesDiff, Entry, EntryKey, Outcome, PortForm, Ports};
 pub use resolved::Resolved;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     evaluate::Conflict,
@@ -55,10 +56,10 @@ use crate::{
     reserved::{RESERVED_PEERS, reserved_labels},
     world::{Settings, World},
 };
+use policies::{Policies, PolicyId};
 use population::Population;
 use rules::{RuleId, Rules};
 use selectors::Selectors;
-use shape::Shape;
 
 /// Everything that a node's policy depends on, and what follows from it.
 #[derive(Debug)]
@@ -70,23 +71,10 @@ pub struct Engine {
     rules: Rules,
     /// Which rules each object has.
     objects: BTreeMap<PolicyKey, Vec<RuleId>>,
-    subjects: BTreeMap<Identity, Subject>,
+    /// Who is on this node, each with a policy: none while its labels are not known, and it is refused everything.
+    subjects: BTreeMap<Identity, Option<PolicyId>>,
     /// One for each set of rules that selects somebody.
-    policies: BTreeMap<Shape, Shared>,
-}
-
-/// Somebody on this node.
-#[derive(Debug)]
-struct Subject {
-    /// None while nothing is known about its labels: it is refused everything.
-    shape: Option<Shape>,
-}
-
-/// A policy with those who have it.
-#[derive(Debug)]
-struct Shared {
-    policy: Result<Resolved, Conflict>,
-    subjects: BTreeSet<Identity>,
+    policies: Policies,
 }
 
 impl Engine {
@@ -99,7 +87,7 @@ impl Engine {
             rules: Rules::default(),
             objects: BTreeMap::new(),
             subjects: BTreeMap::new(),
-            policies: BTreeMap::new(),
+            policies: Policies::default(),
             settings,
             world,
         };
@@ -126,8 +114,7 @@ impl Engine {
     /// `Conflict` if its rules contradict each other.
     #[must_use]
     pub fn policy(&self, subject: Identity) -> Option<Result<&Resolved, Conflict>> {
-        let shape = self.subjects.get(&subject)?.shape.as_ref()?;
-        let shared = self.policies.get(shape)?;
+        let shared = self.policies.get((*self.subjects.get(&subject)?)?)?;
         Some(shared.policy.as_ref().map_err(|conflict| *conflict))
     }
 

@@ -1,5 +1,7 @@
 //! The rules of all objects, by number, and whom they are applied to.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::{
     anchors::{Anchor, Anchors},
     selectors::Selectors,
@@ -11,6 +13,7 @@ use crate::{
     identity::Identity,
     label::LabelSet,
     rule::{Element, Proxy, Rule, Subject},
+    selector::Selector,
 };
 
 /// The number of a rule.
@@ -21,15 +24,27 @@ pub(super) type RuleId = u32;
 pub(super) struct Rules {
     known: Vec<Option<Known>>,
     free: Vec<RuleId>,
-    /// By whom they are applied to.
-    subjects: Anchors,
+    /// Whom rules are applied to, each once: many rules have one subject.
+    subjects: Vec<Option<Applied>>,
+    free_subjects: Vec<u32>,
+    /// By selector, and whether it selects nodes.
+    numbers: HashMap<(Selector, bool), u32>,
+    anchors: Anchors,
+}
+
+/// The rules that are applied to one subject.
+#[derive(Debug)]
+struct Applied {
+    subject: Subject,
+    anchor: Anchor,
+    rules: BTreeSet<RuleId>,
 }
 
 /// One rule, compiled.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) rule: Rule,
-    anchor: Anchor,
+    subject: u32,
     /// What it says alone: other rules may add requirements (REQ-1).
     pub(super) terms: [Terms; 2],
     /// It adds requirements itself.
@@ -44,8 +59,7 @@ impl Rules {
             self.known.push(None);
             u32::try_from(self.known.len() - 1).expect("there are at most 2^32 rules")
         });
-        let anchor = Anchors::choose(subject(&rule), &context.population.index);
-        self.subjects.add(number, &anchor);
+        let subject = self.apply(&rule.subject, number, context);
         let terms = [Direction::Ingress, Direction::Egress].map(|direction| {
             let mut terms = Terms::default();
             context.add(direction, rule.section(direction), &Default::default(), selectors, &mut terms);
@@ -53,15 +67,44 @@ impl Rules {
         });
         let requires = rule.elements().any(|(_, _, element)| !element.requires.is_empty());
         let can_conflict = rule.elements().any(|(_, _, element)| can_conflict(element));
-        self.known[number as usize] = Some(Known { rule, anchor, terms, requires, can_conflict });
+        self.known[number as usize] = Some(Known { rule, subject, terms, requires, can_conflict });
         number
     }
 
     /// Takes a rule out of what is applied; its number is not used again before it is freed.
     pub(super) fn retire(&mut self, number: RuleId) {
-        if let Some(known) = &self.known[number as usize] {
-            self.subjects.remove(number, &known.anchor);
+        let Some(known) = &self.known[number as usize] else { return };
+        let slot = &mut self.subjects[known.subject as usize];
+        let Some(applied) = slot else { return };
+        applied.rules.remove(&number);
+        if applied.rules.is_empty()
+            && let Some(applied) = slot.take()
+        {
+            self.anchors.remove(known.subject, &applied.anchor);
+            self.numbers.remove(&key(&applied.subject));
+            self.free_subjects.push(known.subject);
         }
+    }
+
+    /// The number of a rule's subject, to which it is applied from now on.
+    fn apply(&mut self, subject: &Subject, rule: RuleId, context: Context<'_>) -> u32 {
+        let key = key(subject);
+        let number = self.numbers.get(&key).copied().unwrap_or_else(|| {
+            let number = self.free_subjects.pop().unwrap_or_else(|| {
+                self.subjects.push(None);
+                u32::try_from(self.subjects.len() - 1).expect("there are at most 2^32 subjects")
+            });
+            let anchor = Anchors::choose(&key.0, &context.population.index);
+            self.anchors.add(number, &anchor);
+            self.numbers.insert(key, number);
+            let applied = Applied { subject: subject.clone(), anchor, rules: BTreeSet::new() };
+            self.subjects[number as usize] = Some(applied);
+            number
+        });
+        if let Some(applied) = &mut self.subjects[number as usize] {
+            applied.rules.insert(rule);
+        }
+        number
     }
 
     /// Frees the number of a retired rule that no policy has any more.
@@ -80,11 +123,14 @@ impl Rules {
     /// The rules that are applied to somebody, in order.
     pub(super) fn selecting(&self, identity: Identity, labels: &LabelSet) -> Vec<RuleId> {
         let mut candidates = Vec::new();
-        self.subjects.candidates(labels, &mut candidates);
-        candidates.retain(|number| self.get(*number).is_some_and(|known| known.rule.subject.selects(identity, labels)));
+        self.anchors.candidates(labels, &mut candidates);
         candidates.sort_unstable();
         candidates.dedup();
-        candidates
+        let applied = candidates.iter().filter_map(|number| self.subjects[*number as usize].as_ref());
+        let selecting = applied.filter(|applied| applied.subject.selects(identity, labels));
+        let mut rules: Vec<RuleId> = selecting.flat_map(|applied| &applied.rules).copied().collect();
+        rules.sort_unstable();
+        rules
     }
 
     /// What the allow and the deny elements of these rules demand in a direction.
@@ -106,9 +152,10 @@ impl Rules {
     }
 }
 
-const fn subject(rule: &Rule) -> &crate::selector::Selector {
-    match &rule.subject {
-        Subject::Endpoints(selector) | Subject::Nodes(selector) => selector,
+fn key(subject: &Subject) -> (Selector, bool) {
+    match subject {
+        Subject::Endpoints(selector) => (selector.clone(), false),
+        Subject::Nodes(selector) => (selector.clone(), true),
     }
 }
 
