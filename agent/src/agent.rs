@@ -8,7 +8,10 @@ use std::{
 };
 
 use ringfence_datapath::{Datapath, ObserveError};
-use ringfence_proto::{connect::InvalidAddress, v1::agent_server::AgentServer};
+use ringfence_proto::{
+    connect::{InvalidAddress, SERVER_NAME},
+    v1::agent_server::AgentServer,
+};
 use ringfence_runtime::{
     config::ConfigError,
     tasks::{OnEnd, Tasks},
@@ -114,7 +117,7 @@ impl Agent {
         open: impl FnOnce() -> Result<Box<dyn Datapath>, DatapathError>,
         tasks: &mut Tasks,
     ) -> Result<Self, StartError> {
-        let gateways = Arc::new(Gateways::new(&config.gateways, &config.tls.client()?)?);
+        let gateways = Arc::new(Gateways::new(&config.gateways, &config.tls.client(SERVER_NAME)?)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
         let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone())?;
@@ -196,7 +199,6 @@ fn service(config: &Config, parts: &Parts) -> AgentService {
         gateways: Arc::clone(&parts.gateways),
         registry: Arc::clone(&parts.registry),
         datapath: parts.datapath.clone(),
-        changing: tokio::sync::Mutex::new(()),
     };
     AgentService {
         endpoints: Arc::new(endpoints),

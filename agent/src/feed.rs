@@ -7,9 +7,8 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::follow::FollowEvent;
+use ringfence_runtime::freshness::Freshness;
 use tokio::sync::watch;
-
-use crate::freshness::Freshness;
 
 /// The newest state received, and how old it may be.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Feed {
     pub fn new() -> Self {
         Self {
             followed: watch::Sender::new(Followed::default()),
-            freshness: Freshness::new(),
+            freshness: Freshness::unknown(),
             gateway: Mutex::new(String::new()),
         }
     }

@@ -2,13 +2,16 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ringfence_proto::follow::{FollowError, Follower};
+use ringfence_proto::{
+    follow::{FollowError, Follower},
+    pool::Server,
+};
 use ringfence_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::{Feed, OutOfOrder},
-    gateways::{Gateway, Gateways},
+    gateways::Gateways,
 };
 
 /// Keeps the feed at the mesh's head, whichever gateway tells it.
@@ -54,14 +57,14 @@ impl Following {
         }
     }
 
-    async fn follow(&self, gateway: &Gateway, backoff: &mut Backoff) -> Lost {
+    async fn follow(&self, gateway: &Server, backoff: &mut Backoff) -> Lost {
         match self.follow_until_lost(gateway, backoff).await {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
     }
 
-    async fn follow_until_lost(&self, gateway: &Gateway, backoff: &mut Backoff) -> Result<Infallible, Lost> {
+    async fn follow_until_lost(&self, gateway: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         let from = self.feed.followed().mesh.revision();
         let mut follower = Follower::connect(gateway.channel.clone(), from, self.follower.clone()).await?;
         loop {

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ringfence_policy::{command::Command, name::Name, record::RecordKey, tables::EndpointId};
 use ringfence_proto::v1;
-use tokio::sync::Mutex;
 use tonic::{Code, Status};
 
 use crate::{
@@ -23,8 +22,6 @@ pub(crate) struct LocalEndpoints {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) datapath: DatapathHandle,
-    /// One change at a time.
-    pub(crate) changing: Mutex<()>,
 }
 
 /// Why a change was not made.
@@ -48,7 +45,7 @@ impl LocalEndpoints {
     /// # Errors
     /// `ChangeError`; everything is as it was before then.
     pub(crate) async fn put(&self, declared: DeclaredEndpoint) -> Result<v1::Committed, ChangeError> {
-        let _one = self.changing.lock().await;
+        let _one = self.registry.exclusive().await;
         let name = declared.name.clone();
         let attached_before = self.datapath.attached().await?.contains_key(&name);
         let before = self.registry.declare(declared.clone())?;
@@ -68,7 +65,7 @@ impl LocalEndpoints {
     /// # Errors
     /// `ChangeError`; everything is as it was before then.
     pub(crate) async fn delete(&self, name: &Name) -> Result<v1::Committed, ChangeError> {
-        let _one = self.changing.lock().await;
+        let _one = self.registry.exclusive().await;
         let entry = self.registry.get(name);
         if entry.as_ref().is_some_and(|entry| entry.origin == Origin::File) {
             return Err(DeclareError::FromFile { name: name.clone() }.into());

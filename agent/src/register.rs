@@ -9,15 +9,17 @@ use ringfence_policy::{
     record::{Node, RecordKey},
     revision::Revision,
 };
-use ringfence_proto::v1;
+use ringfence_proto::{
+    status::{describe, is_out_of_reach},
+    v1,
+};
 use ringfence_runtime::backoff::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    describe::describe,
     feed::Feed,
-    gateways::{Gateways, is_out_of_reach},
+    gateways::Gateways,
     registry::{Attachment, Entry, Registration, Registry},
 };
 
@@ -87,11 +89,19 @@ impl Registering {
         }
         let mut done = true;
         for entry in self.registry.entries() {
-            if !entry.held && matches!(entry.attachment, Attachment::Attached { .. }) && !self.is_registered(&entry) {
-                done &= self.register_endpoint(&entry).await;
+            if self.is_missing(&entry) {
+                let _one = self.registry.exclusive().await;
+                // The local API may have been faster.
+                if let Some(entry) = self.registry.get(&entry.declared.name).filter(|entry| self.is_missing(entry)) {
+                    done &= self.register_endpoint(&entry).await;
+                }
             }
         }
         done
+    }
+
+    fn is_missing(&self, entry: &Entry) -> bool {
+        !entry.held && matches!(entry.attachment, Attachment::Attached { .. }) && !self.is_registered(entry)
     }
 
     async fn register_node(&self) -> Option<Revision> {

@@ -20,6 +20,8 @@ pub struct Registry {
     entries: Mutex<BTreeMap<Name, Entry>>,
     changed: watch::Sender<u64>,
     work: watch::Sender<u64>,
+    /// One change of this node's records in the store at a time.
+    changing: tokio::sync::Mutex<()>,
     /// Where declarations through the local API outlive the agent.
     kept: PathBuf,
 }
@@ -118,7 +120,19 @@ impl Registry {
             from_api.endpoints.into_iter().map(|declared| entry(declared, Origin::Api)).collect();
         entries.extend(file.endpoints.into_iter().map(|declared| entry(declared, Origin::File)));
         check_unique(entries.values().map(|entry| &entry.declared))?;
-        Ok(Self { entries: Mutex::new(entries), changed: watch::Sender::new(0), work: watch::Sender::new(0), kept })
+        Ok(Self {
+            entries: Mutex::new(entries),
+            changed: watch::Sender::new(0),
+            work: watch::Sender::new(0),
+            changing: tokio::sync::Mutex::new(()),
+            kept,
+        })
+    }
+
+    /// Waits for the right to change this node's records in the store: a put that overtakes a removal would bring back
+    /// what was removed.
+    pub async fn exclusive(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// All endpoints, by name.

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::name::Name;
+use ringfence_proto::status::describe;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    describe::describe,
     gateways::Gateways,
     owner::DatapathHandle,
     registry::Registry,
@@ -41,7 +41,7 @@ impl Reporter {
             let status = self.status();
             let reported = tokio::select! {
                 () = token.cancelled() => return,
-                reported = self.gateways.report(&status) => reported,
+                reported = self.gateways.report(status) => reported,
             };
             if let Err(status) = &reported
                 && reachable

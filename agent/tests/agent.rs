@@ -327,12 +327,15 @@ fn an_endpoint_of_the_local_api_is_declared_as_a_whole_and_outlives_the_agent() 
     let entry = || restarted.agent.registry.get(&name("web-1")).unwrap();
     eventually("it is registered again", || matches!(entry().registration, Registration::Registered { .. }));
     let request = v1::DeleteLocalEndpoint { name: "web-1".to_owned() };
-    let deleted =
-        restarted.runtime.run(restarted.client(&config).delete_endpoint(request.clone())).unwrap().into_inner();
-    assert!(deleted.changed);
+    let delete = || restarted.runtime.run(restarted.client(&config).delete_endpoint(request.clone()));
+    store.lose_answers(1);
+    assert_eq!(delete().unwrap_err().code(), tonic::Code::Unavailable);
+    assert!(restarted.agent.registry.get(&name("web-1")).is_some(), "still declared, still enforced");
+    assert_eq!(ringfence_datapath::Datapath::attached(&spy).len(), 1);
+    delete().unwrap();
     assert!(!store.snapshot().records.contains_key(&RecordKey::Endpoint(name("east"), name("n1"), name("web-1"))));
     assert!(ringfence_datapath::Datapath::attached(&spy).is_empty());
-    let gone = restarted.runtime.run(restarted.client(&config).delete_endpoint(request)).unwrap_err();
+    let gone = delete().unwrap_err();
     assert_eq!(gone.code(), tonic::Code::NotFound);
     restarted.tasks.token().cancel();
 }

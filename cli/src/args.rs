@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// A gateway or store member, host:port; several are tried in order.
     #[arg(long = "server", env = "RINGFENCE_SERVER", value_delimiter = ',', global = true, value_name = "HOST:PORT")]
@@ -112,7 +113,7 @@ pub(crate) enum PolicyCommand {
     },
     /// Shows policies; -o yaml shows them as they were applied.
     Get {
-        /// [KIND/][NAMESPACE/]NAME; all without.
+        /// [KIND/][NAMESPACE/]NAME, or a kind and then [NAMESPACE/]NAME; all without names.
         names: Vec<String>,
         /// Whether the answer must hold everything that was acknowledged before, or may be old.
         #[arg(long, value_enum, default_value = "linearizable")]
@@ -120,7 +121,7 @@ pub(crate) enum PolicyCommand {
     },
     /// Removes policies, all of them as one revision or none.
     Delete {
-        /// [KIND/][NAMESPACE/]NAME.
+        /// [KIND/][NAMESPACE/]NAME, or a kind and then [NAMESPACE/]NAME.
         #[arg(required_unless_present = "files")]
         names: Vec<String>,
         /// The objects of these files.

@@ -1,22 +1,18 @@
 //! Reaching a server of the mesh: each one that was given is tried in order, until one answers.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{error::Error, time::Duration};
 
-use anyhow::Context;
 use ringfence_proto::{
-    connect::{MAX_MESSAGE_BYTES, SERVER_NAME, endpoint},
+    connect::{MAX_MESSAGE_BYTES, endpoint},
     v1::mesh_client::MeshClient,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tonic::{
-    Code, Request, Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    Code, Request, Status, TimeoutExpired,
+    transport::{Channel, Endpoint},
 };
 
-use crate::{args::Global, failure::Failure};
+use crate::{args::Global, credentials, failure::Failure};
 
 /// A client of the service that gateways and members share.
 pub(crate) type Client = MeshClient<Channel>;
@@ -25,6 +21,7 @@ pub(crate) type Client = MeshClient<Channel>;
 pub(crate) struct Servers {
     servers: Vec<Server>,
     timeout: Duration,
+    unclear: bool,
 }
 
 struct Server {
@@ -36,9 +33,22 @@ struct Server {
 /// Why one attempt gave no answer.
 enum Attempt {
     /// This server cannot help, another one may.
-    Next { reason: String, reached: bool },
+    Next { obstacle: Obstacle, reason: String },
     /// The answer is no.
     Final(Failure),
+}
+
+/// What was in the way; the worst one decides how the command fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// There is no connection.
+    NotReached,
+    /// The connection broke while the server was at work.
+    Broken,
+    /// The server says that it cannot do it now.
+    Unavailable,
+    /// The server took too long.
+    TooLate,
 }
 
 impl Servers {
@@ -48,66 +58,80 @@ impl Servers {
             let reason = "no server given: use --server HOST:PORT or set RINGFENCE_SERVER".to_owned();
             return Err(Failure::Usage { reason });
         }
-        let tls = tls_config(global)?;
+        let tls = credentials::load(global)?;
         let server = |address: &String| {
             let endpoint =
                 endpoint(address, tls.clone()).map_err(|error| Failure::Usage { reason: error.to_string() })?;
             Ok(Server { address: address.clone(), endpoint, client: None })
         };
         let servers = global.servers.iter().map(server).collect::<Result<_, Failure>>()?;
-        Ok(Self { servers, timeout: global.timeout })
+        Ok(Self { servers, timeout: global.timeout, unclear: false })
     }
 
-    /// Sends a request to the first server that takes it. `call` may be made several times.
-    pub(crate) async fn call<M, R>(
+    /// Sends a request to the first server that takes it. `call` may be made several times. A server that hangs leaves
+    /// the others their share of the time.
+    pub(crate) async fn call<M: Clone, R>(
         &mut self,
         message: M,
         call: impl AsyncFn(Client, Request<M>) -> Result<R, Status>,
-    ) -> Result<R, Failure>
-    where
-        M: Clone,
-    {
+    ) -> Result<R, Failure> {
         let deadline = Instant::now() + self.timeout;
         let mut attempts = Vec::new();
-        let mut reached_any = false;
+        let mut worst = Obstacle::NotReached;
+        self.unclear = false;
         for index in 0..self.servers.len() {
-            let attempt = timeout_at(deadline, self.servers[index].attempt(deadline, message.clone(), &call)).await;
-            match attempt {
-                Ok(Ok(answer)) => {
+            let left = u32::try_from(self.servers.len() - index).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            let server = &mut self.servers[index];
+            let attempt = timeout(share, server.attempt(share, message.clone(), &call));
+            match attempt.await.unwrap_or_else(|_| Err(Attempt::too_late(share))) {
+                Ok(answer) => {
                     self.servers.swap(0, index);
                     return Ok(answer);
                 }
-                Ok(Err(Attempt::Final(failure))) => return Err(failure),
-                Ok(Err(Attempt::Next { reason, reached })) => {
-                    reached_any |= reached;
-                    attempts.push(format!("  {}: {reason}", self.servers[index].address));
-                }
-                Err(_) => {
-                    attempts.push(format!("  {}: no answer", self.servers[index].address));
-                    let what = format!("no server answered\n{}", attempts.join("\n"));
-                    return Err(Failure::TimedOut { what, after: self.timeout });
+                Err(Attempt::Final(failure)) => return Err(failure),
+                Err(Attempt::Next { obstacle, reason }) => {
+                    worst = worst.max(obstacle);
+                    self.unclear |= obstacle != Obstacle::NotReached;
+                    attempts.push(format!("  {}: {reason}", server.address));
                 }
             }
         }
-        if reached_any {
-            return Err(Failure::Failed(anyhow::anyhow!("no server could do it:\n{}", attempts.join("\n"))));
-        }
-        Err(Failure::Connect { attempts })
+        let attempts_text = attempts.join("\n");
+        Err(match worst {
+            Obstacle::NotReached | Obstacle::Broken => Failure::Connect { attempts },
+            Obstacle::Unavailable => Failure::Failed(anyhow::anyhow!("no server could do it:\n{attempts_text}")),
+            Obstacle::TooLate => {
+                Failure::TimedOut { what: format!("no server answered:\n{attempts_text}"), after: self.timeout }
+            }
+        })
+    }
+
+    /// Whether a server of the last call may have carried out the request without telling.
+    pub(crate) const fn outcome_is_unclear(&self) -> bool {
+        self.unclear
+    }
+
+    /// Asks another server first from now on.
+    pub(crate) fn pass_over_first(&mut self) {
+        self.servers.rotate_left(1);
     }
 }
 
 impl Server {
     async fn attempt<M, R>(
         &mut self,
-        deadline: Instant,
+        time: Duration,
         message: M,
         call: &impl AsyncFn(Client, Request<M>) -> Result<R, Status>,
     ) -> Result<R, Attempt> {
-        let client = match &self.client {
-            Some(client) => client.clone(),
+        let started = Instant::now();
+        let known = self.client.take();
+        let is_new = known.is_none();
+        let client = match known {
+            Some(client) => client,
             None => {
-                let not_reached = |error| Attempt::Next { reason: reasons(&error), reached: false };
-                let channel = self.endpoint.connect().await.map_err(not_reached)?;
+                let channel = self.endpoint.connect().await.map_err(|error| Attempt::not_reached(&error))?;
                 MeshClient::new(channel)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -115,63 +139,60 @@ impl Server {
         };
         let mut request = Request::new(message);
         // The server gives up a little before we do, so that we hear why.
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()).mul_f32(0.9));
-        match call(client.clone(), request).await {
-            Ok(answer) => {
-                self.client = Some(client);
-                Ok(answer)
-            }
-            Err(status) => {
-                self.client = None;
-                Err(classify(&status))
-            }
+        request.set_timeout(time.saturating_sub(started.elapsed()).mul_f32(0.9));
+        let answer = call(client.clone(), request).await.map_err(|status| Attempt::answered(&status, is_new))?;
+        self.client = Some(client);
+        Ok(answer)
+    }
+}
+
+impl Attempt {
+    fn not_reached(error: &tonic::transport::Error) -> Self {
+        Self::Next { obstacle: Obstacle::NotReached, reason: with_causes(&error.to_string(), error.source()) }
+    }
+
+    fn too_late(share: Duration) -> Self {
+        Self::Next { obstacle: Obstacle::TooLate, reason: format!("no answer within {:.1} s", share.as_secs_f32()) }
+    }
+
+    /// A connection that breaks has a source; what a server says has none.
+    fn answered(status: &Status, is_new: bool) -> Self {
+        let reason = with_causes(status.message(), status.source());
+        let cause = |wanted: fn(&(dyn Error + 'static)) -> bool| causes(status.source()).any(wanted);
+        if cause(|error| error.is::<TimeoutExpired>()) {
+            return Self::Next { obstacle: Obstacle::TooLate, reason };
+        }
+        // A server that does not like the client's certificate says so only after the client's handshake is done.
+        if cause(|error| error.to_string().contains("received fatal alert")) {
+            return Self::Next { obstacle: Obstacle::NotReached, reason };
+        }
+        if status.source().is_some() {
+            let hint = if is_new { " (does it trust the authority of your certificate?)" } else { "" };
+            // The HTTP library's words for a request that it has not begun to write.
+            let unsent = cause(|error| error.to_string() == "connection closed");
+            let obstacle = if unsent { Obstacle::NotReached } else { Obstacle::Broken };
+            return Self::Next { obstacle, reason: format!("{reason}{hint}") };
+        }
+        match status.code() {
+            Code::DeadlineExceeded | Code::Cancelled => Self::Next { obstacle: Obstacle::TooLate, reason },
+            Code::Unavailable => Self::Next { obstacle: Obstacle::Unavailable, reason },
+            _ => Self::Final(Failure::Failed(anyhow::anyhow!("{reason}"))),
         }
     }
 }
 
-/// A connection that breaks has a source; what a server says has none.
-fn classify(status: &Status) -> Attempt {
-    let from_transport = std::error::Error::source(status).is_some();
-    match status.code() {
-        _ if from_transport => Attempt::Next { reason: reasons(status), reached: false },
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            Attempt::Next { reason: status.message().to_owned(), reached: true }
-        }
-        _ => Attempt::Final(Failure::Failed(anyhow::anyhow!("{}", status.message()))),
-    }
+fn causes<'a>(first: Option<&'a (dyn Error + 'static)>) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(first, |&error| error.source())
 }
 
-/// An error with everything that caused it, each reason once.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
+/// A text with everything that caused it, each reason once.
+fn with_causes(text: &str, source: Option<&(dyn Error + 'static)>) -> String {
+    let mut texts = vec![text.to_owned()];
+    for cause in causes(source) {
         let text = cause.to_string();
         if !texts.iter().any(|known| known.contains(&text)) {
             texts.push(text);
         }
-        next = cause.source();
     }
     texts.join(": ")
-}
-
-fn tls_config(global: &Global) -> Result<ClientTlsConfig, Failure> {
-    let file = |given: &Option<PathBuf>, name: &str, flag: &str| {
-        given.clone().or_else(|| global.tls_dir.as_ref().map(|directory| directory.join(name))).ok_or_else(|| {
-            let reason =
-                format!("no certificates given: use --tls-dir DIR (with ca.crt, tls.crt, tls.key) or {flag} FILE");
-            Failure::Usage { reason }
-        })
-    };
-    let ca = read(&file(&global.ca, "ca.crt", "--ca")?)?;
-    let certificate = read(&file(&global.certificate, "tls.crt", "--certificate")?)?;
-    let key = read(&file(&global.key, "tls.key", "--key")?)?;
-    Ok(ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(certificate, key))
-        .domain_name(SERVER_NAME))
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

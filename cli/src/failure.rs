@@ -40,4 +40,19 @@ impl Failure {
             Self::TimedOut { .. } => 4,
         }
     }
+
+    /// The same failure of a write whose outcome is not known.
+    #[must_use]
+    pub(crate) fn with_unclear_outcome(self) -> Self {
+        const NOTE: &str = "a server may have carried it out before it stopped answering: see 'ringfence policy get'";
+        match self {
+            Self::Usage { reason } => Self::Usage { reason },
+            Self::Connect { mut attempts } => {
+                attempts.push(NOTE.to_owned());
+                Self::Connect { attempts }
+            }
+            Self::TimedOut { what, after } => Self::TimedOut { what: format!("{what}\n{NOTE}"), after },
+            Self::Failed(error) => Self::Failed(anyhow::anyhow!("{error:#}\n{NOTE}")),
+        }
+    }
 }

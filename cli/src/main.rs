@@ -12,6 +12,7 @@ mod args;
 mod ca;
 mod commands;
 mod connect;
+mod credentials;
 mod failure;
 mod output;
 mod view;
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
     match commands::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            output::note(&format!("error: {failure}"));
             ExitCode::from(Failure::exit_code(&failure))
         }
     }

@@ -34,6 +34,11 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says something on standard error. Nobody listening there changes nothing: the exit code still tells.
+pub(crate) fn note(text: &str) {
+    let _not_shown = writeln!(std::io::stderr(), "{text}");
+}
+
 /// A table in the style of kubectl: a header, columns, no lines.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
     let mut table = Table::new();

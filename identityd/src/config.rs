@@ -29,7 +29,8 @@ pub struct Config {
     /// A member that hears no leader stands for election after at least this long, in milliseconds.
     #[serde(default = "default_election_timeout_min_ms")]
     pub election_timeout_min_ms: u64,
-    /// … and at most this long, in milliseconds.
+    /// … and at most this long, in milliseconds. After a leader's death writes pause for this long and an election
+    /// timeout on top: a dead leader's lease must run out first.
     #[serde(default = "default_election_timeout_max_ms")]
     pub election_timeout_max_ms: u64,
     /// A snapshot is taken after this many log entries.

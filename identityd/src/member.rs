@@ -18,6 +18,7 @@ use crate::{
     raft::{LogId, Raft, guard::Members},
     state::StateError,
     storage::Storage,
+    wal::WalOptions,
 };
 
 /// A member of the store that serves.
@@ -93,7 +94,15 @@ impl Member {
     /// # Errors
     /// `StartError`; nothing runs then, and nothing is locked.
     pub async fn start_on(config: Config, listener: TcpListener) -> Result<Self, StartError> {
-        start::start(config, listener).await
+        Self::start_with(config, listener, WalOptions::default()).await
+    }
+
+    /// Starts a member on a socket that listens already, with a log of its own kind.
+    ///
+    /// # Errors
+    /// `StartError`; nothing runs then, and nothing is locked.
+    pub async fn start_with(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Self, StartError> {
+        start::start(config, listener, wal).await
     }
 
     /// Where the member listens.
@@ -180,6 +189,10 @@ impl Member {
         self.guard.abort();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "Raft's task panicked");
+        }
+        // An aborted task holds its socket until it has ended: a successor can listen once this returns.
+        if !self.server.is_finished() {
+            drop((&mut self.server).await);
         }
     }
 }

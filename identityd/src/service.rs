@@ -1,16 +1,15 @@
 //! The gRPC service `Mesh`: what gateways and the CLI ask of a store member.
 
-mod deadline;
 mod execute;
 mod leader;
 mod limits;
 mod list;
-mod until;
 
 use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::{command::Command, revision::Revision};
 use ringfence_proto::{
+    deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
 };
@@ -28,6 +27,8 @@ use crate::{
 const COMMANDS_UNDER_WAY: usize = 1024;
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Why a stream ends when the member does.
+const STOPPING: &str = "this member is stopping";
 
 /// Everything the service answers from.
 #[derive(Clone)]
@@ -81,7 +82,7 @@ impl mesh_server::Mesh for MeshService {
         tracing::info!(follower, %from, "serving a follower");
         let freshness = self.freshness.clone();
         let stream = follow::serve(self.history.clone(), from, Arc::new(move || freshness.staleness()));
-        Ok(Response::new(until::until(stream, &self.stopping)))
+        Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
@@ -100,7 +101,7 @@ impl mesh_server::Mesh for MeshService {
         let deadline = deadline::of(request.metadata());
         let forwarded = leader::is_forwarded(request.metadata());
         let stream = self.list_until(request.into_inner(), deadline, forwarded).await?;
-        Ok(Response::new(until::until(stream, &self.stopping)))
+        Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {

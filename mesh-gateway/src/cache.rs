@@ -11,8 +11,7 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::follow::{FollowEvent, SharedHistory};
-
-use crate::freshness::Freshness;
+use ringfence_runtime::freshness::Freshness;
 
 /// The newest state received, its history for agents that resume, and how old it may be.
 #[derive(Debug)]

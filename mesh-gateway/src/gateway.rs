@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    connect::{InvalidAddress, MAX_MESSAGE_BYTES},
+    connect::{InvalidAddress, MAX_MESSAGE_BYTES, SERVER_NAME},
     v1::mesh_server::MeshServer,
 };
 use ringfence_runtime::{
@@ -74,7 +74,7 @@ impl Gateway {
     /// # Errors
     /// `StartError`; nothing runs then.
     pub async fn start(config: &Config, tasks: &mut Tasks) -> Result<Self, StartError> {
-        let members = Arc::new(Members::new(&config.members, &config.tls.client()?)?);
+        let members = Arc::new(Members::new(&config.members, &config.tls.client(SERVER_NAME)?)?);
         let server = Server::builder()
             .tls_config(config.tls.server()?)
             .map_err(|source| StartError::Certificates { source })?

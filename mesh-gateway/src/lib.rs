@@ -12,7 +12,6 @@
 
 pub mod cache;
 pub mod config;
-pub mod freshness;
 pub mod gateway;
 pub mod members;
 mod push;
@@ -20,6 +19,7 @@ mod register;
 pub mod reports;
 mod saved;
 mod service;
+mod settle;
 mod status;
 mod upstream;
 

@@ -1,41 +1,25 @@
-//! The store's members, and calls that any of them can answer.
+//! The store's members, and what a gateway asks them.
 
-use std::{
-    error::Error,
-    future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::{Duration, Instant};
 
 use ringfence_proto::{
-    connect::{self, InvalidAddress, MAX_MESSAGE_BYTES},
-    v1::{self, mesh_client::MeshClient},
+    connect::InvalidAddress,
+    pool::{Answer, Pool, Server},
+    v1,
 };
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, ClientTlsConfig},
-};
+use tonic::{Code, Response, Status, transport::ClientTlsConfig};
+
+use crate::settle::settle;
 
 /// How long one member may take for a write or a linearizable read before the next one is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one member may take to tell its status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The members in the order of the configuration. Connections are made when first needed and renewed by themselves.
+/// The members in the order of the configuration; any of them can answer.
 #[derive(Debug)]
 pub struct Members {
-    members: Vec<Member>,
-    /// The one that answered last; asked first.
-    last: AtomicUsize,
-}
-
-/// One member of the store.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// `host:port`.
-    pub address: String,
-    /// Connects when used.
-    pub channel: Channel,
+    pool: Pool,
 }
 
 impl Members {
@@ -44,118 +28,57 @@ impl Members {
     /// # Errors
     /// `InvalidAddress` for an address that cannot be one.
     pub fn new(addresses: &[String], tls: &ClientTlsConfig) -> Result<Self, InvalidAddress> {
-        let member = |address: &String| {
-            let channel = connect::endpoint(address, tls.clone())?.connect_lazy();
-            Ok(Member { address: address.clone(), channel })
-        };
-        Ok(Self { members: addresses.iter().map(member).collect::<Result<_, _>>()?, last: AtomicUsize::new(0) })
+        Ok(Self { pool: Pool::new("member of the store", addresses, tls)? })
     }
 
     /// In the order of the configuration; never empty.
     #[must_use]
-    pub fn all(&self) -> &[Member] {
-        &self.members
+    pub fn all(&self) -> &[Server] {
+        self.pool.servers()
     }
 
-    /// Hands a write to a member; the next one is asked if one cannot be reached or does not answer in time.
+    /// Hands a write to a member; the next one is asked if one cannot be reached or does not answer in time. That is
+    /// safe for everything that puts, which changes nothing the second time, and settled for what removes.
     ///
     /// # Errors
     /// The store's refusal, or `unavailable` naming every member that was tried.
-    pub async fn execute(&self, command: &v1::Command) -> Result<v1::Committed, Status> {
-        let call = |mut client: MeshClient<Channel>| {
-            let request = with_timeout(command.clone(), ATTEMPT_TIMEOUT);
-            async move { client.execute(request).await.map(tonic::Response::into_inner) }
-        };
-        self.ask(ATTEMPT_TIMEOUT, call).await
+    pub async fn execute(&self, command: &v1::Command, deadline: Instant) -> Result<v1::Committed, Status> {
+        let call = self.pool.ask(command, ATTEMPT_TIMEOUT, Some(deadline), |mut client, request| async move {
+            client.execute(request).await.map(Response::into_inner)
+        });
+        match call.await {
+            Answer { result: Err(status), first: false } if status.code() == Code::NotFound => {
+                settle(self, command, status, deadline).await
+            }
+            answer => answer.result,
+        }
     }
 
     /// Reads from a member, whole: a member that fails halfway through has told nothing.
     ///
     /// # Errors
     /// As `execute`.
-    pub async fn list(&self, list: v1::ListRequest) -> Result<Vec<v1::ListChunk>, Status> {
-        let call = |mut client: MeshClient<Channel>| async move {
-            let mut stream = client.list(with_timeout(list, ATTEMPT_TIMEOUT)).await?.into_inner();
+    pub async fn list(&self, list: v1::ListRequest, deadline: Instant) -> Result<Vec<v1::ListChunk>, Status> {
+        let call = self.pool.ask(&list, ATTEMPT_TIMEOUT, Some(deadline), |mut client, request| async move {
+            let mut stream = client.list(request).await?.into_inner();
             let mut chunks = Vec::new();
             while let Some(chunk) = stream.message().await? {
                 chunks.push(chunk);
             }
             Ok(chunks)
-        };
-        self.ask(ATTEMPT_TIMEOUT, call).await
+        });
+        call.await.result
     }
 
     /// What a member knows about the mesh.
     ///
     /// # Errors
     /// As `execute`.
-    pub async fn status(&self) -> Result<v1::StatusResponse, Status> {
-        let call = |mut client: MeshClient<Channel>| async move {
-            let request = with_timeout(v1::StatusRequest {}, STATUS_TIMEOUT);
-            client.status(request).await.map(tonic::Response::into_inner)
-        };
-        self.ask(STATUS_TIMEOUT, call).await
+    pub async fn status(&self, deadline: Instant) -> Result<v1::StatusResponse, Status> {
+        let call =
+            self.pool.ask(&v1::StatusRequest {}, STATUS_TIMEOUT, Some(deadline), |mut client, request| async move {
+                client.status(request).await.map(Response::into_inner)
+            });
+        call.await.result
     }
-
-    async fn ask<T, F>(&self, timeout: Duration, call: impl Fn(MeshClient<Channel>) -> F) -> Result<T, Status>
-    where
-        F: Future<Output = Result<T, Status>>,
-    {
-        let first = self.last.load(Ordering::Relaxed);
-        let mut failures = Vec::new();
-        for offset in 0..self.members.len() {
-            let index = (first + offset) % self.members.len();
-            let member = &self.members[index];
-            let answer = tokio::time::timeout(timeout, call(member.client())).await;
-            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:?}")))) {
-                Err(status) if may_work_elsewhere(&status) => {
-                    failures.push(format!("{}: {}", member.address, describe(&status)));
-                }
-                answer => {
-                    self.last.store(index, Ordering::Relaxed);
-                    return answer;
-                }
-            }
-        }
-        Err(Status::unavailable(format!("no member of the store could answer ({})", failures.join("; "))))
-    }
-}
-
-impl Member {
-    /// A client with the mesh's message limits.
-    #[must_use]
-    pub fn client(&self) -> MeshClient<Channel> {
-        MeshClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-}
-
-/// A request that the server gives up on after the timeout, too.
-pub(crate) fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(timeout);
-    request
-}
-
-/// A status with the causes it carries: tonic keeps "connection refused" two levels down.
-pub(crate) fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Broken and cut-off connections come as any of these; refusals of the store never do.
-fn may_work_elsewhere(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
-    )
 }

@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::name::Name;
-use ringfence_proto::v1;
+use ringfence_proto::{pool::Server, status::describe, v1};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::MeshCache,
-    members::{Member, describe, with_timeout},
     reports::{Reports, milliseconds},
 };
 
@@ -23,7 +22,7 @@ const UNREGISTERED_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Pusher {
     pub(crate) cluster: Name,
-    pub(crate) member: Member,
+    pub(crate) member: Server,
     pub(crate) cache: Arc<MeshCache>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) interval: Duration,
@@ -59,11 +58,10 @@ impl Pusher {
     }
 
     async fn push(&self) -> Result<(), tonic::Status> {
-        let request = self.request();
-        let mut client = self.member.client();
-        let pushing = client.report(with_timeout(request, PUSH_TIMEOUT));
-        let late = |_| Err(tonic::Status::deadline_exceeded("no answer in time"));
-        tokio::time::timeout(PUSH_TIMEOUT, pushing).await.unwrap_or_else(late).map(|_| ())
+        let call = self.member.ask(self.request(), PUSH_TIMEOUT, |mut client, request| async move {
+            client.report(request).await.map(|_| ())
+        });
+        call.await
     }
 
     fn request(&self) -> v1::ReportRequest {

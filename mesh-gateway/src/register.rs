@@ -1,14 +1,17 @@
 //! Makes the cluster known to the mesh.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ringfence_policy::{command::Command, record::Cluster};
-use ringfence_proto::v1;
+use ringfence_proto::{deadline, status::describe, v1};
 use ringfence_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::members::{Members, describe};
+use crate::members::Members;
 
 /// The store refuses the cluster: only another configuration can help.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,7 @@ pub(crate) async fn register(
     loop {
         let executed = tokio::select! {
             () = token.cancelled() => return Ok(()),
-            executed = members.execute(&command) => executed,
+            executed = members.execute(&command, Instant::now() + deadline::DEFAULT) => executed,
         };
         match executed {
             Ok(committed) => {

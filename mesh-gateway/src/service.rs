@@ -1,19 +1,15 @@
 //! The `Mesh` service for agents and operators.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use ringfence_policy::{name::Name, record::Kind, revision::Revision};
 use ringfence_proto::{
     convert::InvalidMessage,
+    deadline,
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
-use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -31,13 +27,6 @@ pub(crate) struct MeshService {
     pub(crate) cache: Arc<MeshCache>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) token: CancellationToken,
-}
-
-/// A follower's stream that ends when the gateway stops, so that a stop need not wait for followers.
-struct UntilStopped {
-    events: FollowResponseStream,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    ended: bool,
 }
 
 impl MeshService {
@@ -76,30 +65,32 @@ impl Mesh for MeshService {
         let freshness = self.cache.freshness();
         let staleness: Staleness = Arc::new(move || freshness.staleness());
         let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
-        let stopped = Box::pin(self.token.clone().cancelled_owned());
-        Ok(Response::new(Box::pin(UntilStopped { events, stopped, ended: false })))
+        let stopped = self.token.clone().cancelled_owned();
+        Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
-        self.members.execute(&request.into_inner()).await.map(Response::new)
+        let deadline = deadline::of(request.metadata());
+        self.members.execute(&request.into_inner(), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let deadline = deadline::of(request.metadata());
         let request = request.into_inner();
         match v1::Consistency::try_from(request.consistency) {
             Ok(v1::Consistency::Stale) => self.stale_list(request.kind).map(Response::new),
             Ok(v1::Consistency::Linearizable) => {
-                let chunks = self.members.list(request).await?;
+                let chunks = self.members.list(request, deadline).await?;
                 Ok(Response::new(Box::pin(tokio_stream::iter(chunks.into_iter().map(Ok)))))
             }
             Err(error) => Err(Status::invalid_argument(format!("ListRequest.consistency: {error}"))),
         }
     }
 
-    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let sources =
             Sources { cluster: &self.cluster, members: &self.members, cache: &self.cache, reports: &self.reports };
-        Ok(Response::new(status(sources).await))
+        Ok(Response::new(status(sources, deadline::of(request.metadata())).await))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
@@ -121,20 +112,5 @@ impl Mesh for MeshService {
             self.reports.merge(node);
         }
         Ok(Response::new(v1::ReportResponse {}))
-    }
-}
-
-impl Stream for UntilStopped {
-    type Item = Result<v1::FollowEvent, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        if self.stopped.as_mut().poll(context).is_ready() {
-            self.ended = true;
-            return Poll::Ready(Some(Err(Status::unavailable("the gateway stops: follow another one"))));
-        }
-        self.events.as_mut().poll_next(context)
     }
 }

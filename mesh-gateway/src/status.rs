@@ -1,6 +1,6 @@
 //! Answers `Status`: a member's knowledge with the gateway's own, fresher figures laid over it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use ringfence_policy::name::Name;
 use ringfence_proto::v1::{GatewayStatus, MemberStatus, NodeStatus, StatusResponse};
@@ -22,8 +22,8 @@ pub(crate) struct Sources<'a> {
 }
 
 /// Asks a member; where none answers, the gateway's own cache is all there is, and its staleness says how old it is.
-pub(crate) async fn status(sources: Sources<'_>) -> StatusResponse {
-    let base = match sources.members.status().await {
+pub(crate) async fn status(sources: Sources<'_>, deadline: Instant) -> StatusResponse {
+    let base = match sources.members.status(deadline).await {
         Ok(answer) => answer,
         Err(status) => {
             tracing::debug!(reason = status.message(), "no member tells its status");

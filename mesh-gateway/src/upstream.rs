@@ -2,13 +2,16 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ringfence_proto::follow::{FollowError, Follower};
+use ringfence_proto::{
+    follow::{FollowError, Follower},
+    pool::Server,
+};
 use ringfence_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::{MeshCache, OutOfOrder},
-    members::{Member, Members},
+    members::Members,
 };
 
 /// Keeps the cache at the store's head, whichever member tells it.
@@ -51,14 +54,14 @@ impl Upstream {
         }
     }
 
-    async fn follow(&self, member: &Member, backoff: &mut Backoff) -> Lost {
+    async fn follow(&self, member: &Server, backoff: &mut Backoff) -> Lost {
         match self.follow_until_lost(member, backoff).await {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
     }
 
-    async fn follow_until_lost(&self, member: &Member, backoff: &mut Backoff) -> Result<Infallible, Lost> {
+    async fn follow_until_lost(&self, member: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         let mut follower =
             Follower::connect(member.channel.clone(), self.cache.revision(), self.follower.clone()).await?;
         loop {

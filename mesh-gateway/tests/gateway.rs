@@ -10,11 +10,11 @@ use ringfence_policy::{
     command::Command,
     identity::ClusterId,
     name::Name,
-    record::{Cluster, Record},
+    record::{Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
 };
 use ringfence_proto::{
-    connect,
+    connect::{self, SERVER_NAME},
     follow::{FollowEvent, Follower},
     v1::{self, mesh_client::MeshClient},
 };
@@ -57,7 +57,7 @@ fn start(config: &Config) -> Running {
 
 impl Running {
     fn channel(&self, tls: &TlsFiles) -> Channel {
-        let endpoint = connect::endpoint(&self.address.to_string(), tls.client().unwrap()).unwrap();
+        let endpoint = connect::endpoint(&self.address.to_string(), tls.client(SERVER_NAME).unwrap()).unwrap();
         self.runtime.run(async { endpoint.connect_lazy() })
     }
 
@@ -219,6 +219,58 @@ fn writes_go_to_the_next_member_where_one_has_no_leader_and_refusals_come_back_a
     let refused = running.runtime.run(client.execute(command("nowhere"))).unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("cluster nowhere does not exist"), "{refused}");
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn a_write_that_no_member_answers_comes_back_with_the_reason_before_its_caller_gives_up() {
+    let (_directory, tls) = scratch();
+    let silent = std::net::TcpListener::bind(any()).unwrap();
+    let silent_address = silent.local_addr().unwrap();
+    let running = start(&config(&tls, &[silent_address]));
+    let ask = || {
+        let mut request = tonic::Request::new(v1::Command::from(Command::PutNode(node("east", "n1", "10.40.1.1"))));
+        request.set_timeout(Duration::from_secs(1));
+        running.runtime.run(running.client(&tls).execute(request)).unwrap_err()
+    };
+    // A machine that stands still for a moment lets the caller's clock win: it counts that the gateway can be in time.
+    let expected = format!("{silent_address}: no answer within");
+    eventually("the reason comes in time", || {
+        let refused = ask();
+        refused.code() == Code::Unavailable && refused.message().contains(&expected)
+    });
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn a_removal_whose_answer_was_lost_is_settled_by_what_the_store_has() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (first, _first) = store.serve(any(), &tls);
+    let (second, _second) = store.serve(any(), &tls);
+    let running = start(&config(&tls, &[first, second]));
+    eventually("the cluster is registered", || store.revision() == Revision(1));
+    let key = |name: &str| PolicyKey {
+        kind: PolicyKind::CiliumClusterwideNetworkPolicy,
+        namespace: None,
+        name: Name::new(name).unwrap(),
+    };
+    let put = |name: &str| {
+        store.execute(Command::PutPolicies(vec![PolicyRecord { key: key(name), text: "{}".to_owned() }])).unwrap()
+    };
+    let delete = |names: &[&str]| {
+        let command = Command::DeletePolicies(names.iter().map(|name| key(name)).collect());
+        running.runtime.run(running.client(&tls).execute(v1::Command::from(command)))
+    };
+    put("a");
+    store.lose_answers(1);
+    let removed = delete(&["a"]).unwrap().into_inner();
+    assert!(removed.changed && removed.revision == store.revision().0, "{removed:?}");
+    store.lose_answers(0);
+    put("b");
+    let refused = delete(&["b", "never"]).unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(store.snapshot().records.contains_key(&RecordKey::Policy(key("b"))));
     running.tasks.token().cancel();
 }
 

@@ -60,11 +60,14 @@ impl AddressBook {
 
     /// The prefixes that rules name, whomever they are applied to (ID-20).
     pub fn add_ranges<'r>(&mut self, rules: impl IntoIterator<Item = &'r Rule>) {
-        for range in peers(rules).flat_map(Peers::ranges) {
-            // LBL-9: every address of a family is the world, and has no label of its own.
-            let own = (range.prefix_length() > 0).then(|| Label::new(SOURCE_CIDR, range.label_key(), ""));
-            self.add(range, &own);
-        }
+        peers(rules).flat_map(Peers::ranges).for_each(|range| self.add_range(range));
+    }
+
+    /// A prefix that is selected by its range, such as a service's address (SVC-2).
+    pub fn add_range(&mut self, range: Cidr) {
+        // LBL-9: every address of a family is the world, and has no label of its own.
+        let own = (range.prefix_length() > 0).then(|| Label::new(SOURCE_CIDR, range.label_key(), ""));
+        self.add(range, &own);
     }
 
     /// The addresses of the DNS names that rules select, as far as a policy uses them (FQDN-1, FQDN-2, FQDN-8).

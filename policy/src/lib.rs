@@ -5,7 +5,9 @@
 //! Snapshot/Delta ─► Mesh (clusters, nodes, identities, endpoints, policy texts at one Revision)
 //!                                                      ├─ compile ─► Tables ─ diff ─► TableDiff ─► datapath
 //!                                          local node ─┘
-//! Rules + label sets + Flow ─ evaluate ─► Verdict      (the specification: short, slow, obviously right)
+//! Rules + label sets + Settings + World ─ evaluate ─► SubjectPolicy or Conflict ─ Flow ─► Decision
+//!                                                      (the specification: short, slow, obviously right)
+//! prefixes, groups, DNS answers ─ AddressBook ─► label sets of addresses outside the pods
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number, or knows the network or the kernel. Collections are

@@ -11,6 +11,7 @@
 //! ignored, except what only describes. What is accepted here may still be more than nodes can enforce: see
 //! [`not_enforceable`].
 
+mod advice;
 mod cidr_group;
 mod cidrs;
 mod element;
@@ -173,6 +174,9 @@ fn decode(document: Document, findings: &mut Findings) -> Option<Decoded> {
     let derived = |rule: &Rule| rule.elements().any(|(_, _, element)| element.peers.iter().any(|p| p.groups > 0));
     if findings.as_cilium() && rules.iter().any(derived) {
         rules.clear();
+    }
+    if findings.errors() == 0 {
+        advice::on(&rules, findings);
     }
     let key = PolicyKey { kind, namespace: envelope.namespace, name: envelope.name? };
     Some(Decoded::Object(Object { key, position, text: document.text, rules }))

@@ -39,6 +39,9 @@ pub struct LabelKey {
 /// What must hold for a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Condition {
+    /// The label exists with this value: how `matchLabels` says it. Elements meet, and may contradict each other, only
+    /// where they write their selectors alike (§3.3), so this differs from `In` with one value.
+    Is(String),
     /// The label exists with one of these values.
     In(BTreeSet<String>),
     /// The label does not exist, or has none of these values.
@@ -85,7 +88,7 @@ impl Requirement {
     /// Equality with one value, as `matchLabels` means it.
     #[must_use]
     pub fn equals(key: LabelKey, value: impl Into<String>) -> Self {
-        Self { key, condition: Condition::In(BTreeSet::from([value.into()])) }
+        Self { key, condition: Condition::Is(value.into()) }
     }
 
     /// Whether a label set meets it.
@@ -93,6 +96,7 @@ impl Requirement {
     pub fn matches(&self, labels: &LabelSet) -> bool {
         let found = self.key.find(labels);
         match &self.condition {
+            Condition::Is(value) => found.is_some_and(|label| label.value == *value),
             Condition::In(values) => found.is_some_and(|label| values.contains(&label.value)),
             Condition::NotIn(values) => found.is_none_or(|label| !values.contains(&label.value)),
             Condition::Exists => found.is_some(),

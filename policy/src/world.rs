@@ -1,11 +1,14 @@
 //! What verdicts depend on besides rules and labels.
 
-use crate::label::LabelSet;
+mod unresolved;
+
+use std::collections::BTreeSet;
+
 use crate::{
     cidr::Cidr,
     compat::Compat,
     flow::Direction,
-    label::{NAMESPACE_KEY, SOURCE_K8S},
+    label::{LabelSet, NAMESPACE_KEY, SOURCE_K8S},
     name::Name,
     record::NamedPort,
     rule::ServicePeer,
@@ -93,16 +96,16 @@ impl Settings {
 }
 
 impl World {
-    /// What a named port stands for: none if nobody calls a port of the protocol so, or if peers disagree (PORT-4).
+    /// The numbers that a named port stands for, each once: none if nobody calls a port of the protocol so, several if
+    /// peers disagree (PORT-4).
     #[must_use]
-    pub fn port(&self, direction: Direction, name: &str, protocol: u8) -> Option<u16> {
+    pub fn ports(&self, direction: Direction, name: &str, protocol: u8) -> BTreeSet<u16> {
         let ports = match direction {
             Direction::Ingress => &self.own_ports,
             Direction::Egress => &self.peer_ports,
         };
-        let mut called = ports.iter().filter(|port| port.name.eq_ignore_ascii_case(name) && port.protocol == protocol);
-        let first = called.next()?.port;
-        called.all(|port| port.port == first).then_some(first)
+        let called = ports.iter().filter(|port| port.name.eq_ignore_ascii_case(name) && port.protocol == protocol);
+        called.map(|port| port.port).collect()
     }
 
     /// The selectors that a reference to services stands for; none if there is no such service (SVC-1, SVC-2).

@@ -15,41 +15,53 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A text is not an address to dial.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{address:?} is not an address: write host:port, for example 10.40.1.10:7401")]
-pub struct InvalidAddress {
-    /// The text as given.
-    pub address: String,
+/// An address cannot be dialled.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidAddress {
+    /// The text is no address.
+    #[error("{address:?} is not an address: write host:port, for example 10.40.1.10:7401")]
+    Form {
+        /// The text as given.
+        address: String,
+    },
+    /// The certificates that are to be used with it are of no use.
+    #[error("the TLS files cannot be used: {}", reason(source))]
+    Tls {
+        /// Why.
+        source: tonic::transport::Error,
+    },
 }
 
 /// How to reach a member or gateway: over mutual TLS, with bounded connect time and keep-alive.
 ///
 /// # Errors
-/// `InvalidAddress` unless `address` is `host:port`.
+/// `InvalidAddress::Form` unless `address` is `host:port`; `Tls` for certificates or a key that cannot be read.
 pub fn endpoint(address: &str, tls: ClientTlsConfig) -> Result<Endpoint, InvalidAddress> {
-    let invalid = || InvalidAddress { address: address.to_owned() };
+    let invalid = || InvalidAddress::Form { address: address.to_owned() };
     let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
     let bad_host = host.is_empty() || host.contains(['/', '@']) || host.contains(char::is_whitespace);
     if bad_host || !matches!(port.parse::<u16>(), Ok(port) if port != 0) {
         return Err(invalid());
     }
-    Endpoint::from_shared(format!("https://{address}"))
-        .and_then(|endpoint| endpoint.tls_config(tls))
-        .map(|endpoint| {
-            endpoint
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .keep_alive_while_idle(true)
-        })
-        .map_err(|_| invalid())
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|_| invalid())?;
+    let endpoint = endpoint.tls_config(tls).map_err(|source| InvalidAddress::Tls { source })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// A transport error keeps its reason in its source.
+fn reason(error: &tonic::transport::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::transport::Identity;
 
     #[test]
     fn addresses_are_host_and_port() {
@@ -57,7 +69,16 @@ mod tests {
             assert!(endpoint(good, ClientTlsConfig::new()).is_ok(), "{good}");
         }
         for bad in ["", "10.0.0.1", "10.0.0.1:", ":7400", "10.0.0.1:0", "10.0.0.1:70000", "https://a:1", "a b:1"] {
-            assert!(endpoint(bad, ClientTlsConfig::new()).is_err(), "{bad}");
+            let error = endpoint(bad, ClientTlsConfig::new()).unwrap_err();
+            assert!(matches!(error, InvalidAddress::Form { .. }), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn bad_certificates_are_not_called_a_bad_address() {
+        let tls = ClientTlsConfig::new().identity(Identity::from_pem("no certificate", "no key"));
+        let error = endpoint("10.0.0.1:7400", tls).unwrap_err();
+        assert!(matches!(error, InvalidAddress::Tls { .. }), "{error}");
+        assert!(!error.to_string().ends_with("transport error"), "{error}");
     }
 }

@@ -7,7 +7,9 @@
 mod client;
 mod server;
 mod shared;
+mod until;
 
 pub use client::{FollowError, FollowEvent, Follower};
 pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve};
 pub use shared::SharedHistory;
+pub use until::until;

@@ -11,7 +11,10 @@
 
 pub mod connect;
 pub mod convert;
+pub mod deadline;
 pub mod follow;
+pub mod pool;
+pub mod status;
 
 /// Generated from `proto/ringfence/v1/*.proto`; documented there.
 #[expect(

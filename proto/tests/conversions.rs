@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use prost::Message;
 use ringfence_policy::{
-    command::{Command, Committed, EndpointSpec},
+    command::{Command, Committed, EndpointSpec, Refusal},
     identity::{ClusterId, Identity},
     label::LabelSet,
     name::Name,
@@ -15,7 +15,10 @@ use ringfence_policy::{
     },
     revision::Revision,
 };
-use ringfence_proto::{convert::InvalidMessage, v1};
+use ringfence_proto::{
+    convert::{InvalidMessage, refusal_status},
+    v1,
+};
 use tonic::{Code, Status};
 
 fn name(text: &str) -> Name {
@@ -267,5 +270,23 @@ fn bytes_that_were_changed_are_refused_or_mean_something_that_survives_the_wire(
             let Ok(meaning) = Delta::try_from(message) else { continue };
             round_trip::<_, v1::Delta>(&meaning);
         }
+    }
+}
+
+#[test]
+fn refusals_travel_with_a_code_for_programs_and_their_own_words_for_people() {
+    let east = || name("east");
+    let key = || RecordKey::Cluster(east());
+    for (refusal, code) in [
+        (Refusal::NotFound { key: key() }, Code::NotFound),
+        (Refusal::ClusterIdInUse { id: ClusterId::new(1).unwrap(), owner: east() }, Code::AlreadyExists),
+        (Refusal::AddressInUse { address: "10.0.0.1".parse().unwrap(), owner: key() }, Code::AlreadyExists),
+        (Refusal::IdentitiesExhausted { cluster: east() }, Code::ResourceExhausted),
+        (Refusal::NoAddress { endpoint: east() }, Code::InvalidArgument),
+        (Refusal::UnknownNode { cluster: east(), node: name("n1") }, Code::FailedPrecondition),
+        (Refusal::InUse { key: key(), user: RecordKey::Node(east(), name("n1")) }, Code::FailedPrecondition),
+    ] {
+        let status = refusal_status(&refusal);
+        assert_eq!((status.code(), status.message()), (code, refusal.to_string().as_str()));
     }
 }

@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod checked;
 pub mod config;
+pub mod freshness;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

@@ -42,9 +42,6 @@ pub enum TlsError {
     },
 }
 
-/// The name that every server certificate of a mesh carries, so that clients need not know where a process runs.
-pub const SERVER_NAME: &str = "ringfence.mesh";
-
 impl TlsFiles {
     /// For a server: shows its certificate and asks clients for one of the same authority.
     ///
@@ -55,13 +52,13 @@ impl TlsFiles {
         Ok(ServerTlsConfig::new().identity(identity).client_ca_root(ca))
     }
 
-    /// For a client: expects a server of the mesh.
+    /// For a client: expects a server of the same authority whose certificate carries `server_name`.
     ///
     /// # Errors
     /// `TlsError` for a file that is missing or not PEM.
-    pub fn client(&self) -> Result<ClientTlsConfig, TlsError> {
+    pub fn client(&self, server_name: &str) -> Result<ClientTlsConfig, TlsError> {
         let (ca, identity) = self.load()?;
-        Ok(ClientTlsConfig::new().identity(identity).ca_certificate(ca).domain_name(SERVER_NAME))
+        Ok(ClientTlsConfig::new().identity(identity).ca_certificate(ca).domain_name(server_name))
     }
 
     fn load(&self) -> Result<(Certificate, Identity), TlsError> {
@@ -92,6 +89,6 @@ mod tests {
         let ca = directory.path().join("ca.crt");
         std::fs::write(&ca, "not pem").unwrap();
         let files = TlsFiles { ca, certificate: "missing.crt".into(), key: "missing.key".into() };
-        assert!(matches!(files.client(), Err(TlsError::NotPem { what: "authority", .. })));
+        assert!(matches!(files.client("localhost"), Err(TlsError::NotPem { what: "authority", .. })));
     }
 }

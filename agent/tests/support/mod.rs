@@ -76,7 +76,7 @@ pub(crate) fn try_start(config: &Config, spy: &Spy) -> Result<Running, StartErro
 }
 
 pub(crate) fn start(config: &Config, spy: &Spy) -> Running {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let running = loop {
         match try_start(config, spy) {
             // A killed predecessor takes a moment to be gone.

@@ -12,6 +12,7 @@ use super::{Stage, cut, heal, kill, policies, preflight};
 use crate::demo::expected::Rules;
 use crate::run::cleanup;
 use crate::run::directory::RunDirectory;
+use crate::run::gate;
 use crate::run::janitor::Janitor;
 use crate::run::lock::RunLock;
 use crate::run::signals;
@@ -68,6 +69,8 @@ pub fn run(options: &Options) -> Result<bool> {
         eprintln!("\nThe demo could not go on: {error:#}");
     }
     let success = *outcome.as_ref().unwrap_or(&false);
+    // Without a janitor here, a signal has come and its thread ends the process.
+    gate::pass();
     let Some(mut janitor) = cleaner.take() else { return Ok(false) };
     if options.keep && outcome.is_ok() {
         run.mark_kept()?;
@@ -90,18 +93,25 @@ fn play(mode: Mode, run: &RunDirectory, binaries: &Binaries, keep: bool) -> Resu
     let bed = Testbed::start(mode, run, binaries, keep)?;
     report.say(&format!("run {}: 3 identityd, 3 mesh-gateway, 6 ringfence-agent started", run.record().id));
     let mut stage = Stage { bed, report, policies, rules: Rules::default() };
+    // A step that cannot go on is the last one, and counts as an expectation that did not hold.
+    if let Err(error) = steps(&mut stage, begin) {
+        stage.report.expect("the step can be carried out", false, &format!("{error:#}"));
+    }
+    println!("{}", stage.report.summary());
+    Ok(stage.report.is_success())
+}
+
+fn steps(stage: &mut Stage, begin: Instant) -> Result<()> {
     let status = stage.bed.wait_until_up(START_TIMEOUT)?;
     let what = format!("members, gateways and nodes are at one revision ({})", status.revision);
     stage.report.expect(&what, true, "");
     stage.report.time("start of the whole mesh", begin.elapsed());
-    policies::apply(&mut stage)?;
-    policies::show_matrix(&mut stage)?;
-    cut::run(&mut stage)?;
-    kill::run(&mut stage)?;
-    heal::run(&mut stage)?;
-    stage.bed.check()?;
-    println!("{}", stage.report.summary());
-    Ok(stage.report.is_success())
+    policies::apply(stage)?;
+    policies::show_matrix(stage)?;
+    cut::run(stage)?;
+    kill::run(stage)?;
+    heal::run(stage)?;
+    stage.bed.check()
 }
 
 fn how_to_use(mode: Mode, run: &RunDirectory, binaries: &Path) -> String {
@@ -113,10 +123,11 @@ fn how_to_use(mode: Mode, run: &RunDirectory, binaries: &Path) -> String {
         ),
         Mode::Memory => (String::new(), "the `listen` of config/gateway-east.yaml".to_owned()),
     };
+    let binaries = binaries.join("ringfence");
     let binaries = binaries.display();
     let mut text = format!(
         "Left up (--keep). Everything of this run is in {}.\n\
-         \x20 look:   {enter}{binaries}/ringfence --server {server} --tls-dir {} status\n",
+         \x20 look:   {enter}{binaries} --server {server} --tls-dir {} status\n",
         run.path().display(),
         tls.display()
     );
@@ -124,6 +135,6 @@ fn how_to_use(mode: Mode, run: &RunDirectory, binaries: &Path) -> String {
         let shell = format!("nsenter --net=/run/netns/{} bash", run.namespace("east-web-1"));
         text.push_str(&format!("  be east/web-1: {shell}    (curl -m1 telnet://10.103.1.10:8080)\n"));
     }
-    text.push_str("  remove: ringfence-demo --remove (beside the binaries above)");
+    text.push_str(&format!("  remove: {binaries}-demo --remove"));
     text
 }

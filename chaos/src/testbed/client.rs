@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::process::Process;
 use super::topology::Endpoint;
+use crate::run::gate;
 use crate::workload::protocol::{Request, Response};
 
 /// A workload in an endpoint's namespace.
@@ -68,6 +69,7 @@ impl Workload {
     }
 
     fn gone(&self) -> String {
+        gate::pass();
         format!("workload {} is gone; its log ends with:\n{}", self.endpoint, self.process.log_tail())
     }
 }

@@ -126,6 +126,9 @@ impl Testbed {
         for node in topology::nodes() {
             let concerns = |flow: &Flow| flow.source.node == node || flow.destination.node == node;
             let indices: Vec<usize> = (0..flows.len()).filter(|&index| concerns(&flows[index])).collect();
+            if indices.is_empty() {
+                continue;
+            }
             for (index, allow) in indices.iter().zip(self.ask_agent(node, flows, &indices)?) {
                 allowed[*index] &= allow;
             }

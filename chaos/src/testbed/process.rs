@@ -158,6 +158,7 @@ impl Process {
         match self.child.try_wait().with_context(|| format!("cannot look after {}", self.name()))? {
             None => Ok(()),
             Some(status) => {
+                gate::pass();
                 bail!("{} ended by itself with {status}; its log ends with:\n{}", self.name(), self.log_tail())
             }
         }

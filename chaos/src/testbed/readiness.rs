@@ -117,7 +117,7 @@ mod tests {
             .iter()
             .zip(revisions)
             .map(|(node, revision)| {
-                json!({"cluster": node.cluster.name, "name": node.name(), "realised_revision": revision, "reported": true,
+                json!({"cluster": node.cluster.name, "name": node.name(), "realised_revision": revision, "reported": true, "report_age_ms": 5,
                        "problems": if revision < 7 { vec!["full"] } else { vec![] }})
             })
             .collect();

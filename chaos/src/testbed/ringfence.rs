@@ -84,6 +84,8 @@ pub struct NodeStatus {
     pub name: String,
     /// The revision its datapath serves.
     pub realised_revision: u64,
+    /// How long ago it was heard of.
+    pub report_age_ms: u64,
     /// Whether any report of it is known.
     pub reported: bool,
     /// Why it does not follow.
@@ -156,7 +158,7 @@ impl Ringfence {
     /// # Errors
     /// When the command fails or answers something else.
     pub fn status(&self, servers: &[SocketAddr]) -> Result<Status> {
-        self.call(servers, Duration::from_secs(3), &["-o", "json", "status"])?.json()
+        self.call(servers, Duration::from_secs(5), &["-o", "json", "status"])?.json()
     }
 
     /// Applies policy files as one revision and waits up to `wait` for the nodes.
@@ -231,6 +233,7 @@ fn finish(mut command: Command) -> Result<Answer> {
         command.spawn().with_context(|| format!("cannot run {line}"))?
     };
     let output = child.wait_with_output().with_context(|| format!("cannot wait for {line}"))?;
+    gate::pass();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let message = text(&output.stderr).trim().to_owned();
     Ok(Answer { code: output.status.code(), output: text(&output.stdout), message, line })

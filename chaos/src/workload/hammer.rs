@@ -10,11 +10,13 @@ use anyhow::{Context, Result};
 
 use super::probe;
 use super::protocol::{HammerPlan, HammerReport};
+use super::stall::StallClock;
 
 const PING_PONG_PAUSE: Duration = Duration::from_millis(1);
-const ESTABLISHED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Far longer than any pause that a policy or a restart may cause, so that only a lost connection breaks.
+const ESTABLISHED_TIMEOUT: Duration = Duration::from_secs(20);
 const NEW_PAUSE: Duration = Duration::from_millis(10);
-const NEW_TIMEOUT: Duration = Duration::from_secs(4);
+const NEW_TIMEOUT: Duration = Duration::from_secs(10);
 /// A first retransmission of a SYN comes after one second (RFC 6298).
 const RETRANSMITTED: Duration = Duration::from_millis(950);
 /// Long enough for an allowed handshake between namespaces, short enough for many attempts.
@@ -44,10 +46,12 @@ impl Hammer {
         }
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).context("no UDP socket")?;
         let stop = Arc::new(AtomicBool::new(false));
+        let clock = StallClock::start(&stop);
         let mut hammer = Self { stop, threads: Vec::new() };
         for (target, stream) in established {
             hammer.spawn(move |stop| ping_pong(target, stream, stop));
-            hammer.spawn(move |stop| new_connections(target, stop));
+            let clock = clock.clone();
+            hammer.spawn(move |stop| new_connections(target, &clock, stop));
         }
         for &target in &plan.denied {
             hammer.spawn(move |stop| denied_connections(target, stop));
@@ -98,7 +102,7 @@ fn ping_pong(target: SocketAddr, mut stream: TcpStream, stop: &AtomicBool) -> Ha
     report
 }
 
-fn new_connections(target: SocketAddr, stop: &AtomicBool) -> HammerReport {
+fn new_connections(target: SocketAddr, clock: &StallClock, stop: &AtomicBool) -> HammerReport {
     let mut report = HammerReport::default();
     while runs(stop) {
         let begin = Instant::now();
@@ -106,7 +110,12 @@ fn new_connections(target: SocketAddr, stop: &AtomicBool) -> HammerReport {
             Ok(()) => report.connected += 1,
             Err(error) => report.failed.push(format!("a new connection to {target} failed: {error}")),
         }
-        report.slow += u64::from(begin.elapsed() > RETRANSMITTED);
+        if begin.elapsed() > RETRANSMITTED {
+            // A machine that stood still for so long says nothing about packets.
+            let stalled = clock.stalled_since(begin);
+            report.slow += u64::from(begin.elapsed().saturating_sub(stalled) > RETRANSMITTED);
+            report.stalled += u64::from(!stalled.is_zero());
+        }
         thread::sleep(NEW_PAUSE);
     }
     report

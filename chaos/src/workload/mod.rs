@@ -10,6 +10,7 @@ pub mod hammer;
 pub mod probe;
 pub mod protocol;
 pub mod server;
+pub mod stall;
 
 use std::io::{BufRead, Write};
 

@@ -112,6 +112,8 @@ pub struct HammerReport {
     pub failed: Vec<String>,
     /// New connections that took as long as a retransmitted SYN does: a packet of them was dropped.
     pub slow: u64,
+    /// New connections that were late while the machine let nobody run.
+    pub stalled: u64,
     /// TCP attempts at denied targets.
     pub denied_attempts: u64,
     /// Those of them that connected.
@@ -130,6 +132,7 @@ impl HammerReport {
         self.connected += other.connected;
         self.failed.extend(other.failed);
         self.slow += other.slow;
+        self.stalled += other.stalled;
         self.denied_attempts += other.denied_attempts;
         self.denied_connected += other.denied_connected;
         self.datagrams += other.datagrams;

@@ -151,6 +151,8 @@ fn status_table(view: &AgentView) -> Table {
         let value = format!("{state}{detail}, identity {identity}, {interface}, {}", addresses.join(","));
         [format!("endpoint {name}"), value]
     }));
-    rows.extend(view.packets.iter().map(|(reason, count)| [format!("packets {reason}"), count.to_string()]));
+    // There are a dozen reasons, of which a node sees a few.
+    let seen = view.packets.iter().filter(|(_, count)| **count > 0);
+    rows.extend(seen.map(|(reason, count)| [format!("packets {reason}"), count.to_string()]));
     table(["WHAT", "VALUE"], rows)
 }

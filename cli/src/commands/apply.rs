@@ -22,7 +22,8 @@ use crate::{
 /// What a write did.
 #[derive(Debug, Serialize)]
 struct WriteView {
-    revision: u64,
+    /// None for a dry run.
+    revision: Option<u64>,
     changed: bool,
     objects: Vec<PolicyKeyView>,
     waited: Option<wait::Waited>,
@@ -32,13 +33,14 @@ struct WriteView {
 pub(crate) async fn apply(paths: &[PathBuf], dry_run: bool, wait: Wait, global: &Global) -> Result<(), Failure> {
     let objects = files::load(paths)?;
     if dry_run {
-        for object in &objects {
-            line(&format!("{} valid (dry run)", reference::display(&object.key)))?;
-        }
-        return Ok(());
+        return show_valid(&objects, global.output);
     }
     let mut servers = Servers::new(global)?;
-    let before = policies(&mut servers, Consistency::Linearizable).await?;
+    // What was there before is of interest only to people.
+    let before = match global.output {
+        Format::Table => policies(&mut servers, Consistency::Linearizable).await?,
+        Format::Json | Format::Yaml => BTreeMap::new(),
+    };
     let outcome = |object: &Object| match before.get(&object.key) {
         None => (object.key.clone(), "created"),
         Some((_, policy)) if policy.text == object.text => (object.key.clone(), "unchanged"),
@@ -48,6 +50,18 @@ pub(crate) async fn apply(paths: &[PathBuf], dry_run: bool, wait: Wait, global: 
     let record = |object: Object| PolicyRecord { key: object.key, text: object.text };
     let command = Command::PutPolicies(objects.into_iter().map(record).collect());
     write(&mut servers, command, outcomes, wait, global.output).await
+}
+
+fn show_valid(objects: &[Object], format: Format) -> Result<(), Failure> {
+    if format == Format::Table {
+        for object in objects {
+            line(&format!("{} valid (dry run)", reference::display(&object.key)))?;
+        }
+        return Ok(());
+    }
+    let objects = objects.iter().map(|object| (&object.key).into()).collect();
+    let view = WriteView { revision: None, changed: false, objects, waited: None };
+    Ok(output::print(format, &view, || table([""], []))?)
 }
 
 /// Removes policies as one revision.
@@ -82,7 +96,9 @@ async fn write(
     format: Format,
 ) -> Result<(), Failure> {
     let message = v1::Command::from(command);
-    let response = servers.call(message, async |mut client, request| client.execute(request).await).await?;
+    let response = servers.call(message, async |mut client, request| client.execute(request).await).await;
+    let unclear = servers.outcome_is_unclear();
+    let response = response.map_err(|failure| if unclear { failure.with_unclear_outcome() } else { failure })?;
     let committed = Committed::from(response.into_inner());
     let revision = committed.revision.0;
     if format == Format::Table {
@@ -95,11 +111,15 @@ async fn write(
     let late = waited.as_ref().filter(|waited| !waited.complete).map(|waited| waited.timed_out(revision, wait));
     if format == Format::Table {
         if let (Some(waited), None) = (&waited, &late) {
-            line(&format!("revision {revision} is realised on {} nodes", waited.realised.len()))?;
+            line(&match waited.realised.len() {
+                0 => format!("no node is registered: nothing enforces revision {revision} yet"),
+                1 => format!("revision {revision} is realised on 1 node"),
+                nodes => format!("revision {revision} is realised on {nodes} nodes"),
+            })?;
         }
     } else {
         let objects = outcomes.iter().map(|(key, _)| key.into()).collect();
-        let view = WriteView { revision, changed: committed.changed, objects, waited };
+        let view = WriteView { revision: Some(revision), changed: committed.changed, objects, waited };
         output::print(format, &view, || table([""], []))?;
     }
     late.map_or(Ok(()), Err)

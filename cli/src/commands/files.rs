@@ -12,6 +12,8 @@ use ringfence_policy::{
     object::{Object, parse_objects},
 };
 
+use crate::output::note;
+
 /// A file is read only up to this size: policies are small, and a wrong path may name anything.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -26,12 +28,12 @@ pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
         let name = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
         let parsed = parse_objects(&read(&path)?);
         for diagnostic in &parsed.diagnostics {
-            eprintln!("{name}:{diagnostic}");
+            note(&format!("{name}:{diagnostic}"));
         }
         errors += parsed.diagnostics.iter().filter(|diagnostic| Diagnostic::is_error(diagnostic)).count();
         for object in parsed.objects {
             if let Some((first, _)) = objects.get(&object.key) {
-                eprintln!("{name}:{}: error: {} is also in {first}", object.position, object.key);
+                note(&format!("{name}:{}: error: {} is also in {first}", object.position, object.key));
                 errors += 1;
             }
             objects.insert(object.key.clone(), (name.clone(), object));

@@ -53,7 +53,7 @@ pub(crate) async fn fetch(
         })
         .await?;
     if let (v1::Consistency::Stale, Some(chunk)) = (consistency, chunks.first()) {
-        eprintln!("stale read: revision {}, {} old", chunk.revision, age(chunk.staleness_ms));
+        output::note(&format!("stale read: revision {}, {} old", chunk.revision, age(chunk.staleness_ms)));
     }
     let records = chunks.into_iter().flat_map(|chunk| chunk.records).map(Versioned::try_from);
     records.collect::<Result<_, _>>().map_err(|error| Failure::Failed(error.into()))

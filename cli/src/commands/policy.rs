@@ -1,8 +1,15 @@
 //! `ringfence policy`.
 
-use super::{apply, files, reference::Reference};
+use std::path::PathBuf;
+
+use ringfence_policy::record::PolicyKey;
+
+use super::{
+    apply, files,
+    reference::{self, Reference},
+};
 use crate::{
-    args::{Consistency, Global, PolicyCommand},
+    args::{Consistency, Global, PolicyCommand, Wait},
     connect::Servers,
     failure::Failure,
     output::{self, Format, line, table},
@@ -13,35 +20,43 @@ pub(crate) async fn run(command: PolicyCommand, global: &Global) -> Result<(), F
     match command {
         PolicyCommand::Apply { files, dry_run, wait } => apply::apply(&files, dry_run, wait, global).await,
         PolicyCommand::Get { names, consistency } => get(&names, consistency, global).await,
-        PolicyCommand::Delete { names, files, wait } => {
-            let references = parse(&names)?;
-            let keys: Vec<_> = if files.is_empty() {
-                Vec::new()
-            } else {
-                files::load(&files)?.into_iter().map(|object| object.key).collect()
-            };
-            let mut servers = Servers::new(global)?;
-            let keys = if references.is_empty() {
-                keys
-            } else {
-                let known = apply::policies(&mut servers, Consistency::Linearizable).await?;
-                let resolve = |reference: &Reference| reference.resolve(known.keys()).cloned();
-                references.iter().map(resolve).collect::<anyhow::Result<_>>()?
-            };
-            apply::delete(keys, &mut servers, wait, global.output).await
-        }
+        PolicyCommand::Delete { names, files, wait } => delete(&names, &files, wait, global).await,
     }
 }
 
+async fn delete(names: &[String], files: &[PathBuf], wait: Wait, global: &Global) -> Result<(), Failure> {
+    let references = parse(names)?;
+    let of_files: Vec<PolicyKey> =
+        if files.is_empty() { Vec::new() } else { files::load(files)?.into_iter().map(|object| object.key).collect() };
+    if references.is_empty() && of_files.is_empty() {
+        let reason = format!("which {}? write the names after the kind: [NAMESPACE/]NAME", names.join(" "));
+        return Err(Failure::Usage { reason });
+    }
+    let mut servers = Servers::new(global)?;
+    let mut keys = if references.is_empty() {
+        of_files
+    } else {
+        let known = apply::policies(&mut servers, Consistency::Linearizable).await?;
+        let resolve = |reference: &Reference| reference.resolve(known.keys()).cloned();
+        references.iter().map(resolve).collect::<anyhow::Result<_>>()?
+    };
+    keys.sort();
+    keys.dedup();
+    apply::delete(keys, &mut servers, wait, global.output).await
+}
+
 fn parse(names: &[String]) -> Result<Vec<Reference>, Failure> {
-    let usage = |error: anyhow::Error| Failure::Usage { reason: error.to_string() };
-    names.iter().map(|name| Reference::parse(name).map_err(usage)).collect()
+    Reference::parse_all(names).map_err(|error| Failure::Usage { reason: error.to_string() })
 }
 
 async fn get(names: &[String], consistency: Consistency, global: &Global) -> Result<(), Failure> {
     let references = parse(names)?;
     let mut policies = apply::policies(&mut Servers::new(global)?, consistency).await?;
-    if !references.is_empty() {
+    if let [kind] = names
+        && let Some(kind) = reference::parse_kind(kind)
+    {
+        policies.retain(|key, _| key.kind == kind);
+    } else if !references.is_empty() {
         let resolve = |reference: &Reference| reference.resolve(policies.keys()).cloned();
         let wanted = references.iter().map(resolve).collect::<anyhow::Result<Vec<_>>>()?;
         policies.retain(|key, _| wanted.contains(key));

@@ -33,6 +33,19 @@ impl Reference {
         Ok(Self { kind, namespace: namespace.map(str::to_owned), name: name.to_owned(), text: text.to_owned() })
     }
 
+    /// Parses several; where the first word is a kind, the others are of that kind.
+    pub(crate) fn parse_all(words: &[String]) -> anyhow::Result<Vec<Self>> {
+        let Some((kind, names)) = words.split_first().and_then(|(first, names)| Some((parse_kind(first)?, names)))
+        else {
+            return words.iter().map(|word| Self::parse(word)).collect();
+        };
+        let of_kind = |name: &String| match Self::parse(name)? {
+            Self { kind: Some(_), .. } => anyhow::bail!("{name:?} names a kind, after {} did already", words[0]),
+            reference => Ok(Self { kind: Some(kind), ..reference }),
+        };
+        names.iter().map(of_kind).collect()
+    }
+
     /// The one key that is meant.
     pub(crate) fn resolve<'a>(&self, keys: impl Iterator<Item = &'a PolicyKey>) -> anyhow::Result<&'a PolicyKey> {
         let found: Vec<&PolicyKey> = keys.filter(|key| self.matches(key)).collect();
@@ -54,7 +67,8 @@ impl Reference {
     }
 }
 
-fn parse_kind(text: &str) -> Option<PolicyKind> {
+/// A kind, as kubectl takes it: singular, plural or short.
+pub(crate) fn parse_kind(text: &str) -> Option<PolicyKind> {
     match text.to_ascii_lowercase().as_str() {
         "cnp" | "ciliumnetworkpolicy" | "ciliumnetworkpolicies" => Some(PolicyKind::CiliumNetworkPolicy),
         "ccnp" | "ciliumclusterwidenetworkpolicy" | "ciliumclusterwidenetworkpolicies" => {
@@ -96,6 +110,16 @@ mod tests {
         assert_eq!(resolve("cnp/dev/web").as_deref(), Some("ciliumnetworkpolicy/dev/web"));
         assert_eq!(resolve("web"), None, "two of that name");
         assert_eq!(resolve("ccnp/web"), None);
+        let words = |words: &[&str]| {
+            Reference::parse_all(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()).map(|references| {
+                references.iter().map(|reference| reference.resolve(keys.iter()).ok().map(display)).collect::<Vec<_>>()
+            })
+        };
+        let [shop, dev] = ["ciliumnetworkpolicy/shop/web", "ciliumnetworkpolicy/dev/web"].map(|n| Some(n.to_owned()));
+        assert_eq!(words(&["cnp", "shop/web", "dev/web"]).unwrap(), [shop.clone(), dev.clone()]);
+        assert_eq!(words(&["shop/web", "cnp/dev/web"]).unwrap(), [shop, dev]);
+        assert_eq!(words(&["netpol", "shop/web"]).unwrap(), [None]);
+        assert!(words(&["cnp", "ccnp/base"]).is_err());
         for bad in ["", "a/", "/a", "x/y/z", "a/b/c/d"] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }

@@ -6,10 +6,16 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::status;
-use crate::{args::Wait, connect::Servers, failure::Failure, output::age, view::NodeStatusView};
+use crate::{
+    args::Wait,
+    connect::Servers,
+    failure::Failure,
+    output::age,
+    view::{NodeStatusView, StatusView},
+};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -22,56 +28,89 @@ pub(crate) struct Waited {
     pub(crate) realised: Vec<NodeStatusView>,
     /// These have not.
     pub(crate) lagging: Vec<NodeStatusView>,
+    /// The server that was asked does not have the revision itself, and may not know all nodes.
+    #[serde(skip)]
+    behind: Option<String>,
 }
 
 impl Waited {
     /// The failure to report when the nodes did not follow in time.
     pub(crate) fn timed_out(&self, revision: u64, wait: Wait) -> Failure {
-        let lagging: Vec<String> = self.lagging.iter().map(|node| format!("  {}", describe(node))).collect();
-        let what = format!("revision {revision} is not realised on:\n{}", lagging.join("\n"));
+        let lagging = self.lagging.iter().map(describe).chain(self.behind.clone());
+        let lines: Vec<String> = lagging.map(|line| format!("  {line}")).collect();
+        let what = format!("revision {revision} is not realised on:\n{}", lines.join("\n"));
         Failure::TimedOut { what, after: wait.wait_timeout }
     }
+
+    fn new(mesh: StatusView, revision: u64) -> Self {
+        let behind = (mesh.revision < revision).then(|| {
+            format!("all nodes, as far as known: {} is itself only at revision {}", mesh.responder, mesh.revision)
+        });
+        let has = |node: &NodeStatusView| node.reported && node.realised_revision >= revision;
+        let (realised, lagging): (Vec<_>, Vec<_>) = mesh.nodes.into_iter().partition(has);
+        Self { complete: behind.is_none() && lagging.is_empty(), realised, lagging, behind }
+    }
 }
 
-/// Polls until every registered node has realised `revision`, or the time is over.
+/// Polls until every registered node has realised `revision`, or the time is over. A server that stops answering, or that
+/// does not get the revision, is passed over.
 ///
 /// # Errors
-/// `Failure` only if no server answers at all until the time is over: one that stops answering is passed over.
+/// `Failure` only if no server ever answered.
 pub(crate) async fn for_nodes(servers: &mut Servers, revision: u64, wait: Wait) -> Result<Waited, Failure> {
     let deadline = Instant::now() + wait.wait_timeout;
-    let mut last = None;
-    loop {
-        match status::fetch(servers).await {
-            Ok(mesh) => {
-                // A server that is behind may not know all nodes yet: it must have seen the revision itself.
-                let seen = mesh.revision >= revision;
-                let has = |node: &NodeStatusView| node.reported && node.realised_revision >= revision;
-                let (realised, lagging): (Vec<_>, Vec<_>) = mesh.nodes.into_iter().partition(has);
-                let complete = seen && lagging.is_empty();
-                progress(&realised, &lagging);
-                if complete || Instant::now() >= deadline {
-                    return Ok(Waited { complete, realised, lagging });
+    let what = format!("no server told which nodes have revision {revision}");
+    let mut last = Err(Failure::TimedOut { what, after: wait.wait_timeout });
+    let mut progress = Progress::default();
+    while let Ok(answer) = timeout_at(deadline, status::fetch(servers)).await {
+        match answer.map(|mesh| Waited::new(mesh, revision)) {
+            Ok(waited) => {
+                progress.show(&waited);
+                if waited.complete {
+                    return Ok(waited);
                 }
-                last = Some(Waited { complete, realised, lagging });
+                if waited.behind.is_some() {
+                    servers.pass_over_first();
+                }
+                last = Ok(waited);
             }
-            Err(failure) if Instant::now() >= deadline => return last.ok_or(failure),
+            Err(failure) if last.is_err() => last = Err(failure),
             Err(_) => {}
         }
-        tokio::time::sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()))).await;
+        if Instant::now() + POLL_INTERVAL >= deadline {
+            break;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    last
+}
+
+/// One line on a terminal that changes; nothing elsewhere.
+#[derive(Default)]
+struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    fn show(&mut self, waited: &Waited) {
+        let mut error = std::io::stderr();
+        if !error.is_terminal() {
+            return;
+        }
+        let names: Vec<String> = waited.lagging.iter().map(|node| format!("{}/{}", node.cluster, node.name)).collect();
+        let waiting = if names.is_empty() { String::new() } else { format!(", waiting for {}", names.join(", ")) };
+        let (realised, all) = (waited.realised.len(), waited.realised.len() + waited.lagging.len());
+        // Progress is a courtesy: a terminal that cannot show it is no reason to fail.
+        let _not_shown = write!(error, "\r\x1b[K{realised} of {all} nodes{waiting}");
+        self.shown = true;
     }
 }
 
-fn progress(realised: &[NodeStatusView], lagging: &[NodeStatusView]) {
-    let mut error = std::io::stderr();
-    if !error.is_terminal() {
-        return;
-    }
-    let names: Vec<String> = lagging.iter().map(|node| format!("{}/{}", node.cluster, node.name)).collect();
-    let waiting = if names.is_empty() { String::new() } else { format!(", waiting for {}", names.join(", ")) };
-    // Progress is a courtesy: a terminal that cannot show it is no reason to fail.
-    let _not_shown = write!(error, "\r\x1b[K{} of {} nodes{waiting}", realised.len(), realised.len() + lagging.len());
-    if lagging.is_empty() {
-        let _not_shown = writeln!(error);
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _not_shown = writeln!(std::io::stderr());
+        }
     }
 }
 

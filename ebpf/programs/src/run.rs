@@ -17,16 +17,16 @@ use crate::{
 /// Judges one packet: drops it, or leaves it to the programs after this one.
 #[inline(always)]
 pub fn run(context: &TcContext, hook: Hook) -> i32 {
-    let decision = match Epoch::enter() {
+    match Epoch::enter() {
         Some(epoch) => {
-            // The one way out of `judge` is here, so that the cell is always released.
-            let decision = judge(context, hook);
+            // The one way out of both is here, so that the cell is always released; and only after the packet is
+            // counted, so that counters are those of the revision once its predecessor's grace period is over.
+            let answer = carry_out(context, hook, judge(context, hook));
             epoch.leave();
-            decision
+            answer
         }
-        None => Decision::deny(Reason::Internal),
-    };
-    carry_out(context, hook, decision)
+        None => carry_out(context, hook, Decision::deny(Reason::Internal)),
+    }
 }
 
 /// Reads `ACTIVE` once and decides with the set it selects.

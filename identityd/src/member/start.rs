@@ -13,7 +13,7 @@ use openraft::{
     error::{Fatal, InitializeError, RaftError},
 };
 use ringfence_proto::{
-    connect::MAX_MESSAGE_BYTES,
+    connect::{MAX_MESSAGE_BYTES, SERVER_NAME},
     v1::{mesh_server::MeshServer, raft_server::RaftServer},
 };
 use ringfence_runtime::tls::TlsError;
@@ -87,14 +87,14 @@ impl StartError {
     }
 }
 
-pub(super) async fn start(config: Config, listener: TcpListener) -> Result<Member, StartError> {
+pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
-    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client()?);
+    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client(SERVER_NAME)?);
     let mut server = server(server_tls)?;
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
     let address = listener.local_addr().map_err(listen_error)?;
-    let storage = Storage::open(&config.data_dir, config.id, config.history, WalOptions::default())?;
+    let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
     let channels = Channels::new(client_tls);
     let freshness = Arc::new(OnceLock::new());
@@ -145,10 +145,14 @@ async fn initialize(config: &Config, member: Member) -> Result<Member, StartErro
         .iter()
         .map(|node| (node.id, MemberNode { address: node.address.clone(), cluster: Some(node.cluster.clone()) }))
         .collect();
-    match member.raft.initialize(nodes).await {
-        Ok(()) => tracing::info!(id = config.id, "a new store: this member knows the first members now"),
-        // The list holds this member: `validate` has seen to it.
-        Err(RaftError::APIError(InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_))) => {}
+    let initialized = match member.raft.is_initialized().await {
+        Ok(true) => Ok(()),
+        Ok(false) => member.raft.initialize(nodes).await,
+        Err(error) => Err(RaftError::Fatal(error)),
+    };
+    match initialized {
+        // A leader may have told it meanwhile; and the list holds this member: `validate` has seen to it.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_) | InitializeError::NotInMembers(_))) => {}
         Err(RaftError::Fatal(error)) => {
             member.kill().await;
             return Err(error.into());

@@ -71,7 +71,18 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer.vote) }))
     }
 
-    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
+        let v1::PingRequest { from } = request.into_inner();
+        if from == self.members.own().id {
+            tracing::error!(id = from, "another process says that it is this member: two members have one id");
+            return Err(Status::failed_precondition(format!(
+                "member {from} is running here: every member has its own id"
+            )));
+        }
+        // A member whose Raft has stopped is no part of any quorum.
+        if let Err(error) = &self.raft.metrics().borrow().running_state {
+            return Err(stopped(error));
+        }
         Ok(Response::new(v1::PingResponse { status: Some(self.members.own_status()) }))
     }
 }

@@ -20,6 +20,8 @@ enum Attempt {
     Again(Unavailable),
     /// The command may be in the log: another attempt could do it twice.
     Unknown(String),
+    /// As `Unknown`, and this member can do nothing more.
+    Stopped(String),
 }
 
 impl MeshService {
@@ -41,9 +43,10 @@ impl MeshService {
                     return Err(reason.into());
                 }
                 Attempt::Again(_) => {}
-                Attempt::Unknown(reason) if !repeatable || !leader::wait_a_moment(deadline).await => {
-                    let message = format!("the outcome is unknown, the command may still be carried out: {reason}");
-                    return Err(Status::unavailable(message));
+                Attempt::Stopped(reason) => return Err(outcome_unknown(&reason)),
+                // Who handed the call over knows better where to try next.
+                Attempt::Unknown(reason) if forwarded || !repeatable || !leader::wait_a_moment(deadline).await => {
+                    return Err(outcome_unknown(&reason));
                 }
                 Attempt::Unknown(_) => {}
             }
@@ -68,7 +71,7 @@ impl MeshService {
             Ok(Err(error @ RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
                 Attempt::Refused(Status::internal(error.to_string()))
             }
-            Ok(Err(RaftError::Fatal(error))) => Attempt::Unknown(format!("this member has stopped: {error}")),
+            Ok(Err(RaftError::Fatal(error))) => Attempt::Stopped(format!("this member has stopped: {error}")),
             Err(_elapsed) => {
                 Attempt::Unknown(format!("no quorum confirmed it in time: {}", self.members.describe_quorum()))
             }
@@ -97,6 +100,10 @@ impl MeshService {
             _ => Attempt::Unknown(format!("the leader was lost: {}", status.message())),
         }
     }
+}
+
+fn outcome_unknown(reason: &str) -> Status {
+    Status::unavailable(format!("the outcome is unknown, the command may still be carried out: {reason}"))
 }
 
 fn answer(data: Result<Committed, Refusal>) -> Attempt {

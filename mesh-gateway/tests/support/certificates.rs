@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use ringfence_runtime::tls::{SERVER_NAME, TlsFiles};
+use ringfence_proto::connect::SERVER_NAME;
+use ringfence_runtime::tls::TlsFiles;
 
 /// A new authority and one certificate of it, for servers and clients.
 pub(crate) fn certificates(directory: &Path) -> TlsFiles {

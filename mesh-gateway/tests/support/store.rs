@@ -41,6 +41,7 @@ struct State {
     staleness_ms: AtomicU64,
     reports: Mutex<Vec<v1::ReportRequest>>,
     available: Mutex<bool>,
+    lose_answers: AtomicU64,
 }
 
 impl TestStore {
@@ -51,6 +52,7 @@ impl TestStore {
             staleness_ms: AtomicU64::new(0),
             reports: Mutex::default(),
             available: Mutex::new(true),
+            lose_answers: AtomicU64::new(0),
         }))
     }
 
@@ -90,6 +92,11 @@ impl TestStore {
     /// Without it writes are answered with `unavailable`, as by a member without a leader.
     pub(crate) fn set_available(&self, available: bool) {
         *self.0.available.lock().unwrap() = available;
+    }
+
+    /// The next writes are carried out, and their answers never come.
+    pub(crate) fn lose_answers(&self, count: u64) {
+        self.0.lose_answers.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn reports(&self) -> Vec<v1::ReportRequest> {
@@ -148,7 +155,14 @@ fn transition(
         }
         Command::Delete(key) if mesh.get(&key).is_none() => Err(Box::new(Refusal::NotFound { key })),
         Command::Delete(key) => Ok((vec![Change::Delete(key)], None)),
-        Command::AllocateIdentity { .. } | Command::DeletePolicies(_) => unreachable!("no test sends it"),
+        Command::DeletePolicies(keys) => {
+            let keys: Vec<_> = keys.into_iter().map(RecordKey::Policy).collect();
+            match keys.iter().find(|key| mesh.get(key).is_none()) {
+                Some(key) => Err(Box::new(Refusal::NotFound { key: key.clone() })),
+                None => Ok((keys.into_iter().map(Change::Delete).collect(), None)),
+            }
+        }
+        Command::AllocateIdentity { .. } => unreachable!("no test sends it"),
     }
 }
 
@@ -203,7 +217,12 @@ impl mesh_server::Mesh for TestStore {
             return Err(Status::unavailable("no leader is known"));
         }
         let command = Command::try_from(request.into_inner())?;
-        Ok(Response::new(TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?.into()))
+        let executed = TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?;
+        let lose = |left: u64| left.checked_sub(1);
+        if self.0.lose_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose).is_ok() {
+            return Err(Status::cancelled("the connection broke"));
+        }
+        Ok(Response::new(executed.into()))
     }
 
     async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {

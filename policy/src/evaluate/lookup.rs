@@ -1,7 +1,7 @@
 //! The decision about one flow: what the kernel's policy map and lookup would come to (§6.3, §6.4).
 
 use super::{
-    Decision, Redirect,
+    Decision, Redirect, as_cilium,
     filter::{Filter, FilterKey, Filters, SelectorPolicy, append},
 };
 use crate::{
@@ -66,43 +66,49 @@ pub(super) fn decide(filters: &Filters, flow: &Flow, peer: &LabelSet) -> Decisio
 /// Everything that covers the flow.
 fn said<'f>(filters: &'f Filters, flow: &Flow, peer: &LabelSet) -> Vec<Said<'f>> {
     let mut said = Vec::new();
+    let selects = |selector: &Selector| match filters.settings.dual_stack {
+        true => selector.selects(flow.peer, peer),
+        false => selector.selects_labels(peer),
+    };
     for (key, filter) in &filters.filters {
-        let Some(prefix) = covers(key, &filters.world, flow) else { continue };
-        let selects = |selector: &Selector| match filters.settings.dual_stack {
-            true => selector.selects(flow.peer, peer),
-            false => selector.selects_labels(peer),
-        };
-        let selecting = filter.policies.iter().filter(|(selector, _)| selects(selector));
-        said.extend(selecting.map(|(selector, policy)| {
-            let any_peer = selector.is_wildcard();
-            Said { key, filter, policy, any_peer, prefix }
-        }));
+        for (selector, policy) in filter.policies.iter().filter(|(selector, _)| selects(selector)) {
+            let every_number = policy.deny && !as_cilium(&filters.settings);
+            let Some(prefix) = covers(key, &filters.world, flow, every_number) else { continue };
+            said.push(Said { key, filter, policy, any_peer: selector.is_wildcard(), prefix });
+        }
     }
     said
 }
 
 /// The prefix length of the entry around the flow; none if the ports do not cover it.
-fn covers(key: &FilterKey, world: &World, flow: &Flow) -> Option<u8> {
+///
+/// A name that peers use for several numbers covers none of them in an allow (PORT-4); in a deny that would open what
+/// the rule closes, so there it covers `every_number`.
+fn covers(key: &FilterKey, world: &World, flow: &Flow, every_number: bool) -> Option<u8> {
     if key.protocol == 0 {
         return Some(EVERY_PROTOCOL);
     }
     if key.protocol != flow.protocol {
         return None;
     }
-    let (first, last) = match &key.number {
-        PortNumber::Range { first, last } => (*first, *last),
+    match &key.number {
+        PortNumber::Range { first, last } => prefix_within(*first, *last, flow.port),
         PortNumber::Named { name, last } => {
-            let first = world.port(flow.direction, name, key.protocol)?;
-            (first, first.max(*last))
+            let numbers = world.ports(flow.direction, name, key.protocol);
+            let meant = numbers.iter().filter(|_| every_number || numbers.len() == 1);
+            meant.filter_map(|first| prefix_within(*first, *last.max(first), flow.port)).max()
         }
-    };
+    }
+}
+
+/// PORT-2: of the largest aligned block around a port that lies inside a range.
+fn prefix_within(first: u16, last: u16, port: u16) -> Option<u8> {
     if (first, last) == (0, u16::MAX) {
         return Some(EVERY_PORT);
     }
-    // PORT-2: the largest aligned block around the port that lies inside the range.
     let inside = |bits: &u8| {
         let rest = (1u32 << bits) - 1;
-        let start = u32::from(flow.port) & !rest;
+        let start = u32::from(port) & !rest;
         start >= u32::from(first) && start + rest <= u32::from(last)
     };
     (0..=16).rev().find(inside).map(|bits| ONE_PORT - bits)

@@ -1,5 +1,7 @@
 //! Whom an element speaks of (§4.2, §4.9).
 
+use std::collections::BTreeSet;
+
 use super::as_cilium;
 use crate::{
     rule::{CidrPeer, Element, Peers, Section},
@@ -9,15 +11,15 @@ use crate::{
 
 /// What all `requires` lists of a direction's allow, or deny, elements demand together (REQ-1).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Requirements(Vec<Requirement>);
+pub(crate) struct Requirements(BTreeSet<Requirement>);
 
 impl Requirements {
     /// Of the allow elements, or the deny elements, of all sections of a subject.
     pub(crate) fn of(sections: &[&Section], denies: bool) -> Self {
-        let list = |section: &&'_ Section| if denies { section.deny.clone() } else { section.allow.clone() };
-        let elements = sections.iter().filter_map(list).flatten();
-        let selectors = elements.flat_map(|element| element.requires);
-        Self(selectors.flat_map(|selector| selector.requirements().cloned().collect::<Vec<_>>()).collect())
+        let lists = sections.iter().map(|section| if denies { &section.deny } else { &section.allow });
+        let elements = lists.flatten().flatten();
+        let selectors = elements.flat_map(|element| &element.requires);
+        Self(selectors.flat_map(Selector::requirements).cloned().collect())
     }
 
     fn added_to(&self, selector: &Selector) -> Selector {

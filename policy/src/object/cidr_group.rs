@@ -4,11 +4,10 @@ use super::{
     fields::CIDR_GROUP_SPEC,
     located::{Findings, Located, Mapping},
 };
-use crate::label::Label;
 use crate::{
     cidr::Cidr,
     diagnostic::{Position, quoted},
-    label::{LabelSet, SOURCE_CIDR_GROUP, cidr_group_key},
+    label::{Label, LabelSet, SOURCE_CIDR_GROUP, cidr_group_key},
     name::Name,
 };
 

@@ -106,7 +106,7 @@ fn prefix(at: &Located<'_>, rule: &'static str, findings: &mut Findings) -> Opti
 fn group_selector(at: &Located<'_>, findings: &mut Findings) -> Option<Selector> {
     let written = selector::decode(at, Keys::Of(SOURCE_CIDR_GROUP), findings)?;
     let selector: Selector = written.labels.into_iter().chain(written.expressions).collect();
-    let positive = |condition: &Condition| matches!(condition, Condition::In(_) | Condition::Exists);
+    let positive = |condition: &Condition| matches!(condition, Condition::Is(_) | Condition::In(_) | Condition::Exists);
     if !selector.requirements().any(|requirement| positive(&requirement.condition)) {
         let finding = at.error("requires no label of the groups, so it would select every peer").rule("GRP-2");
         findings.add_strict(finding.help("require at least one label that the groups have"));

@@ -89,7 +89,11 @@ fn authentication_mode(at: &Located<'_>, findings: &mut Findings) -> Option<Auth
 fn warn_of_nothing(element: &Element, at: &Located<'_>, kind: &ElementKind, findings: &mut Findings) {
     let verb = if kind.denies { "denies" } else { "allows" };
     let nobody = element.peers.as_ref().is_some_and(|peers| peers.is_empty());
-    if nobody && (kind.denies || element.ports.is_some()) {
+    if nobody && kind.denies && !findings.as_cilium() {
+        // Nobody writes a deny to deny nothing, and the one who did would not notice.
+        let finding = at.error("its list of peers is empty, so it denies nothing").rule("SEM-23");
+        findings.add(finding.help(format!("remove the element, or write {}: [all] for everyone", kind.entities)));
+    } else if nobody && (kind.denies || element.ports.is_some()) {
         let finding = at.warning(format!("its list of peers is empty, so it {verb} nothing")).rule("SEM-23");
         findings.add(finding.help(format!("for everyone, write {}: [all]", kind.entities)));
     } else if element.peers.is_none() && element.ports.is_none() && element.requires.is_empty() && kind.denies {

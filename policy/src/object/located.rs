@@ -28,11 +28,12 @@ pub(super) struct Mapping<'a> {
 pub(super) struct Findings {
     compat: Compat,
     list: Vec<Diagnostic>,
+    errors: usize,
 }
 
 impl Findings {
     pub(super) fn new(compat: Compat) -> Self {
-        Self { compat, list: Vec::new() }
+        Self { compat, list: Vec::new(), errors: 0 }
     }
 
     /// Whether the document is read as Cilium's agent reads it: unknown fields are ignored, a field without a value is
@@ -42,6 +43,7 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, finding: Diagnostic) {
+        self.errors += usize::from(finding.is_error());
         self.list.push(finding);
     }
 
@@ -52,8 +54,8 @@ impl Findings {
         }
     }
 
-    pub(super) fn errors(&self) -> usize {
-        self.list.iter().filter(|finding| finding.is_error()).count()
+    pub(super) const fn errors(&self) -> usize {
+        self.errors
     }
 
     pub(super) fn into_vec(self) -> Vec<Diagnostic> {

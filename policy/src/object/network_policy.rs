@@ -30,15 +30,23 @@ pub(super) fn decode(at: &Located<'_>, scope: &Scope, findings: &mut Findings) -
         }
     };
     let types = policy_types(&spec, findings);
+    // KNP-9: absent types mean ingress, and egress if there is any; `policyTypes: []` is the same.
+    let (to_it, from_it) = (types.is_empty() || types.contains(&"Ingress"), types.contains(&"Egress"));
     let ingress = elements(&spec, "ingress", "from", KNP_INGRESS, scope, findings);
     let egress = elements(&spec, "egress", "to", KNP_EGRESS, scope, findings);
+    for (name, listed, elements) in [("Ingress", to_it, &ingress), ("Egress", from_it, &egress)] {
+        if !types.is_empty() && !listed && !elements.is_empty() {
+            let message =
+                format!("policyTypes leaves {name} out, and there are rules for it: they isolate all the same");
+            let finding = spec.at_path("policyTypes").warning(message).rule("KNP-10");
+            findings.add(finding.help(format!("add {name}, or remove the rules")));
+        }
+    }
     let isolates = |elements: Vec<Element>, isolated: bool, position| {
         let nothing = Element { position, peers: None, requires: Vec::new(), ports: None, authentication: None };
         let elements = if elements.is_empty() && isolated { vec![nothing] } else { elements };
         Section { allow: (!elements.is_empty()).then_some(elements), ..Section::default() }
     };
-    // KNP-9: absent types mean ingress, and egress if there is any; `policyTypes: []` is the same.
-    let (to_it, from_it) = (types.is_empty() || types.contains(&"Ingress"), types.contains(&"Egress"));
     let selector = within_namespace(subject, scope);
     let position = spec.at.node.position;
     Some(Rule {

@@ -70,7 +70,12 @@ fn decode_port(at: &Located<'_>, findings: &mut Findings) -> Option<Port> {
             None
         }
     };
-    Some(Port { protocol: protocol?, number: number?, end_port: last })
+    let number = number?;
+    if entry.get("protocol").is_none() && number != PortNumber::one(53) {
+        let finding = entry.at.warning("has no protocol, so it is for TCP, UDP and SCTP").rule("SEM-41");
+        findings.add(finding.help("write protocol: TCP if that is meant, or protocol: ANY"));
+    }
+    Some(Port { protocol: protocol?, number, end_port: last })
 }
 
 /// VAL-14. A number that is written as one is not a text, which Cilium's schema asks for.

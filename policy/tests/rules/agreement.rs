@@ -51,9 +51,10 @@ fn element() -> impl Strategy<Value = String> {
     let entity = prop_oneof![
         2 => Just("all"), 2 => Just("world"), 2 => Just("cluster"), 2 => Just("host"), 1 => Just("remote-node")
     ];
+    // An empty list in a deny is refused, so EMPTY becomes something else there.
     let peers = prop_oneof![
         3 => Just(String::new()),
-        1 => Just("FROMEndpoints: [], FROMEntities: [], ".to_owned()),
+        1 => Just("EMPTY".to_owned()),
         6 => proptest::collection::vec(selector(), 1..3).prop_map(|list| format!("FROMEndpoints: [{}], ", list.join(", "))),
         3 => proptest::collection::vec(entity, 1..3).prop_map(|list| format!("FROMEntities: [{}], ", list.join(", "))),
     ];
@@ -79,7 +80,9 @@ fn list(name: &'static str, weight: f64) -> impl Strategy<Value = String> {
     let from = if name.starts_with("ingress") { "from" } else { "to" };
     let elements = proptest::collection::vec(element(), 0..4);
     proptest::option::weighted(weight, elements).prop_map(move |elements| {
-        elements.map_or_else(String::new, |list| format!(", {name}: [{}]", list.join(", ").replace("FROM", from)))
+        let empty = if name.ends_with("Deny") { "" } else { "FROMEndpoints: [], FROMEntities: [], " };
+        let text = |list: Vec<String>| list.join(", ").replace("EMPTY", empty).replace("FROM", from);
+        elements.map_or_else(String::new, |list| format!(", {name}: [{}]", text(list)))
     })
 }
 

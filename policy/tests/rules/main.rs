@@ -6,7 +6,15 @@ mod agreement;
 #[cfg(test)]
 mod compiler;
 #[cfg(test)]
+mod deviations;
+#[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod judge;
+#[cfg(test)]
 mod objects;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]

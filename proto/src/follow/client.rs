@@ -11,6 +11,7 @@ use tonic::{Status, Streaming, transport::Channel};
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
+    status::describe,
     v1::{self, mesh_client::MeshClient},
 };
 
@@ -162,10 +163,4 @@ impl Follower {
         self.partial = Some(snapshot);
         Ok(None)
     }
-}
-
-/// A transport error keeps its reason in its source.
-fn describe(status: &Status) -> String {
-    let source = std::error::Error::source(status).map(|source| format!(" ({source})")).unwrap_or_default();
-    format!("{}{source}", status.message())
 }

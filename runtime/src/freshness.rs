@@ -1,11 +1,11 @@
-//! How old the cached state may be.
+//! How old a state may be that was received from somewhere.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// The time since the store was known to be in touch with a quorum while this process had everything it told.
+/// What the source last told about its own staleness, plus the time since.
 ///
 /// Each tier adds the time since it heard from the tier above, so the figure never flatters.
 #[derive(Debug)]
@@ -32,10 +32,10 @@ impl Freshness {
         *self.lock() = Mark { at: Instant::now(), staleness, known: true };
     }
 
-    /// The tier above told its staleness, and everything it has is here.
+    /// The source told its staleness, and everything it has is here.
     pub fn heard(&self, staleness: Duration) {
         let mut last = self.lock();
-        // A tier above that is more stale than this one already is takes nothing away from what is known here.
+        // A source that is more stale than what is here takes nothing away from what is known here.
         if !last.known || staleness <= last.now() {
             *last = Mark { at: Instant::now(), staleness, known: true };
         }
@@ -74,7 +74,7 @@ mod tests {
         assert!(!freshness.is_known());
         freshness.heard(Duration::from_secs(7));
         assert!(freshness.is_known());
-        assert!(freshness.staleness() >= Duration::from_secs(7));
+        assert!(freshness.staleness() >= Duration::from_secs(7), "the first news count, however stale");
         freshness.heard(Duration::ZERO);
         assert!(freshness.staleness() < Duration::from_secs(7));
         freshness.heard(Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! Streams that end when the member stops, so that their followers move on to the next one at once.
+//! Streams that end when their server stops, so that followers move on to the next one at once.
 
 use std::{
     future::Future,
@@ -7,21 +7,24 @@ use std::{
 };
 
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 struct Until<T> {
     items: Items<T>,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+    reason: &'static str,
     ended: bool,
 }
 
-/// `items`, cut off with a reason once `stopping` is cancelled.
-pub(super) fn until<T: Send + 'static>(items: Items<T>, stopping: &CancellationToken) -> Items<T> {
-    let stopping = Box::pin(stopping.clone().cancelled_owned());
-    Box::pin(Until { items, stopping, ended: false })
+/// `items`, cut off as `unavailable` for the `reason` once `stopping` is ready.
+pub fn until<T: 'static>(
+    items: Items<T>,
+    stopping: impl Future<Output = ()> + Send + 'static,
+    reason: &'static str,
+) -> Items<T> {
+    Box::pin(Until { items, stopping: Box::pin(stopping), reason, ended: false })
 }
 
 impl<T> Stream for Until<T> {
@@ -33,7 +36,7 @@ impl<T> Stream for Until<T> {
         }
         if self.stopping.as_mut().poll(context).is_ready() {
             self.ended = true;
-            return Poll::Ready(Some(Err(Status::unavailable("this member is stopping"))));
+            return Poll::Ready(Some(Err(Status::unavailable(self.reason))));
         }
         self.items.as_mut().poll_next(context)
     }

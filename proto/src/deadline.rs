@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 
 /// For callers that do not say.
-const DEFAULT: Duration = Duration::from_secs(10);
+pub const DEFAULT: Duration = Duration::from_secs(10);
 /// Nobody keeps a call open longer.
 const MAXIMUM: Duration = Duration::from_secs(60);
 /// The answer must reach the caller before it gives up.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// The moment at which an answer, if only a reason, must be given.
-pub(super) fn of(metadata: &MetadataMap) -> Instant {
+/// The moment at which an answer, if only a reason, must be given: a little before the caller's own `grpc-timeout` ends.
+#[must_use]
+pub fn of(metadata: &MetadataMap) -> Instant {
     let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
     let timeout = timeout.unwrap_or(DEFAULT).min(MAXIMUM);
     Instant::now() + timeout.saturating_sub(MARGIN.min(timeout / 4))

@@ -1,0 +1,43 @@
+//! Exit code 2: the command line makes no sense, and the text says what would.
+
+use crate::ringfence::run;
+
+#[test]
+fn what_the_command_line_gets_wrong_is_told_with_exit_code_2() {
+    let tls = ["--tls-dir", "/nonexistent", "status"];
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage: ringfence"),
+        (&["stats"], "status"),
+        (&["status", "--outptu", "json"], "--outptu"),
+        (&["-o", "xml", "status"], "table, json, yaml"),
+        (&["--timeout", "0", "status"], "between 0.001 and 86400"),
+        (&["--timeout", "soon", "status"], "between 0.001 and 86400"),
+        (&["status"], "--server HOST:PORT"),
+        (&["--server", "east", "status"], "--tls-dir"),
+        (&["policy", "apply"], "--filename"),
+        (&["policy", "delete"], "NAMES"),
+        (&["--server", "127.0.0.1:1", "policy", "get", "a/b/c/d"], "[KIND/][NAMESPACE/]NAME"),
+        (&["ca", "init"], "--dir"),
+        (&["ca", "init", "--dir", "/nonexistent", "member/0"], "an ID from 1"),
+        (&["ca", "issue", "--dir", "/nonexistent"], "SUBJECT"),
+        (&["agent", "probe", "--from", "10.0.0.1"], "--port"),
+        (&["agent", "probe", "--from", "web", "--to", "10.0.0.2", "--port", "80"], "invalid IP address"),
+        (&["agent", "probe", "--from", "10.0.0.1", "--to", "10.0.0.2", "--port", "0"], "0 is not in"),
+        (&["agent", "probe", "--from", "::1", "--to", "::2", "--port", "1", "--protocol", "tpc"], "not a protocol"),
+        (&["agent", "probe", "--batch", "--port", "1"], "--batch"),
+    ];
+    for (arguments, expected) in cases {
+        run(arguments).exits(2).says(&[expected]);
+    }
+    run(&[&["--server", "127.0.0.1:1"], &tls[..]].concat()).exits(1).says(&["cannot read /nonexistent/ca.crt"]);
+}
+
+#[test]
+fn addresses_are_checked_before_anything_is_sent() {
+    let tls = crate::ringfence::authority();
+    let directory = tls.path().to_str().unwrap();
+    for bad in ["east", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "https://127.0.0.1:1", ":7400"] {
+        run(&["--tls-dir", directory, "--server", bad, "status"]).exits(2).says(&["host:port", bad]);
+    }
+    run(&["--tls-dir", directory, "--server", "127.0.0.1:1,east", "status"]).exits(2).says(&["\"east\""]);
+}
