@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::label_index::{LabelIndex, range_of};
+use super::label_index::{LabelIndex, is_positive, range_of, values_of};
 use crate::{
     cidr::Cidr,
     label::{LabelSet, SOURCE_CIDR},
@@ -32,10 +32,7 @@ pub(super) struct Anchor(Option<Requirement>);
 impl Anchors {
     /// The rarest of a selector's positive requirements.
     pub(super) fn choose(selector: &Selector, index: &LabelIndex) -> Anchor {
-        let positive = |requirement: &&Requirement| match &requirement.condition {
-            Condition::In(_) | Condition::Exists => true,
-            Condition::NotIn(_) | Condition::DoesNotExist => false,
-        };
+        let positive = |requirement: &&Requirement| is_positive(&requirement.condition);
         let rank =
             |requirement: &&Requirement| (index.count(requirement), matches!(requirement.condition, Condition::Exists));
         Anchor(selector.requirements().filter(positive).min_by_key(rank).cloned())
@@ -49,10 +46,10 @@ impl Anchors {
         self.each(anchor, |list| list.retain(|known| *known != number));
         let Some(Requirement { key, condition }) = &anchor.0 else { return };
         if let Some(lists) = self.keys.get_mut(&key.key) {
-            if let Condition::In(values) = condition {
-                let empty = |value: &&String| lists.values.get(*value).is_some_and(Vec::is_empty);
-                let empty: Vec<&String> = values.iter().filter(empty).collect();
-                empty.into_iter().for_each(|value| drop(lists.values.remove(value)));
+            for value in values_of(condition).into_iter().flatten() {
+                if lists.values.get(value).is_some_and(Vec::is_empty) {
+                    lists.values.remove(value);
+                }
             }
             if lists.exists.is_empty() && lists.values.is_empty() {
                 self.keys.remove(&key.key);
@@ -80,11 +77,11 @@ impl Anchors {
             self.keys.insert(key.key.clone(), Key::default());
         }
         let Some(lists) = self.keys.get_mut(&key.key) else { return };
-        match &requirement.condition {
-            Condition::In(values) => {
-                values.iter().for_each(|value| change(lists.values.entry(value.clone()).or_default()));
+        match values_of(&requirement.condition) {
+            Some(values) => {
+                values.into_iter().for_each(|value| change(lists.values.entry(value.clone()).or_default()));
             }
-            _ => change(&mut lists.exists),
+            None => change(&mut lists.exists),
         }
     }
 

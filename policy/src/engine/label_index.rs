@@ -81,19 +81,16 @@ impl LabelIndex {
     /// The slots with a label that a requirement speaks of: those that meet it, or, for a negative one, those that do
     /// not. For values of ranges it may be too many (a set with several ranges): see [`is_exact`].
     pub(super) fn having(&self, requirement: &Requirement) -> RoaringBitmap {
-        let values = match &requirement.condition {
-            Condition::In(values) | Condition::NotIn(values) => Some(values),
-            Condition::Exists | Condition::DoesNotExist => None,
-        };
+        let values = values_of(&requirement.condition);
         if requirement.key.source == SOURCE_CIDR {
             return self.inside(&requirement.key).fold(RoaringBitmap::new(), |all, slots| all | slots);
         }
         let mut having = RoaringBitmap::new();
         for source in self.sources(&requirement.key) {
-            match values {
+            match &values {
                 None => having |= &source.exists,
                 Some(values) => {
-                    values.iter().filter_map(|value| source.values.get(value)).for_each(|slots| having |= slots);
+                    values.iter().filter_map(|value| source.values.get(*value)).for_each(|slots| having |= slots);
                 }
             }
         }
@@ -105,11 +102,10 @@ impl LabelIndex {
         if requirement.key.source == SOURCE_CIDR {
             return self.inside(&requirement.key).map(RoaringBitmap::len).sum();
         }
-        let count = |source: &Source| match &requirement.condition {
-            Condition::In(values) | Condition::NotIn(values) => {
-                values.iter().filter_map(|value| source.values.get(value)).map(RoaringBitmap::len).sum()
-            }
-            Condition::Exists | Condition::DoesNotExist => source.exists.len(),
+        let values = values_of(&requirement.condition);
+        let count = |source: &Source| match &values {
+            Some(values) => values.iter().filter_map(|value| source.values.get(*value)).map(RoaringBitmap::len).sum(),
+            None => source.exists.len(),
         };
         self.sources(&requirement.key).map(count).sum()
     }
@@ -131,8 +127,21 @@ impl LabelIndex {
 
 /// Whether the slots of a requirement are known without asking their label sets.
 pub(super) fn is_exact(requirement: &Requirement) -> bool {
-    let by_value = matches!(requirement.condition, Condition::In(_) | Condition::NotIn(_));
-    requirement.key.source != SOURCE_CIDR || !by_value
+    requirement.key.source != SOURCE_CIDR || values_of(&requirement.condition).is_none()
+}
+
+/// The values that a condition names; none if it asks for the label alone.
+pub(super) fn values_of(condition: &Condition) -> Option<Vec<&String>> {
+    match condition {
+        Condition::Is(value) => Some(vec![value]),
+        Condition::In(values) | Condition::NotIn(values) => Some(values.iter().collect()),
+        Condition::Exists | Condition::DoesNotExist => None,
+    }
+}
+
+/// Whether whoever meets a condition has the label.
+pub(super) fn is_positive(condition: &Condition) -> bool {
+    matches!(condition, Condition::Is(_) | Condition::In(_) | Condition::Exists)
 }
 
 /// The range that a label stands for.

@@ -6,15 +6,10 @@ use roaring::RoaringBitmap;
 
 use super::{
     anchors::{Anchor, Anchors},
-    label_index::is_exact,
+    label_index::{is_exact, is_positive},
     population::{HOST_SLOT, Population},
 };
-use crate::{
-    identity::Identity,
-    label::LabelSet,
-    reserved::reserved_labels,
-    selector::{Condition, Selector},
-};
+use crate::{identity::Identity, label::LabelSet, reserved::reserved_labels, selector::Selector};
 
 /// The number of a selector.
 pub(super) type SelectorId = u32;
@@ -159,9 +154,10 @@ fn select(selector: &Selector, dual_stack: bool, population: &Population) -> Roa
     let mut positive = Vec::new();
     let mut negative = Vec::new();
     for requirement in selector.requirements() {
-        match requirement.condition {
-            Condition::In(_) | Condition::Exists => positive.push((index.count(requirement), requirement)),
-            Condition::NotIn(_) | Condition::DoesNotExist => negative.push(requirement),
+        if is_positive(&requirement.condition) {
+            positive.push((index.count(requirement), requirement));
+        } else {
+            negative.push(requirement);
         }
     }
     positive.sort_by_key(|(count, _)| *count);

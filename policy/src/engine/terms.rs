@@ -70,27 +70,34 @@ impl Context<'_> {
         for rule in rules {
             for port in &rule.ports {
                 for protocol in port.protocol.numbers() {
-                    let interval = self.interval(direction, port, *protocol);
-                    all.extend(interval.map(|ports| (ports, class(&rule.proxy, *protocol, denies))));
+                    let class = class(&rule.proxy, *protocol, denies);
+                    let intervals = self.intervals(direction, port, *protocol, denies);
+                    all.extend(intervals.into_iter().map(|ports| (ports, class)));
                 }
             }
         }
         all
     }
 
-    /// None if a name stands for nothing (PORT-4), or for an interval without ports.
-    fn interval(&self, direction: Direction, port: &Port, protocol: u8) -> Option<Ports> {
+    /// None if a name stands for nothing, or for an interval without ports. A name for several numbers means none of
+    /// them in an allow (PORT-4) and, but for Cilium, each of them in a deny.
+    fn intervals(&self, direction: Direction, port: &Port, protocol: u8, denies: bool) -> Vec<Ports> {
         let messages = matches!(port.protocol, PortProtocol::Icmp | PortProtocol::Icmpv6);
-        let (first, last) = match &port.number {
+        let interval = |first, last| Ports { protocol, first, last };
+        match &port.number {
             // ICMP-2: to Cilium, message type 0 is every type.
-            PortNumber::Range { first: 0, last: 0 } if messages && as_cilium(self.settings) => (0, u16::MAX),
-            PortNumber::Range { first, last } => (*first, *last),
-            PortNumber::Named { name, last } => {
-                let first = self.world.port(direction, name, protocol)?;
-                (first, first.max(*last))
+            PortNumber::Range { first: 0, last: 0 } if messages && as_cilium(self.settings) => {
+                vec![interval(0, u16::MAX)]
             }
-        };
-        (first <= last).then_some(Ports { protocol, first, last })
+            PortNumber::Range { first, last } if first <= last => vec![interval(*first, *last)],
+            PortNumber::Range { .. } => Vec::new(),
+            PortNumber::Named { name, last } => {
+                let numbers = self.world.ports(direction, name, protocol);
+                let every_number = denies && !as_cilium(self.settings);
+                let meant = numbers.iter().filter(|_| every_number || numbers.len() == 1);
+                meant.map(|first| interval(*first, *last.max(first))).collect()
+            }
+        }
     }
 }
 
