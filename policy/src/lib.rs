@@ -21,6 +21,7 @@ pub mod compat;
 pub mod compile;
 pub mod diagnostic;
 pub mod document;
+pub mod engine;
 pub mod entity;
 pub mod evaluate;
 pub mod explain;

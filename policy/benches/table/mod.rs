@@ -1,0 +1,217 @@
+//! Medians beside the peer's CPU times, and how adding an identity grows.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use ringfence_policy::{
+    engine::{Engine, Outcome, PortForm},
+    flow::{Direction, Flow, protocol},
+    identity::Identity,
+};
+
+use crate::{
+    warm_with_entries,
+    workload::{self, PODS, SUBJECT},
+};
+
+/// The peer's CPU times, as the workload's text has them.
+struct PeerFigures {
+    name: &'static str,
+    all_select: bool,
+    import: f64,
+    cold: f64,
+    cold_and_entries: f64,
+    warm: f64,
+    warm_and_entries: f64,
+    lookup: f64,
+}
+
+const PEER: [PeerFigures; 2] = [
+    PeerFigures {
+        name: "A1",
+        all_select: true,
+        import: 46e-3,
+        cold: 1.2,
+        cold_and_entries: 1.25,
+        warm: 6.4e-3,
+        warm_and_entries: 51e-3,
+        lookup: 0.20e-6,
+    },
+    PeerFigures {
+        name: "A2",
+        all_select: false,
+        import: 65e-3,
+        cold: 12e-3,
+        cold_and_entries: 12e-3,
+        warm: 0.90e-3,
+        warm_and_entries: 1.2e-3,
+        lookup: 0.12e-6,
+    },
+];
+
+/// Measures everything once more, and prints it.
+pub(crate) fn print() {
+    println!("| workload | step | median | peer, CPU | ratio |\n| --- | --- | ---: | ---: | ---: |");
+    PEER.iter().for_each(workload_a);
+    workload_b();
+    growth();
+}
+
+/// 65,536 flows as workload A asks for them.
+pub(crate) fn flows() -> Vec<Flow> {
+    let mut state = 1_u64;
+    let mut below = move |limit: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((state >> 33) % u64::from(limit)).expect("the limit has 32 bits")
+    };
+    let mut flow = |_| {
+        let peer = Identity::from_bits(1000 + below(PODS));
+        let direction = if below(3) == 0 { Direction::Egress } else { Direction::Ingress };
+        let (protocol, port) = match below(5) {
+            0 => (protocol::TCP, 22),
+            1 => (protocol::UDP, 53),
+            2 => (protocol::TCP, 443),
+            3 => (protocol::TCP, 8000 + below(200)),
+            _ => (protocol::TCP, 10_000 + below(1850)),
+        };
+        let port = u16::try_from(port).expect("they are ports");
+        Flow { subject: SUBJECT, peer, direction, protocol, port }
+    };
+    (0..65_536).map(&mut flow).collect()
+}
+
+fn workload_a(peer: &PeerFigures) {
+    let texts = workload::policies_a(peer.all_select);
+    let decoding = times(7, || workload::decode(&texts));
+    let (mut imports, mut colds, mut colds_with_entries) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..15 {
+        let mut engine = workload::engine(PODS);
+        imports.push(time(|| workload::import(&mut engine, &texts)));
+        if round % 2 == 0 {
+            colds.push(time(|| engine.measure_resolving(SUBJECT)));
+        } else {
+            colds_with_entries.push(time(|| engine.add_subject(SUBJECT)));
+        }
+    }
+    let mut engine = workload::engine(PODS);
+    let before = resident_mib();
+    workload::import(&mut engine, &texts);
+    engine.add_subject(SUBJECT);
+    let after = resident_mib();
+    let name = peer.name;
+    row(name, "import 1,000 objects", imports, peer.import);
+    row(name, "… of it decoding and checking", decoding, peer.import);
+    row(name, "cold", colds, peer.cold);
+    row(name, "cold and entries", colds_with_entries, peer.cold_and_entries);
+    row(name, "warm", times(100, || engine.measure_resolving(SUBJECT)), peer.warm);
+    row(name, "warm and entries", times(50, || warm_with_entries(&mut engine)), peer.warm_and_entries);
+    let flows = flows();
+    let lookups = times(30, || flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count());
+    row(name, "one lookup", lookups.iter().map(|all| *all / 65_536).collect(), peer.lookup);
+    let allowed = flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count();
+    println!(
+        "| {name} | entries: {} as blocks, {} as ranges; {} selectors; {:.1} % of lookups allowed; resident {after} MiB, {} of them for policies | | | |",
+        engine.count_entries(SUBJECT, PortForm::Blocks),
+        engine.count_entries(SUBJECT, PortForm::Ranges),
+        engine.selector_count(),
+        100.0 * f64::from(u32::try_from(allowed).unwrap_or(u32::MAX)) / 65_536.0,
+        after.saturating_sub(before),
+    );
+}
+
+fn workload_b() {
+    let mut engine = workload::engine(PODS);
+    workload::import(&mut engine, &workload::policies_b(1000, false));
+    engine.add_subject(SUBJECT);
+    let entries = engine.count_entries(SUBJECT, PortForm::Blocks);
+    println!("| B | entries: {entries}; {} selectors | | | |", engine.selector_count());
+    let [add, remove] = add_and_remove(&mut engine, 400, || vec![workload::pod(10_007)]);
+    row("B", "add 1 identity", add, 0.27e-3);
+    row("B", "remove 1 identity", remove, 0.23e-3);
+    let hundred = || (0..100).map(|b| workload::pod(10_007 + 100 * b)).collect();
+    let [add, remove] = add_and_remove(&mut engine, 60, hundred);
+    row("B", "add 100 identities", add, 5.3e-3);
+    row("B", "remove 100 identities", remove, 3.1e-3);
+    let unselected = || {
+        let (identity, mut labels) = workload::pod(10_007);
+        labels.insert(ringfence_policy::label::Label::new("k8s", "app", "none"));
+        vec![(identity, labels)]
+    };
+    let [add, _] = add_and_remove(&mut engine, 400, unselected);
+    row("B", "add 1 unselected identity", add, 75e-6);
+    let objects = workload::decode(&workload::policies_b(1000, false));
+    let mut inserts = Vec::new();
+    for _ in 0..7 {
+        let mut engine = workload::engine(PODS);
+        let objects: Vec<_> = objects.iter().map(|object| (object.key.clone(), object.rules.clone())).collect();
+        inserts.push(time(|| {
+            engine.change_objects(objects, []);
+            engine.measure_resolving(SUBJECT)
+        }));
+    }
+    row("B", "insert 1,000 selectors", inserts, 2.6);
+}
+
+/// Ten selectors match the new identity, whatever else there is.
+fn growth() {
+    println!("\nAdding one identity (median)\n");
+    println!("| identities | 100 selectors | 1,000 selectors | 10,000 selectors |\n| ---: | ---: | ---: | ---: |");
+    for pods in [1_000, 10_000, 100_000] {
+        let cells = [100, 1_000, 10_000].map(|selectors| {
+            let mut engine = workload::engine(pods);
+            workload::import(&mut engine, &workload::policies_b(selectors, true));
+            engine.add_subject(SUBJECT);
+            let new = || vec![(Identity::from_bits(900_000), workload::labels(10_007))];
+            let [add, _] = add_and_remove(&mut engine, 200, new);
+            format!(" {:.1?} |", median(add))
+        });
+        println!("| {pods} |{}", cells.concat());
+    }
+}
+
+fn add_and_remove(
+    engine: &mut Engine,
+    rounds: u32,
+    new: impl Fn() -> Vec<(Identity, ringfence_policy::label::LabelSet)>,
+) -> [Vec<Duration>; 2] {
+    let (mut add, mut remove) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let identities = new();
+        let gone: Vec<Identity> = identities.iter().map(|(identity, _)| *identity).collect();
+        add.push(time(|| engine.put_identities(identities)));
+        remove.push(time(|| engine.remove_identities(gone)));
+    }
+    [add, remove]
+}
+
+fn time<T>(work: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    let result = black_box(work());
+    let spent = start.elapsed();
+    drop(result);
+    spent
+}
+
+fn times<T>(rounds: u32, mut work: impl FnMut() -> T) -> Vec<Duration> {
+    (0..rounds).map(|_| time(&mut work)).collect()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn row(workload: &str, step: &str, times: Vec<Duration>, peer_seconds: f64) {
+    let own = median(times);
+    let peer = Duration::from_secs_f64(peer_seconds);
+    println!("| {workload} | {step} | {own:.1?} | {peer:.1?} | 1/{:.1} |", peer_seconds / own.as_secs_f64());
+}
+
+/// Of this process; 0 where the system does not say.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
