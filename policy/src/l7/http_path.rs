@@ -56,7 +56,8 @@ pub fn normalise(path: &[u8]) -> Result<NormalPath, InvalidPath> {
     Ok(NormalPath::Forward([&normal[..], query].concat()))
 }
 
-/// Undoes the escapes of some bytes and turns `\` into `/`; says whether it undid any.
+/// Undoes the escapes of some bytes and turns `\` into `/`; says whether it undid any. An escape stays if undoing it
+/// would make another one with the `%` before it: who reads the path next would undo that one.
 fn unescape(path: &[u8], undo: impl Fn(u8) -> bool) -> Result<(Vec<u8>, bool), InvalidPath> {
     let mut out = Vec::with_capacity(path.len());
     let mut undone = false;
@@ -69,7 +70,7 @@ fn unescape(path: &[u8], undo: impl Fn(u8) -> bool) -> Result<(Vec<u8>, bool), I
         };
         match escaped {
             Some(0) => return Err(InvalidPath::Control),
-            Some(byte) if undo(byte) => {
+            Some(byte) if undo(byte) && !(byte.is_ascii_hexdigit() && ends_in_half_an_escape(&out)) => {
                 out.push(if byte == b'\\' { b'/' } else { byte });
                 undone = true;
                 rest = &after[2..];
@@ -81,6 +82,15 @@ fn unescape(path: &[u8], undo: impl Fn(u8) -> bool) -> Result<(Vec<u8>, bool), I
         }
     }
     Ok((out, undone))
+}
+
+/// Whether a hexadecimal digit at the end could belong to an escape.
+fn ends_in_half_an_escape(path: &[u8]) -> bool {
+    match path {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    }
 }
 
 /// RFC 3986 §5.2.4 for a path that begins with a slash.
@@ -133,6 +143,8 @@ mod tests {
             ("/a%20b", "/a%20b"),
             ("/100%", "/100%"),
             ("/a%zz", "/a%zz"),
+            ("/public/%%32e%%32e/admin", "/public/%%32e%%32e/admin"),
+            ("/%2%65%2%65/%%%32%66", "/%2%65%2%65/%%%32f"),
             ("/...", "/..."),
         ] {
             let expected = NormalPath::Forward(expected.into());
