@@ -366,7 +366,7 @@ mod tests {
                 0..4 => {
                     let new: Vec<_> = random.list(5, |random| (identity(random), labels(random)));
                     let new: Vec<_> =
-                        new.into_iter().filter(|(identity, _)| identity.bits() > 10 || step % 5 == 0).collect();
+                        new.into_iter().filter(|(identity, _)| identity.bits() > 10 || step % 2 == 0).collect();
                     model.identities.extend(new.clone());
                     engine.put_identities(new)
                 }
@@ -416,6 +416,24 @@ mod tests {
             assert!(outcome.is_ok(), "world {seed}");
         }
         println!("{worlds} worlds");
+    }
+
+    #[test]
+    fn id_15_a_family_of_the_world_stays_selected_whatever_labels_it_gets() {
+        let mut engine = Engine::new(Settings::new(Name::new("east").unwrap(), Compat::Ringfence), World::default());
+        let subject = Identity::from_bits(1000);
+        let text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a, namespace: shop}\nspec:\n  endpointSelector: {}\n  ingress:\n  - fromEntities: [world]\n";
+        let object = ringfence_policy::object::parse_objects(text).objects.remove(0);
+        engine.put_identities([(subject, LabelSet::parse(["k8s:io.kubernetes.pod.namespace=shop"]).unwrap())]);
+        engine.add_subject(subject);
+        engine.change_objects([(object.key, object.rules)], []);
+        let peer = Identity::WORLD_IPV4;
+        let flow = Flow { subject, peer, direction: Direction::Ingress, protocol: 6, port: 80 };
+        assert_eq!(engine.lookup(&flow), Ok(Outcome::Allow));
+        engine.put_identities([(peer, LabelSet::parse(["k8s:app=a"]).unwrap())]);
+        assert_eq!(engine.lookup(&flow), Ok(Outcome::Allow));
+        engine.remove_identities([peer]);
+        assert_eq!(engine.lookup(&flow), Ok(Outcome::Allow));
     }
 
     #[test]
