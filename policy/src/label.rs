@@ -123,7 +123,7 @@ impl Label {
         Ok(Self::new(source, key, value))
     }
 
-    /// LBL-1 … LBL-4: the source and what follows it. A `:` after the first `=` belongs to the value.
+    /// LBL-1 … LBL-4: the source, which is all before the first `:`, and what follows it.
     fn split_source<'a>(text: &'a str, default_source: &'a str) -> (&'a str, &'a str) {
         if let Some(rest) = text.strip_prefix('$') {
             return (SOURCE_RESERVED, rest);
