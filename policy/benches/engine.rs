@@ -1,18 +1,21 @@
 //! The incremental compiler under workloads A1, A2 and B.
 //!
 //! `cargo bench -p ringfence-policy --bench engine` runs the criterion benches and then prints medians beside the peer's
-//! CPU times; with `RINGFENCE_TABLE=only` it prints just the table.
+//! CPU times; with `RINGFENCE_TABLE=only` it prints just the table, and with `--json FILE` it also writes its rows.
 
 mod table;
 mod workload;
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, path::PathBuf, time::Duration};
 
 use criterion::{BatchSize, Criterion};
 use ringfence_policy::engine::{Engine, PortForm};
 use workload::{PODS, SUBJECT};
 
-fn main() {
+fn main() -> std::io::Result<()> {
+    if let Some(file) = json_file() {
+        return table::print().write(&file);
+    }
     if std::env::var("RINGFENCE_TABLE").as_deref() != Ok("only") {
         let short = (Duration::from_millis(300), Duration::from_secs(2));
         let mut criterion =
@@ -25,6 +28,12 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {
         table::print();
     }
+    Ok(())
+}
+
+/// What follows `--json`; criterion knows no such flag.
+fn json_file() -> Option<PathBuf> {
+    std::env::args_os().skip_while(|argument| argument != "--json").nth(1).map(PathBuf::from)
 }
 
 fn workload_a(criterion: &mut Criterion, name: &str, all_select: bool) {

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::shell;
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 1] =
-    [("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"])];
+const BENCHES: [(&str, &[&str]); 2] = [
+    ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
+    ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -1,7 +1,10 @@
 //! Medians beside the peer's CPU times, and how adding an identity grows.
 
 use std::{
+    fs,
     hint::black_box,
+    io,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -51,12 +54,20 @@ const PEER: [PeerFigures; 2] = [
     },
 ];
 
+/// The rows that were printed, for `--json`.
+#[derive(Default)]
+pub(crate) struct Rows(Vec<serde_json::Value>);
+
 /// Measures everything once more, and prints it.
-pub(crate) fn print() {
+pub(crate) fn print() -> Rows {
+    let mut rows = Rows::default();
     println!("| workload | step | median | peer, CPU | ratio |\n| --- | --- | ---: | ---: | ---: |");
-    PEER.iter().for_each(workload_a);
-    workload_b();
+    for peer in &PEER {
+        workload_a(peer, &mut rows);
+    }
+    workload_b(&mut rows);
     growth();
+    rows
 }
 
 /// 65,536 flows as workload A asks for them.
@@ -82,7 +93,7 @@ pub(crate) fn flows() -> Vec<Flow> {
     (0..65_536).map(&mut flow).collect()
 }
 
-fn workload_a(peer: &PeerFigures) {
+fn workload_a(peer: &PeerFigures, rows: &mut Rows) {
     let texts = workload::policies_a(peer.all_select);
     let decoding = times(7, || workload::decode(&texts));
     let (mut imports, mut colds, mut colds_with_entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,15 +112,21 @@ fn workload_a(peer: &PeerFigures) {
     engine.add_subject(SUBJECT);
     let after = resident_mib();
     let name = peer.name;
-    row(name, "import 1,000 objects", imports, peer.import);
-    row(name, "… of it decoding and checking", decoding, peer.import);
-    row(name, "cold", colds, peer.cold);
-    row(name, "cold and entries", colds_with_entries, peer.cold_and_entries);
-    row(name, "warm", times(100, || engine.measure_resolving(SUBJECT)), peer.warm);
-    row(name, "warm and entries", times(50, || warm_with_entries(&mut engine)), peer.warm_and_entries);
+    rows.add(name, "import 1,000 objects", imports, peer.import, Some(1.0 / 5.0));
+    rows.add(name, "… of it decoding and checking", decoding, peer.import, None);
+    rows.add(name, "cold", colds, peer.cold, Some(1.0 / 25.0));
+    rows.add(name, "cold and entries", colds_with_entries, peer.cold_and_entries, Some(1.0 / 25.0));
+    rows.add(name, "warm", times(100, || engine.measure_resolving(SUBJECT)), peer.warm, Some(1.0 / 20.0));
+    rows.add(
+        name,
+        "warm and entries",
+        times(50, || warm_with_entries(&mut engine)),
+        peer.warm_and_entries,
+        Some(1.0 / 20.0),
+    );
     let flows = flows();
     let lookups = times(30, || flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count());
-    row(name, "one lookup", lookups.iter().map(|all| *all / 65_536).collect(), peer.lookup);
+    rows.add(name, "one lookup", lookups.iter().map(|all| *all / 65_536).collect(), peer.lookup, None);
     let allowed = flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count();
     println!(
         "| {name} | entries: {} as blocks, {} as ranges; {} selectors; {:.1} % of lookups allowed; resident {after} MiB, {} of them for policies | | | |",
@@ -121,26 +138,26 @@ fn workload_a(peer: &PeerFigures) {
     );
 }
 
-fn workload_b() {
+fn workload_b(rows: &mut Rows) {
     let mut engine = workload::engine(PODS);
     workload::import(&mut engine, &workload::policies_b(1000, false));
     engine.add_subject(SUBJECT);
     let entries = engine.count_entries(SUBJECT, PortForm::Blocks);
     println!("| B | entries: {entries}; {} selectors | | | |", engine.selector_count());
     let [add, remove] = add_and_remove(&mut engine, 400, || vec![workload::pod(10_007)]);
-    row("B", "add 1 identity", add, 0.27e-3);
-    row("B", "remove 1 identity", remove, 0.23e-3);
+    rows.add("B", "add 1 identity", add, 0.27e-3, Some(1.0 / 20.0));
+    rows.add("B", "remove 1 identity", remove, 0.23e-3, None);
     let hundred = || (0..100).map(|b| workload::pod(10_007 + 100 * b)).collect();
     let [add, remove] = add_and_remove(&mut engine, 60, hundred);
-    row("B", "add 100 identities", add, 5.3e-3);
-    row("B", "remove 100 identities", remove, 3.1e-3);
+    rows.add("B", "add 100 identities", add, 5.3e-3, None);
+    rows.add("B", "remove 100 identities", remove, 3.1e-3, None);
     let unselected = || {
         let (identity, mut labels) = workload::pod(10_007);
         labels.insert(ringfence_policy::label::Label::new("k8s", "app", "none"));
         vec![(identity, labels)]
     };
     let [add, _] = add_and_remove(&mut engine, 400, unselected);
-    row("B", "add 1 unselected identity", add, 75e-6);
+    rows.add("B", "add 1 unselected identity", add, 75e-6, None);
     let objects = workload::decode(&workload::policies_b(1000, false));
     let mut inserts = Vec::new();
     for _ in 0..7 {
@@ -151,7 +168,7 @@ fn workload_b() {
             engine.measure_resolving(SUBJECT)
         }));
     }
-    row("B", "insert 1,000 selectors", inserts, 2.6);
+    rows.add("B", "insert 1,000 selectors", inserts, 2.6, Some(1.0 / 50.0));
 }
 
 /// Ten selectors match the new identity, whatever else there is.
@@ -203,15 +220,34 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn row(workload: &str, step: &str, times: Vec<Duration>, peer_seconds: f64) {
-    let own = median(times);
-    let peer = Duration::from_secs_f64(peer_seconds);
-    println!("| {workload} | {step} | {own:.1?} | {peer:.1?} | 1/{:.1} |", peer_seconds / own.as_secs_f64());
+impl Rows {
+    /// One median beside the peer's CPU time; `target`: the ratio that is wanted.
+    fn add(&mut self, workload: &str, step: &str, times: Vec<Duration>, peer_seconds: f64, target: Option<f64>) {
+        let own = median(times);
+        let peer = Duration::from_secs_f64(peer_seconds);
+        let ratio = own.as_secs_f64() / peer_seconds;
+        println!("| {workload} | {step} | {own:.1?} | {peer:.1?} | 1/{:.1} |", ratio.recip());
+        self.0.push(serde_json::json!({
+            "name": format!("{workload} {step}"),
+            "value": own.as_secs_f64() * 1e6,
+            "unit": "us",
+            "peer": "Cilium, CPU",
+            "peer_value": peer_seconds * 1e6,
+            "ratio": ratio,
+            "target": target.map(|target| format!("<= 1/{:.0} of the peer", target.recip())),
+            "status": if target.is_some_and(|target| ratio > target) { "short" } else { "ok" },
+        }));
+    }
+
+    /// Writes the rows as one JSON array.
+    pub(crate) fn write(self, path: &Path) -> io::Result<()> {
+        fs::write(path, format!("{:#}\n", serde_json::Value::Array(self.0)))
+    }
 }
 
 /// Of this process; 0 where the system does not say.
 fn resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
