@@ -91,12 +91,15 @@ impl Filters {
 
     pub(super) fn add_sections(&mut self, sections: &[&Section]) -> Result<(), Conflict> {
         let required = [false, true].map(|denies| Requirements::of(sections, denies));
+        // Denies first: where one covers the same ports and selector, what allows say there cannot conflict (SEM-40, SEM-43).
+        for section in sections {
+            for element in section.deny.iter().flatten() {
+                self.add(element, true, &required[1])?;
+            }
+        }
         for section in sections {
             for element in section.allow.iter().flatten() {
                 self.add(element, false, &required[0])?;
-            }
-            for element in section.deny.iter().flatten() {
-                self.add(element, true, &required[1])?;
             }
         }
         Ok(())
