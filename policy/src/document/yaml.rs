@@ -1,24 +1,14 @@
-//! From parser events to trees, without recursion.
+//! YAML texts as trees: from parser events to nodes, without recursion.
 
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::{
-    Document, Documents, Entry, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_NODES, MAX_TEXT_BYTES, Node, Scalar, Value,
-};
+use super::{Document, Documents, Entry, MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_NODES, Node, Scalar, Value, own_text};
 use crate::diagnostic::{Diagnostic, Position, quoted};
 
-/// Reads every document of a text. Never panics, whatever the text.
-#[must_use]
-pub fn read(text: &str) -> Documents {
-    // A byte order mark (YAML 1.2.2 §5.2) is not part of the first document.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.len() > MAX_TEXT_BYTES {
-        let message = format!("the text has {} bytes: at most {MAX_TEXT_BYTES} are read at once", text.len());
-        let finding = Diagnostic::error(Position::START, message).help("split it into several files");
-        return Documents { documents: Vec::new(), diagnostics: vec![finding] };
-    }
+/// Reads every document of a text.
+pub(super) fn read(text: &str) -> Documents {
     let mut reader = Reader::new(text);
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -172,7 +162,7 @@ impl<'text> Reader<'text> {
             && clean
             && !root.is_null()
         {
-            self.found.documents.push(Document { root, text: trimmed(own) });
+            self.found.documents.push(Document { root, text: own_text(own) });
         }
         self.findings_before = self.found.diagnostics.len();
         self.nodes = 0;
@@ -221,13 +211,6 @@ impl Frame {
         };
         Node { position: self.position, value }
     }
-}
-
-/// Without blank lines at the beginning.
-fn trimmed(text: &str) -> String {
-    let first = text.find(|c: char| !c.is_whitespace()).unwrap_or(0);
-    let begin = text.get(..first).and_then(|blank| blank.rfind(['\n', '\r'])).map_or(0, |index| index + 1);
-    text.get(begin..).unwrap_or_default().to_owned()
 }
 
 fn position(marker: Marker) -> Position {
