@@ -216,6 +216,9 @@ pub(crate) struct ExplainArguments {
     /// A name that is asked for in the flow.
     #[arg(long, conflicts_with = "http", value_name = "NAME")]
     pub(crate) dns: Option<String>,
+    /// The subject's endpoint or node is under audit: it refuses nothing, and reports what it would refuse.
+    #[arg(long)]
+    pub(crate) audit: bool,
 }
 
 /// How policies are read.

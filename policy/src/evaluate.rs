@@ -5,14 +5,19 @@
 //!                                     └► filters by (protocol, ports), selectors merged, or Conflict
 //! filters + peer + port ─ lookup ─► Decision
 //! ```
+//!
+//! All of it twice where objects under audit select the subject: without them for what is done, with them for what would
+//! be (AUD-5). An endpoint or a node under audit refuses nothing, and says what it would have refused (AUD-1 … AUD-3).
 
 mod decision;
 mod filter;
 mod lookup;
+mod outcome;
 mod peers;
 
 pub use decision::{Decision, Redirect};
 pub use filter::Conflict;
+pub use outcome::Outcome;
 pub(crate) use peers::{Requirements, selectors};
 
 use filter::Filters;
@@ -30,7 +35,17 @@ use crate::{
 /// What all rules together say about one subject.
 #[derive(Clone, Debug)]
 pub struct SubjectPolicy {
-    /// None if the direction is not enforced.
+    /// What the rules in force say.
+    in_force: Directions,
+    /// What those under audit say with them; none if none of them selects the subject (AUD-5).
+    shadow: Option<Result<Directions, Conflict>>,
+    /// The endpoint or its node is under audit (AUD-1).
+    audit: bool,
+}
+
+/// Both directions of some rules; none if the direction is not enforced.
+#[derive(Clone, Debug)]
+struct Directions {
     ingress: Option<Filters>,
     egress: Option<Filters>,
 }
@@ -46,7 +61,7 @@ pub(crate) enum Enforced {
     Open,
 }
 
-/// The decision about a flow under all rules of all objects; kind, name, order and age of objects never matter (SEM-40,
+/// The decision about a flow under all rules of all objects that are in force; kind, name, order and age of objects never matter (SEM-40,
 /// SEM-42).
 ///
 /// `subject` and `peer` are the label sets of `flow.subject` and `flow.peer`. A peer without labels is `unknown`.
@@ -69,7 +84,7 @@ impl SubjectPolicy {
     /// Collects what rules say about a subject.
     ///
     /// # Errors
-    /// `Conflict` if they contradict each other (CONF-1 … CONF-5).
+    /// `Conflict` if those in force contradict each other (CONF-1 … CONF-6).
     pub fn resolve<'a>(
         settings: &Settings,
         world: &World,
@@ -77,7 +92,57 @@ impl SubjectPolicy {
         subject: Identity,
         labels: &LabelSet,
     ) -> Result<Self, Conflict> {
-        let rules: Vec<&Rule> = rules.into_iter().filter(|rule| rule.subject.selects(subject, labels)).collect();
+        let all: Vec<&Rule> = rules.into_iter().filter(|rule| rule.subject.selects(subject, labels)).collect();
+        let in_force: Vec<&Rule> = all.iter().copied().filter(|rule| !rule.audit).collect();
+        let resolve = |rules: &[&Rule]| Directions::resolve(settings, world, rules, subject, labels);
+        let shadow = (in_force.len() < all.len()).then(|| resolve(&all));
+        Ok(Self { in_force: resolve(&in_force)?, shadow, audit: settings.audit })
+    }
+
+    /// The policy of an endpoint that is under audit by itself (AUD-1).
+    #[must_use]
+    pub fn under_audit(self) -> Self {
+        Self { audit: true, ..self }
+    }
+
+    /// Whether a direction is enforced.
+    #[must_use]
+    pub const fn enforces(&self, direction: Direction) -> bool {
+        self.in_force.filters(direction).is_some()
+    }
+
+    /// Whether it speaks of peers through a selector: only then are the addresses of a DNS name looked for (FQDN-8).
+    #[must_use]
+    pub fn uses(&self, selector: &Selector) -> bool {
+        let shadow = self.shadow.iter().flatten();
+        shadow.chain([&self.in_force]).any(|directions| directions.uses(selector))
+    }
+
+    /// The decision of the rules in force about a flow of the subject. `peer` are the labels of `flow.peer`.
+    #[must_use]
+    pub fn decide(&self, flow: &Flow, peer: &LabelSet) -> Decision {
+        self.in_force.decide(flow, peer)
+    }
+
+    /// What becomes of a flow of the subject, and what would without audit. `peer` are the labels of `flow.peer`.
+    #[must_use]
+    pub fn judge(&self, flow: &Flow, peer: &LabelSet) -> Outcome {
+        let shadow = self.shadow.as_ref().map(|shadow| match shadow {
+            Ok(directions) => Ok(directions.decide(flow, peer)),
+            Err(conflict) => Err(*conflict),
+        });
+        Outcome { decision: self.decide(flow, peer), audit: self.audit, shadow }
+    }
+}
+
+impl Directions {
+    fn resolve(
+        settings: &Settings,
+        world: &World,
+        rules: &[&Rule],
+        subject: Identity,
+        labels: &LabelSet,
+    ) -> Result<Self, Conflict> {
         let resolve = |direction: Direction| {
             let sections: Vec<&Section> = rules.iter().map(|rule| rule.section(direction)).collect();
             let enforced = enforced(settings, subject, labels, &sections);
@@ -97,22 +162,12 @@ impl SubjectPolicy {
         Ok(Self { ingress: resolve(Direction::Ingress)?, egress: resolve(Direction::Egress)? })
     }
 
-    /// Whether a direction is enforced.
-    #[must_use]
-    pub const fn enforces(&self, direction: Direction) -> bool {
-        self.filters(direction).is_some()
-    }
-
-    /// Whether it speaks of peers through a selector: only then are the addresses of a DNS name looked for (FQDN-8).
-    #[must_use]
-    pub fn uses(&self, selector: &Selector) -> bool {
+    fn uses(&self, selector: &Selector) -> bool {
         let directions = [&self.ingress, &self.egress].into_iter().flatten();
         directions.flat_map(|filters| filters.filters.values()).any(|filter| filter.policies.contains_key(selector))
     }
 
-    /// The decision about a flow of the subject. `peer` are the labels of `flow.peer`.
-    #[must_use]
-    pub fn decide(&self, flow: &Flow, peer: &LabelSet) -> Decision {
+    fn decide(&self, flow: &Flow, peer: &LabelSet) -> Decision {
         match self.filters(flow.direction) {
             None => Decision::ALLOW, // SEM-1
             Some(filters) => lookup::decide(filters, flow, peer),

@@ -6,7 +6,8 @@
 //!                └ the nearest one that is not ─► NearMiss ┘
 //! ```
 //!
-//! The decision is never worked out here a second time: matches only say where it comes from.
+//! The decision is never worked out here a second time: matches only say where it comes from. Where objects under audit
+//! select the subject, there is a second explanation, of what would be decided if they counted (AUD-5).
 
 mod classes;
 mod difference;
@@ -25,15 +26,15 @@ pub use near_miss::NearMiss;
 pub use party::{InvalidParty, Party};
 pub use place::Place;
 pub use request::{KafkaCall, Request};
-pub use text::{describe_decision, describe_protocol, describe_selector, parse_protocol};
+pub use text::{describe_decision, describe_protocol, describe_selector, describe_verdict, parse_protocol};
 pub use usage::{SelectorUse, selector_uses};
 
 use crate::{
-    evaluate::{Conflict, Decision, Enforced, SubjectPolicy, enforced},
+    evaluate::{Conflict, Decision, Enforced, Outcome, SubjectPolicy, enforced},
     flow::Flow,
     identity::Identity,
     object::Object,
-    rule::{Parser, Section},
+    rule::{Parser, Rule, Section},
     world::{Settings, World},
 };
 use matching::Candidates;
@@ -52,6 +53,10 @@ pub struct Explanation {
     pub selected_by: Vec<Place>,
     /// Every element that covers the flow, in the order of the objects; none if the direction is not enforced.
     pub matches: Vec<Match>,
+    /// The endpoint or its node is under audit: a refusal is reported and let through (AUD-2).
+    pub audit: bool,
+    /// What would be if the objects under audit counted; none if none of them selects the subject (AUD-5).
+    pub shadow: Option<Box<Explanation>>,
 }
 
 /// What made a decision.
@@ -82,6 +87,10 @@ pub struct Match {
     pub denies: bool,
     /// Who reads the flow for it, if a proxy does.
     pub parser: Option<Parser>,
+    /// Its object is under audit.
+    pub audit: bool,
+    /// What records of such flows are marked with: `log` of its rule.
+    pub log: Option<String>,
 }
 
 /// Explains the decision about a flow between two parties, seen from `subject`; the identities of `flow` are taken from
@@ -98,36 +107,59 @@ pub fn explain(
     flow: Flow,
 ) -> Explanation {
     let flow = Flow { subject: subject.identity, peer: peer.identity, ..flow };
-    let rules = || objects.iter().flat_map(|object| &object.rules);
-    let policy = SubjectPolicy::resolve(settings, world, rules(), subject.identity, &subject.labels);
-    let decision = policy.map(|policy| policy.decide(&flow, &peer.labels));
-
-    let places = Places::of(objects);
-    let mut sections: Vec<(usize, usize, &Section)> = Vec::new();
-    for (object, rules) in objects.iter().enumerate().map(|(index, object)| (index, &object.rules)) {
-        let selecting =
-            rules.iter().enumerate().filter(|(_, rule)| rule.subject.selects(subject.identity, &subject.labels));
-        sections.extend(selecting.map(|(rule, content)| (object, rule, content.section(flow.direction))));
-    }
-    let plain: Vec<&Section> = sections.iter().map(|(_, _, section)| *section).collect();
-    let state = enforced(settings, subject.identity, &subject.labels, &plain);
-    let with_content = sections.iter().filter(|(_, _, section)| section.has_content(settings.compat));
-    let selected_by = with_content.map(|(object, rule, _)| places.rule(*object, *rule)).collect();
-
-    let candidates = Candidates::new(settings, world, &sections, &places);
-    let matches = if state == Enforced::No { Vec::new() } else { candidates.matches(&flow, &peer.labels) };
-    let reason = match &decision {
-        Err(_) => Reason::Contradiction,
-        Ok(_) if state == Enforced::No => Reason::NotEnforced,
-        Ok(decision) => {
-            let host = settings.allow_localhost && flow.peer == Identity::HOST;
-            reason(decision, &matches, host).unwrap_or_else(|| match decision {
-                Decision::DenyDefault => Reason::NothingMatches(candidates.nearest(&flow, &peer.labels)),
-                _ => Reason::NoDefaultDeny,
-            })
-        }
+    let rules = objects.iter().flat_map(|object| &object.rules);
+    let policy = SubjectPolicy::resolve(settings, world, rules, subject.identity, &subject.labels);
+    let outcome = policy.map(|policy| policy.judge(&flow, &peer.labels));
+    let parts = Parts { settings, world, objects, subject, peer, flow };
+    let (decision, shadow) = match outcome {
+        Ok(Outcome { decision, shadow, .. }) => (Ok(decision), shadow),
+        Err(conflict) => (Err(conflict), None),
     };
-    Explanation { flow, decision, reason, selected_by, matches }
+    let shadow = shadow.map(|decision| Box::new(parts.explain(decision, |_| true)));
+    Explanation { shadow, audit: settings.audit, ..parts.explain(decision, |rule| !rule.audit) }
+}
+
+/// What an explanation is of.
+struct Parts<'p> {
+    settings: &'p Settings,
+    world: &'p World,
+    objects: &'p [Object],
+    subject: &'p Party,
+    peer: &'p Party,
+    flow: Flow,
+}
+
+impl Parts<'_> {
+    /// Why a decision is what it is under the rules that count.
+    fn explain(&self, decision: Result<Decision, Conflict>, counts: impl Fn(&Rule) -> bool) -> Explanation {
+        let Self { settings, world, objects, subject, peer, flow } = *self;
+        let places = Places::of(objects);
+        let mut sections: Vec<(usize, usize, &Section)> = Vec::new();
+        for (object, rules) in objects.iter().enumerate().map(|(index, object)| (index, &object.rules)) {
+            let selects = |rule: &Rule| counts(rule) && rule.subject.selects(subject.identity, &subject.labels);
+            let selecting = rules.iter().enumerate().filter(|(_, rule)| selects(rule));
+            sections.extend(selecting.map(|(rule, content)| (object, rule, content.section(flow.direction))));
+        }
+        let plain: Vec<&Section> = sections.iter().map(|(_, _, section)| *section).collect();
+        let state = enforced(settings, subject.identity, &subject.labels, &plain);
+        let with_content = sections.iter().filter(|(_, _, section)| section.has_content(settings.compat));
+        let selected_by = with_content.map(|(object, rule, _)| places.rule(*object, *rule)).collect();
+
+        let candidates = Candidates::new(settings, world, &sections, &places);
+        let matches = if state == Enforced::No { Vec::new() } else { candidates.matches(&flow, &peer.labels) };
+        let reason = match &decision {
+            Err(_) => Reason::Contradiction,
+            Ok(_) if state == Enforced::No => Reason::NotEnforced,
+            Ok(decision) => {
+                let host = settings.allow_localhost && flow.peer == Identity::HOST;
+                reason(decision, &matches, host).unwrap_or_else(|| match decision {
+                    Decision::DenyDefault => Reason::NothingMatches(candidates.nearest(&flow, &peer.labels)),
+                    _ => Reason::NoDefaultDeny,
+                })
+            }
+        };
+        Explanation { flow, decision, reason, selected_by, matches, audit: false, shadow: None }
+    }
 }
 
 /// The match that decided; none if no match did.
@@ -149,8 +181,16 @@ fn reason(decision: &Decision, matches: &[Match], from_host: bool) -> Option<Rea
 impl Explanation {
     /// Whether the flow passes; through the proxy, as far as no request is looked at.
     #[must_use]
-    pub const fn passes(&self) -> bool {
-        matches!(self.decision, Ok(Decision::Allow { .. } | Decision::Redirect(_)))
+    pub fn passes(&self) -> bool {
+        self.decision.as_ref().is_ok_and(|decision| self.audit || !decision.refuses())
+    }
+
+    /// What becomes of the flow; none if the rules in force contradict each other.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        let decision = self.decision.clone().ok()?;
+        let shadow = self.shadow.as_ref().map(|shadow| shadow.decision.clone());
+        Some(Outcome { decision, audit: self.audit, shadow })
     }
 
     /// The match that decided.

@@ -12,6 +12,7 @@
 //! [`not_enforceable`].
 
 mod advice;
+mod audit;
 mod cidr_group;
 mod cidrs;
 mod element;
@@ -67,6 +68,14 @@ pub struct Parsed {
     pub groups: Vec<CidrGroup>,
     /// Every finding, errors and warnings, by position.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Object {
+    /// Whether it is under audit, by its annotation: every rule of it says so, too (AUD-5).
+    #[must_use]
+    pub fn audit(&self) -> bool {
+        self.rules.iter().any(|rule| rule.audit)
+    }
 }
 
 impl Parsed {
@@ -175,6 +184,7 @@ fn decode(document: Document, findings: &mut Findings) -> Option<Decoded> {
     if findings.as_cilium() && rules.iter().any(derived) {
         rules.clear();
     }
+    rules.iter_mut().for_each(|rule| rule.audit = envelope.audit);
     if findings.errors() == 0 {
         advice::on(&rules, findings);
     }

@@ -1,7 +1,7 @@
 //! Rules: what a policy object says once it is parsed, checked and normalised.
 //!
 //! ```text
-//! Rule { subject, ingress: Section, egress: Section }
+//! Rule { subject, ingress: Section, egress: Section, audit, log }
 //! Section { allow, deny: none, or a list of Element; default_deny }  none ≠ empty: SEM-1 … SEM-4
 //! Element { peers, requires, ports: none, or a list of PortRule }    none ≠ empty: SEM-20 … SEM-26
 //! PortRule { ports, proxy }                                          one element of toPorts, or of icmps
@@ -24,6 +24,10 @@ use crate::{
 pub struct Rule {
     /// Where it begins in its object's text.
     pub position: Position,
+    /// Its object is under audit: it decides nothing, and counts for what would be decided (AUD-5).
+    pub audit: bool,
+    /// `log.value`: what records of the flows it decides are marked with.
+    pub log: Option<String>,
     /// What it is applied to.
     pub subject: Subject,
     /// What it says about flows towards the subject.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub optional_default_deny: bool,
     /// The mesh has addresses of both families (ID-15, ID-22).
     pub dual_stack: bool,
+    /// The node, or the endpoint that is asked about, refuses nothing and reports what it would refuse (AUD-1).
+    pub audit: bool,
 }
 
 /// When a direction of a subject is enforced (§4.1).
@@ -91,6 +93,7 @@ impl Settings {
             host_firewall: false,
             optional_default_deny: true,
             dual_stack: true,
+            audit: false,
         }
     }
 }

@@ -183,6 +183,8 @@ mod tests {
         let selector = if random.one_in(3) { Selector::WILDCARD } else { selector(random) };
         Rule {
             position: Position::START,
+            audit: false,
+            log: None,
             subject: if random.one_in(8) { Subject::Nodes(selector) } else { Subject::Endpoints(selector) },
             ingress: section(random, proxies),
             egress: section(random, proxies),

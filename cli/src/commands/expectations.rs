@@ -56,6 +56,9 @@ pub(crate) struct Content {
     compat: CompatWord,
     #[serde(default)]
     enforcement: EnforcementWord,
+    /// The node is under audit.
+    #[serde(default)]
+    audit: bool,
     #[serde(default)]
     identities: BTreeMap<String, Vec<String>>,
     #[serde(default)]
@@ -82,7 +85,12 @@ pub(crate) struct Case {
     pub(crate) http: Option<HttpCase>,
     pub(crate) dns: Option<String>,
     pub(crate) kafka: Option<KafkaCase>,
+    /// The subject's endpoint is under audit.
+    #[serde(default)]
+    pub(crate) audit: bool,
     pub(crate) expect: Expected,
+    /// What must become of it if the policies under audit counted.
+    pub(crate) shadow: Option<Expected>,
 }
 
 /// One HTTP request of the flow.
@@ -120,6 +128,8 @@ pub(crate) enum Expected {
     DenyDefault,
     /// A deny rule refuses it.
     DenyExplicit,
+    /// It passes, and would not if nothing were under audit.
+    Audit,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -177,14 +187,14 @@ impl File {
 
     /// How verdicts are worked out.
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
-        let Content { cluster, compat, enforcement, .. } = &self.content;
+        let Content { cluster, compat, enforcement, audit, .. } = &self.content;
         let cluster = Name::new(cluster.as_str()).with_context(|| format!("{}: cluster", self.name))?;
         let enforcement = match enforcement {
             EnforcementWord::Default => Enforcement::Default,
             EnforcementWord::Always => Enforcement::Always,
             EnforcementWord::Never => Enforcement::Never,
         };
-        Ok(Settings { enforcement, ..Settings::new(cluster, (*compat).into()) })
+        Ok(Settings { enforcement, audit: *audit, ..Settings::new(cluster, (*compat).into()) })
     }
 
     /// What the names of ports stand for, at both ends.

@@ -2,10 +2,11 @@
 
 use ringfence_policy::{
     evaluate::Decision,
-    explain::{Explanation, Place, Request, describe_decision, describe_protocol, explain},
+    explain::{Explanation, Place, Request, describe_protocol, describe_verdict, explain},
     flow::{Direction, Flow},
     identity::Identity,
     l7::http_matcher::HttpRequest,
+    world::Settings,
 };
 use serde::Serialize;
 
@@ -29,6 +30,8 @@ pub(super) struct ExplanationView {
     selected_by: Vec<PlaceView>,
     matches: Vec<MatchView>,
     nearest: Option<NearView>,
+    /// What would be if the policies under audit counted, where one selects the subject.
+    shadow: Option<Box<ExplanationView>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +46,9 @@ struct MatchView {
     effect: &'static str,
     parser: Option<String>,
     decides: bool,
+    /// Its policy is under audit.
+    audit: bool,
+    log: Option<String>,
     #[serde(flatten)]
     place: PlaceView,
 }
@@ -56,8 +62,8 @@ struct NearView {
 
 /// Explains one flow.
 pub(crate) async fn run(arguments: &ExplainArguments, global: &Global) -> Result<(), Failure> {
-    let ExplainArguments { files, reading, subject, peer, port, protocol, http, dns, ingress, .. } = arguments;
-    let settings = sources::settings(reading)?;
+    let ExplainArguments { files, reading, subject, peer, port, protocol, http, dns, ingress, audit, .. } = arguments;
+    let settings = Settings { audit: *audit, ..sources::settings(reading)? };
     let sources = Sources::of(files, settings.compat, global).await?;
     let subject = sources::party(subject, "--subject", &sources, &settings, global).await?;
     let peer = sources::party(peer, "--peer", &sources, &settings, global).await?;
@@ -101,6 +107,8 @@ impl ExplanationView {
             effect: if found.denies { "deny" } else { "allow" },
             parser: found.parser.as_ref().map(ToString::to_string),
             decides: decided == Some(found),
+            audit: found.audit,
+            log: found.log.clone(),
             place: place(&found.place),
         });
         let near = |near: &ringfence_policy::explain::NearMiss| NearView {
@@ -108,7 +116,7 @@ impl ExplanationView {
             place: place(&near.place),
         };
         Self {
-            verdict: describe_decision(&explained.decision),
+            verdict: describe_verdict(explained),
             direction: explained.flow.direction,
             protocol: describe_protocol(explained.flow.protocol),
             port: explained.flow.port,
@@ -117,6 +125,7 @@ impl ExplanationView {
             selected_by: explained.selected_by.iter().map(place).collect(),
             matches: matches.collect(),
             nearest: explained.near_miss().map(near),
+            shadow: explained.shadow.as_deref().map(|shadow| Box::new(Self::new(shadow, request, sources))),
         }
     }
 
@@ -130,13 +139,21 @@ impl ExplanationView {
         for PlaceView { object, path, location } in &self.selected_by {
             lines.push(format!("  selected by  {location}  {object} {path}"));
         }
-        for MatchView { effect, parser, decides, place: PlaceView { object, path, location } } in &self.matches {
+        for MatchView { effect, parser, decides, audit, log, place: PlaceView { object, path, location } } in
+            &self.matches
+        {
             let parser = parser.as_ref().map(|parser| format!(" through the {parser} proxy")).unwrap_or_default();
+            let audit = if *audit { ", under audit" } else { "" };
+            let log = log.as_ref().map(|log| format!(", log {log:?}")).unwrap_or_default();
             let decides = if *decides { "  <- decides" } else { "" };
-            lines.push(format!("  {effect:<11}  {location}  {object} {path}{parser}{decides}"));
+            lines.push(format!("  {effect:<11}  {location}  {object} {path}{parser}{audit}{log}{decides}"));
         }
         if let Some(NearView { wants, place: PlaceView { object, path, location } }) = &self.nearest {
             lines.push(format!("  nearest      {location}  {object} {path} wants {wants}"));
+        }
+        if let Some(shadow) = &self.shadow {
+            lines.push("if the policies under audit counted:".to_owned());
+            lines.extend(shadow.lines().into_iter().map(|text| format!("  {text}")));
         }
         lines
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ringfence_policy::{
     address::AddressBook,
     evaluate::Decision,
-    explain::{Explanation, KafkaCall, Party, Request, describe_decision, explain, parse_protocol},
+    explain::{Explanation, KafkaCall, Party, Request, describe_verdict, explain, parse_protocol},
     flow::Flow,
     identity::Identity,
     l7::{http_matcher::HttpRequest, kafka_api::ApiKey},
@@ -96,7 +96,8 @@ impl Scene {
         let peer = self.party(&case.peer).context("peer")?;
         let (unknown, direction, port) = (Identity::UNKNOWN, case.direction, case.port);
         let flow = Flow { subject: unknown, peer: unknown, direction, protocol, port };
-        let explained = explain(&self.settings, &self.world, &self.sources.objects, &subject, &peer, flow);
+        let settings = Settings { audit: self.settings.audit || case.audit, ..self.settings.clone() };
+        let explained = explain(&settings, &self.world, &self.sources.objects, &subject, &peer, flow);
 
         let headers: Vec<(&str, &[u8])> = case.http.iter().flat_map(|http| &http.headers).map(pair).collect();
         let topics: Vec<&str> = case.kafka.iter().flat_map(|kafka| &kafka.topics).map(String::as_str).collect();
@@ -114,16 +115,27 @@ impl Scene {
             }
             _ => anyhow::bail!("write one of http, dns and kafka"),
         };
-        if case.expect.is_met(&explained, request.as_ref()) {
+        let met = case.expect.is_met(&explained, request.as_ref());
+        // Without policies under audit, what would be is what is.
+        let shadow = explained.shadow.as_deref().unwrap_or(&explained);
+        let shadow_met = case.shadow.is_none_or(|expected| expected.is_met(shadow, request.as_ref()));
+        if met && shadow_met {
             return Ok(None);
         }
-        let refused = explained.passes() && !passes(&explained, request.as_ref());
-        let verdict = describe_decision(&explained.decision);
+        let found = |explained: &Explanation| {
+            let refused = explained.passes() && !passes(explained, request.as_ref());
+            let verdict = describe_verdict(explained);
+            if refused { format!("{verdict}, the request is refused") } else { verdict }
+        };
+        let [expected, found] = match (met, case.shadow) {
+            (true, Some(expected)) => [format!("shadow {}", expected.word()), format!("shadow {}", found(shadow))],
+            _ => [case.expect.word().to_owned(), found(&explained)],
+        };
         Ok(Some(FailedView {
             case: case.name.clone().unwrap_or_else(|| format!("{direction} of {} and {}", case.subject, case.peer)),
             location: location.to_owned(),
-            expected: case.expect.word().to_owned(),
-            found: if refused { format!("{verdict}, the request is refused") } else { verdict },
+            expected,
+            found,
             explanation: ExplanationView::new(&explained, request.as_ref(), &self.sources),
         }))
     }
@@ -148,6 +160,7 @@ impl Expected {
             Self::Deny => "deny",
             Self::DenyDefault => "deny-default",
             Self::DenyExplicit => "deny-explicit",
+            Self::Audit => "audit",
         }
     }
 
@@ -158,8 +171,13 @@ impl Expected {
             Self::Redirect => passes && matches!(explained.decision, Ok(Decision::Redirect(_))),
             // Where rules contradict each other, nothing is known: that is no refusal.
             Self::Deny => !passes && explained.decision.is_ok(),
-            Self::DenyDefault => explained.decision == Ok(Decision::DenyDefault),
-            Self::DenyExplicit => explained.decision == Ok(Decision::DenyExplicit),
+            Self::DenyDefault => !passes && explained.decision == Ok(Decision::DenyDefault),
+            Self::DenyExplicit => !passes && explained.decision == Ok(Decision::DenyExplicit),
+            Self::Audit => {
+                let audited = explained.outcome().is_some_and(|outcome| outcome.is_audited());
+                let refuses = |shadow: &Explanation| shadow.decision.is_ok() && !self::passes(shadow, request);
+                passes && (audited || explained.shadow.as_deref().is_some_and(refuses))
+            }
         }
     }
 }

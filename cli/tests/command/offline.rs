@@ -125,6 +125,39 @@ fn validate_shows_what_does_nothing_for_anybody() {
 }
 
 #[test]
+fn policies_under_audit_are_shown_beside_what_counts() {
+    let files = Files::new();
+    files.write(
+        "watched.yaml",
+        &API.replace("{name: api", "{annotations: {ringfence.io/audit: \"true\"}, name: watched"),
+    );
+    let db = "app=db,io.kubernetes.pod.namespace=shop";
+    let explain = |more: &[&str]| {
+        let common = ["policy", "explain", "--subject", API_LABELS, "--peer", db, "--ingress", "--port", "8080", "-f"];
+        files.run(&[&common[..], more].concat()).exits(0)
+    };
+    let outcome = explain(&["watched.yaml"]);
+    shows(&outcome, &["allow: ingress", "not enforced", "if the policies under audit counted:\n  deny (default)"]);
+    let outcome = explain(&["api.yaml", "--audit"]);
+    shows(&outcome, &["audit: passes instead of deny (default): ingress"]);
+    assert!(!outcome.stdout.contains("under audit"), "{outcome:?}");
+
+    let case = "subject: api, peer: db, direction: ingress, port: 8080";
+    let test = |text: &str| {
+        files.write("audit.yaml", &format!("{IDENTITIES}{text}"));
+        files.run(&["policy", "test", "audit.yaml"])
+    };
+    let watched = |expected: &str| test(&format!("policies: [watched.yaml]\ncases:\n- {{{case}, {expected}}}\n"));
+    watched("expect: audit, shadow: deny-default").exits(0);
+    watched("expect: allow").exits(0);
+    shows(&watched("expect: deny").exits(1), &["expected deny, found allow"]);
+    shows(&watched("expect: allow, shadow: allow").exits(1), &["expected shadow allow, found shadow deny (default)"]);
+    test(&format!("policies: [api.yaml]\ncases:\n- {{{case}, audit: true, expect: audit}}\n")).exits(0);
+    test(&format!("policies: [api.yaml]\naudit: true\ncases:\n- {{{case}, expect: audit}}\n")).exits(0);
+    test(&format!("policies: [api.yaml]\ncases:\n- {{{case}, expect: audit}}\n")).exits(1);
+}
+
+#[test]
 fn explain_names_the_rule_that_decides_or_the_nearest() {
     let files = Files::new();
     let explain = |peer: &str, more: &[&str]| {

@@ -51,6 +51,12 @@ impl Decision {
     /// Plainly allowed.
     pub const ALLOW: Self = Self::Allow { authentication: Authentication::Disabled };
 
+    /// Whether nothing of the flow passes.
+    #[must_use]
+    pub const fn refuses(&self) -> bool {
+        matches!(self, Self::DenyDefault | Self::DenyExplicit)
+    }
+
     /// What the tables can say about it; none for a flow that needs a proxy or authentication.
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {

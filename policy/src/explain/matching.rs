@@ -69,7 +69,10 @@ impl<'c> Candidates<'c> {
         for candidate in self.list.iter().filter(|candidate| self.speaks_of(candidate, flow, peer)) {
             let Some(parser) = self.covering(candidate, flow) else { continue };
             let place = self.place(candidate, flow.direction);
-            matches.push(Match { place, denies: candidate.denies, parser });
+            let (object, rule) = candidate.rule;
+            let rule = &self.places.objects()[object].rules[rule];
+            let (denies, audit, log) = (candidate.denies, rule.audit, rule.log.clone());
+            matches.push(Match { place, denies, parser, audit, log });
         }
         matches.dedup();
         matches

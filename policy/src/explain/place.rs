@@ -34,6 +34,10 @@ impl<'o> Places<'o> {
         Self { objects }
     }
 
+    pub(super) const fn objects(&self) -> &'o [Object] {
+        self.objects
+    }
+
     pub(super) fn rule(&self, object: usize, rule: usize) -> Place {
         let path = match (has_spec(&self.objects[object]), rule) {
             (true, 0) => "spec".to_owned(),

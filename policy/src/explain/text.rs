@@ -100,6 +100,14 @@ pub fn describe_decision(decision: &Result<Decision, Conflict>) -> String {
     }
 }
 
+/// A decision in one or two words; of a refusal that is let through, that it is (AUD-2).
+#[must_use]
+pub fn describe_verdict(explained: &Explanation) -> String {
+    let decision = describe_decision(&explained.decision);
+    let audited = explained.outcome().is_some_and(|outcome| outcome.is_audited());
+    if audited { format!("audit: passes instead of {decision}") } else { decision }
+}
+
 /// Without the verdict: `default deny: selected by … for ingress; nearest miss: … wants port 8080/TCP`.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,6 +17,9 @@ const ENTITIES: [Entity; 6] =
 #[must_use]
 pub fn not_enforceable(object: &Object) -> Vec<Diagnostic> {
     let mut found = Found::default();
+    if object.audit() {
+        found.add(object.position, "the annotation ringfence.io/audit");
+    }
     object.rules.iter().for_each(|rule| found.rule(rule));
     found.0.sort();
     found.0.dedup();

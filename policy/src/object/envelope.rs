@@ -1,7 +1,7 @@
 //! What every object has around its content: kind, name, namespace (§3.1).
 
 use super::{
-    cidr_group,
+    audit, cidr_group,
     fields::{METADATA, OBJECT, nearest},
     located::{Findings, Located, Mapping},
 };
@@ -29,6 +29,8 @@ pub(super) struct Envelope<'a> {
     pub(super) scope: Scope,
     /// `metadata.labels`.
     pub(super) labels: Vec<(String, String)>,
+    /// It is under audit (AUD-5).
+    pub(super) audit: bool,
     /// `spec`.
     pub(super) spec: Option<Located<'a>>,
     /// Every element of `specs`.
@@ -82,6 +84,7 @@ pub(super) fn decode<'a>(root: &Located<'a>, findings: &mut Findings) -> Option<
     if let Some(metadata) = &metadata {
         check_texts(metadata, findings);
     }
+    let audit = metadata.as_ref().is_some_and(|metadata| audit::decode(kind, metadata, findings));
     let (spec, specs) = specs(kind, &object, findings);
     // A namespace that is wrong rejects the object; its content is checked as if it had none.
     let scope = match &namespace {
@@ -89,7 +92,7 @@ pub(super) fn decode<'a>(root: &Located<'a>, findings: &mut Findings) -> Option<
         _ => Scope::Clusterwide,
     };
     let labels = cidr_group::labels(metadata.as_ref(), findings);
-    Some(Envelope { kind, name, namespace, scope, labels, spec, specs })
+    Some(Envelope { kind, name, namespace, scope, labels, audit, spec, specs })
 }
 
 /// The kind decides how everything else is read, so nothing else is looked at where it is wrong.

@@ -42,6 +42,10 @@ impl Findings {
         self.compat == Compat::Cilium
     }
 
+    pub(super) const fn compat(&self) -> Compat {
+        self.compat
+    }
+
     pub(super) fn add(&mut self, finding: Diagnostic) {
         self.errors += usize::from(finding.is_error());
         self.list.push(finding);

@@ -51,6 +51,8 @@ pub(super) fn decode(at: &Located<'_>, scope: &Scope, findings: &mut Findings) -
     let position = spec.at.node.position;
     Some(Rule {
         position,
+        audit: false,
+        log: None,
         subject: Subject::Endpoints(selector),
         ingress: isolates(ingress, to_it, position),
         egress: isolates(egress, from_it, position),

@@ -70,7 +70,7 @@ pub(super) struct SpecContext<'a> {
 /// `in_list` is whether the spec is an element of `specs`: Cilium checks less there (OBJ-7).
 pub(super) fn decode(at: &Located<'_>, in_list: bool, scope: &Scope, findings: &mut Findings) -> Option<Rule> {
     let spec = at.mapping(SPEC, findings)?;
-    check_descriptions(&spec, findings);
+    let log = check_descriptions(&spec, findings);
     let subject = subject(&spec, in_list, scope, findings);
     let selects_nodes = spec.get("nodeSelector").is_some();
     let selects_init = matches!(&subject, Some(Subject::Endpoints(selector)) if namespace::names_init(selector));
@@ -89,7 +89,7 @@ pub(super) fn decode(at: &Located<'_>, in_list: bool, scope: &Scope, findings: &
     };
     // A namespaced rule never reaches a node, so in Cilium it does nothing.
     let inert = selects_nodes && matches!(scope, Scope::Namespace(_));
-    let rule = Rule { position: spec.at.node.position, subject: subject?, ingress, egress };
+    let rule = Rule { position: spec.at.node.position, audit: false, log, subject: subject?, ingress, egress };
     (!inert).then_some(rule)
 }
 
@@ -135,12 +135,10 @@ fn default_deny(spec: &Mapping<'_>, findings: &mut Findings) -> [Option<bool>; 2
     ["ingress", "egress"].map(|name| written.as_ref()?.get(name)?.boolean(findings))
 }
 
-/// Fields that only describe.
-fn check_descriptions(spec: &Mapping<'_>, findings: &mut Findings) {
+/// Fields that only describe. The value of `log` is what records of flows are marked with.
+fn check_descriptions(spec: &Mapping<'_>, findings: &mut Findings) -> Option<String> {
     spec.text("description", findings);
-    if let Some(log) = spec.get("log").and_then(|at| at.mapping(LOG, findings)) {
-        log.text("value", findings);
-    }
+    let log = spec.get("log").and_then(|at| at.mapping(LOG, findings)).map(|log| log.text("value", findings));
     for label in spec.list("labels", findings).unwrap_or_default() {
         // OBJ: a text `source:key=value`, or a mapping.
         if matches!(label.node.value, crate::document::Value::Scalar(_)) {
@@ -149,6 +147,7 @@ fn check_descriptions(spec: &Mapping<'_>, findings: &mut Findings) {
             LABEL.iter().for_each(|part| drop(parts.text(part, findings)));
         }
     }
+    log.filter(|log| !log.is_empty())
 }
 
 fn elements(

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod agreement;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod compiler;
 #[cfg(test)]
 mod deviations;
