@@ -24,6 +24,7 @@ mod located;
 mod names;
 mod namespace;
 mod network_policy;
+mod path;
 mod peers;
 mod ports;
 mod proxy;

@@ -45,10 +45,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn word(self) -> String {
+    const fn word(self) -> &'static str {
         match self {
-            Self::Policy(kind) => kind.to_string(),
-            Self::CidrGroup => "CiliumCIDRGroup".to_owned(),
+            Self::Policy(kind) => kind.word(),
+            Self::CidrGroup => "CiliumCIDRGroup",
         }
     }
 
@@ -106,7 +106,7 @@ fn kind(root: &Located<'_>, findings: &mut Findings) -> Option<Kind> {
     let word = at.text(findings)?;
     let known = KINDS.into_iter().find(|kind| kind.word() == word);
     if known.is_none() {
-        let help = match nearest(word, words.iter().map(String::as_str)) {
+        let help = match nearest(word, words.into_iter()) {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("known kinds: {}", words.join(", ")),
         };
@@ -116,15 +116,15 @@ fn kind(root: &Located<'_>, findings: &mut Findings) -> Option<Kind> {
 }
 
 fn check_api_version(kind: Kind, object: &Mapping<'_>, findings: &mut Findings) {
-    let help = format!("write apiVersion: {}", kind.versions()[0]);
+    let help = || format!("write apiVersion: {}", kind.versions()[0]);
     match object.get("apiVersion") {
-        None => findings.add_strict(object.at.error("has no apiVersion").help(help)),
+        None => findings.add_strict(object.at.error("has no apiVersion").help(help())),
         Some(at) => {
             if let Some(version) = at.text(findings)
                 && !kind.versions().contains(&version)
             {
                 let finding = at.error(format!("unknown apiVersion {} for this kind", quoted(version)));
-                findings.add_strict(finding.help(help));
+                findings.add_strict(finding.help(help()));
             }
         }
     }

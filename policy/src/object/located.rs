@@ -1,19 +1,19 @@
-//! A node of a document together with the path that leads to it, and the findings about it.
+//! A node of a document together with the document, and the findings about it.
 
-use super::{Diagnostic, Position, Severity, fields::nearest};
+use super::{Diagnostic, Position, Severity, fields::nearest, path::path};
 use crate::{
     compat::Compat,
     diagnostic::quoted,
     document::{Entry, Node, ScalarKind, Value},
 };
 
-/// A node and its path.
+/// A node and the document it is in.
 #[derive(Clone)]
 pub(super) struct Located<'a> {
+    root: &'a Node,
     pub(super) node: &'a Node,
     /// The node's own position, or its key's if it has one: that is where a person looks.
     pub(super) position: Position,
-    pub(super) path: String,
 }
 
 /// A mapping whose keys have been checked.
@@ -69,17 +69,11 @@ impl Findings {
 
 impl<'a> Located<'a> {
     pub(super) fn root(node: &'a Node) -> Self {
-        Self { node, position: node.position, path: String::new() }
+        Self { root: node, node, position: node.position }
     }
 
     fn entry(&self, entry: &'a Entry) -> Self {
-        let plain = entry.key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        let path = match (plain && !entry.key.is_empty(), self.path.is_empty()) {
-            (true, true) => entry.key.clone(),
-            (true, false) => format!("{}.{}", self.path, entry.key),
-            (false, _) => format!("{}[{}]", self.path, quoted(&entry.key)),
-        };
-        Self { node: &entry.value, position: entry.position, path }
+        Self { root: self.root, node: &entry.value, position: entry.position }
     }
 
     /// A place below this one, such as `rules.http[0].path`, as near as what is written goes.
@@ -87,7 +81,7 @@ impl<'a> Located<'a> {
         let (step, rest) = path.split_once(['.', '[']).unwrap_or((path, ""));
         let next = match (&self.node.value, step.strip_suffix(']')) {
             (Value::Sequence(items), Some(index)) => {
-                index.parse().ok().and_then(|index: usize| items.get(index).map(|node| self.item(index, node)))
+                index.parse().ok().and_then(|index: usize| items.get(index).map(|node| self.item(node)))
             }
             (Value::Mapping(entries), None) => {
                 entries.iter().find(|entry| entry.key == step).map(|entry| self.entry(entry))
@@ -101,13 +95,13 @@ impl<'a> Located<'a> {
         }
     }
 
-    fn item(&self, index: usize, node: &'a Node) -> Self {
-        Self { node, position: node.position, path: format!("{}[{index}]", self.path) }
+    fn item(&self, node: &'a Node) -> Self {
+        Self { root: self.root, node, position: node.position }
     }
 
     /// An error at this place.
     pub(super) fn error(&self, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { path: self.path.clone(), ..Diagnostic::error(self.position, message) }
+        Diagnostic { path: path(self.root, self.node), ..Diagnostic::error(self.position, message) }
     }
 
     /// A warning at this place.
@@ -150,9 +144,8 @@ impl<'a> Located<'a> {
 
     /// The items of a list.
     pub(super) fn items(&self, findings: &mut Findings) -> Option<Vec<Self>> {
-        let item = |(index, node): (usize, &'a Node)| self.item(index, node);
         match &self.node.value {
-            Value::Sequence(items) => Some(items.iter().enumerate().map(item).collect()),
+            Value::Sequence(items) => Some(items.iter().map(|node| self.item(node)).collect()),
             _ if self.node.is_null() => {
                 let help = "remove the key to say nothing, or write [] for a list without elements";
                 findings.add(self.error("has no value, which could mean either no list or an empty one").help(help));

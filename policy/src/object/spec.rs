@@ -95,18 +95,19 @@ pub(super) fn decode(at: &Located<'_>, in_list: bool, scope: &Scope, findings: &
 
 /// Exactly one of `endpointSelector` and `nodeSelector` (VAL-1, VAL-2, OBJ-7).
 fn subject(spec: &Mapping<'_>, in_list: bool, scope: &Scope, findings: &mut Findings) -> Option<Subject> {
-    let everyone = match scope {
-        Scope::Namespace(namespace) => format!("every endpoint of namespace {namespace}"),
-        Scope::Clusterwide => "every endpoint".to_owned(),
+    let help = || match scope {
+        Scope::Namespace(namespace) => {
+            format!("write endpointSelector: {{}} for every endpoint of namespace {namespace}")
+        }
+        Scope::Clusterwide => "write endpointSelector: {} for every endpoint".to_owned(),
     };
-    let help = format!("write endpointSelector: {{}} for {everyone}");
     match (spec.get("endpointSelector"), spec.get("nodeSelector")) {
         (None, None) => {
-            findings.add(spec.at.error("has no endpointSelector").rule("VAL-1").help(help));
+            findings.add(spec.at.error("has no endpointSelector").rule("VAL-1").help(help()));
             None
         }
         (Some(at), None) | (None, Some(at)) if at.node.is_null() => {
-            findings.add(at.error("has no value").rule("VAL-1").help(help));
+            findings.add(at.error("has no value").rule("VAL-1").help(help()));
             None
         }
         (Some(at), None) => {
