@@ -115,13 +115,16 @@ impl Subject {
 
 impl Section {
     /// Whether the section has content, which is what puts its subject under enforcement (SEM-2, SEM-5). A list with an
-    /// element always does (SEM-8). A list that is written and empty does here and does not in Cilium.
+    /// element always does (SEM-8). A list that is written and empty does here and does not in Cilium, and so does
+    /// `enableDefaultDeny` if it is true (SEM-6).
     #[must_use]
     pub fn has_content(&self, compat: Compat) -> bool {
-        [&self.allow, &self.deny].into_iter().flatten().any(|list| match compat {
-            Compat::Ringfence => true,
-            Compat::Cilium => !list.is_empty(),
-        })
+        let asked = compat == Compat::Ringfence && self.default_deny == Some(true);
+        asked
+            || [&self.allow, &self.deny].into_iter().flatten().any(|list| match compat {
+                Compat::Ringfence => true,
+                Compat::Cilium => !list.is_empty(),
+            })
     }
 
     /// Whether its content refuses what nothing allows (SEM-3, SEM-4).

@@ -11,8 +11,8 @@ use crate::{
 
 /// All of these requirements together (LBL-12). Without any it is the true wildcard (LBL-15).
 ///
-/// CL-1: no cluster is added to a selector, so one that does not name `io.cilium.k8s.policy.cluster` selects in every
-/// cluster of the mesh. (CL-2, restricting such selectors to the local cluster, is not offered yet.)
+/// CL-1: no cluster is added to a selector as it is read, so one that does not name `io.cilium.k8s.policy.cluster`
+/// selects in every cluster of the mesh, unless `world::Reach` says otherwise (CL-2).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
     requirements: BTreeSet<Requirement>,

@@ -1,6 +1,9 @@
 //! What verdicts depend on besides rules and labels.
 
+mod tls;
 mod unresolved;
+
+pub use tls::TlsSecrets;
 
 use std::collections::BTreeSet;
 
@@ -32,8 +35,21 @@ pub struct Settings {
     pub optional_default_deny: bool,
     /// The mesh has addresses of both families (ID-15, ID-22).
     pub dual_stack: bool,
+    /// Whom a selector of endpoints means that names no cluster (CL-2).
+    pub reach: Reach,
     /// The node, or the endpoint that is asked about, refuses nothing and reports what it would refuse (AUD-1).
     pub audit: bool,
+}
+
+/// Whom selectors of endpoints in allow rules mean that name no cluster. Those in deny rules mean every cluster always:
+/// one that meant fewer would open what it closes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Pods of every cluster (CL-1).
+    #[default]
+    Mesh,
+    /// Pods of the local cluster (CL-2).
+    LocalCluster,
 }
 
 /// When a direction of a subject is enforced (§4.1).
@@ -57,6 +73,8 @@ pub struct World {
     pub own_ports: Vec<NamedPort>,
     /// Every peer's named ports, which egress rules mean.
     pub peer_ports: Vec<NamedPort>,
+    /// The secrets that TLS contexts may name; none if nobody looked, and each is taken for what it should be.
+    pub tls_secrets: Option<TlsSecrets>,
 }
 
 /// A service, as far as policies go.
@@ -93,6 +111,7 @@ impl Settings {
             host_firewall: false,
             optional_default_deny: true,
             dual_stack: true,
+            reach: Reach::Mesh,
             audit: false,
         }
     }
@@ -109,6 +128,12 @@ impl World {
         };
         let called = ports.iter().filter(|port| port.name.eq_ignore_ascii_case(name) && port.protocol == protocol);
         called.map(|port| port.port).collect()
+    }
+
+    /// Whether there is a service that a reference names, whoever is behind it (SVC-5).
+    #[must_use]
+    pub fn has_service(&self, peer: &ServicePeer) -> bool {
+        self.services.iter().any(|service| service.is_meant_by(peer))
     }
 
     /// The selectors that a reference to services stands for; none if there is no such service (SVC-1, SVC-2).

@@ -319,9 +319,9 @@ mod tests {
                 ports.iter().map(port).collect()
             };
             let world = World {
-                services: Vec::new(),
                 own_ports: named(&case.named_ports.ingress),
                 peer_ports: named(&case.named_ports.egress),
+                ..World::default()
             };
             let rules: Vec<&Rule> = objects.iter().flat_map(|object| &object.rules).collect();
             let reserved = RESERVED_PEERS.into_iter().map(|peer| (peer, reserved_labels(peer)));
@@ -414,6 +414,7 @@ mod tests {
             Conflict::Tls => "conflict-tls",
             Conflict::ServerNames => "conflict-sni-l7",
             Conflict::ListenerOutOfReach => "listener-out-of-reach",
+            Conflict::TlsSecret => "tls-secret",
         }
     }
 

@@ -214,7 +214,7 @@ mod tests {
                 port: random.pick(&PORTS),
             })
         };
-        World { services: Vec::new(), own_ports: ports(random), peer_ports: ports(random) }
+        World { own_ports: ports(random), peer_ports: ports(random), ..World::default() }
     }
 
     fn key(number: usize) -> PolicyKey {

@@ -7,7 +7,7 @@ use crate::{
     flow::Direction,
     l7::{dns_rule::DnsRule, generic::GenericRule, http::HttpRule, kafka::KafkaRule, rules::L7Rules},
     label::SOURCE_RESERVED,
-    rule::{Authentication, Element, Listener, Parser, Port, PortNumber, PortProtocol, Proxy, Section},
+    rule::{Authentication, Element, Listener, Parser, Port, PortNumber, PortProtocol, Proxy, Section, TlsContext},
     selector::Selector,
     world::{Settings, World},
 };
@@ -30,6 +30,9 @@ pub enum Conflict {
     /// CONF-5.
     #[error("CONF-5: server names and L7 rules without TLS termination for one port and selector")]
     ServerNames,
+    /// CONF-6.
+    #[error("CONF-6: a TLS context names a secret that is not there or lacks an item")]
+    TlsSecret,
     /// VAL-29.
     #[error("VAL-29: a clusterwide object names a listener that is in a namespace")]
     ListenerOutOfReach,
@@ -71,6 +74,8 @@ pub(super) struct SelectorPolicy {
     pub(super) proxy: Proxy,
     /// None if it is not written (AUTH-2).
     pub(super) authentication: Option<Authentication>,
+    /// Another listener has the same priority as the one of `proxy`.
+    tied: bool,
 }
 
 impl FilterKey {
@@ -102,7 +107,9 @@ impl Filters {
                 self.add(element, false, &required[0])?;
             }
         }
-        Ok(())
+        // What depends on all of them is looked at last, so that their order cannot count.
+        let cilium = as_cilium(&self.settings);
+        self.filters.values().flat_map(|filter| filter.policies.values()).try_for_each(|policy| policy.check(cilium))
     }
 
     /// SEM-5.
@@ -125,21 +132,32 @@ impl Filters {
             return self.add_filter(FilterKey::EVERYTHING, None, &selectors, &policy);
         };
         for rule in rules {
-            if rule.proxy.listener.as_ref().is_some_and(|listener| listener.out_of_reach) {
-                return Err(Conflict::ListenerOutOfReach);
-            }
+            self.check(&rule.proxy)?;
             for port in &rule.ports {
                 for protocol in port.protocol.numbers() {
                     let parser = rule.proxy.parser(*protocol);
                     let proxy = if parser.is_some() { rule.proxy.clone() } else { Proxy::default() };
                     let redirect = parser.is_some();
-                    let policy = SelectorPolicy { deny: denies, redirect, proxy, authentication };
+                    let policy = SelectorPolicy { deny: denies, redirect, proxy, authentication, tied: false };
                     let key = FilterKey { protocol: *protocol, number: self.number(port), end_port: port.end_port };
                     self.add_filter(key, parser, &selectors, &policy)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// What a proxy needs and is not there.
+    fn check(&self, proxy: &Proxy) -> Result<(), Conflict> {
+        if proxy.listener.as_ref().is_some_and(|listener| listener.out_of_reach) {
+            return Err(Conflict::ListenerOutOfReach);
+        }
+        let Some(secrets) = &self.world.tls_secrets else { return Ok(()) };
+        let missing = |context: &Option<TlsContext>, terminating| {
+            context.as_ref().is_some_and(|context| secrets.missing(context, terminating).is_some())
+        };
+        let lacking = missing(&proxy.terminating_tls, true) || missing(&proxy.originating_tls, false);
+        if lacking { Err(Conflict::TlsSecret) } else { Ok(()) }
     }
 
     /// ICMP-2: to Cilium, message type 0 is every type.
@@ -178,9 +196,10 @@ impl Filters {
         if spared && selectors.iter().any(|selector| covers_host(&selector)) {
             policies.entry(&host).or_default();
         }
+        let as_cilium = as_cilium(&self.settings);
         for (selector, policy) in policies {
             match filter.policies.get_mut(selector) {
-                Some(before) => before.merge(&policy)?,
+                Some(before) => before.merge(&policy, as_cilium)?,
                 None => drop(filter.policies.insert(selector.clone(), policy)),
             }
         }
@@ -189,8 +208,26 @@ impl Filters {
 }
 
 impl SelectorPolicy {
-    /// What two elements say of the same selector and ports. Their order counts only for CONF-5.
-    fn merge(&mut self, new: &Self) -> Result<(), Conflict> {
+    /// What all elements say of the same selector and ports.
+    fn check(&self, as_cilium: bool) -> Result<(), Conflict> {
+        if self.deny {
+            Ok(())
+        } else if self.tied {
+            Err(Conflict::Listeners)
+        } else if !as_cilium && self.names_beside_rules() {
+            Err(Conflict::ServerNames)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn names_beside_rules(&self) -> bool {
+        let Proxy { rules, terminating_tls, server_names, .. } = &self.proxy;
+        !server_names.is_empty() && rules.is_some() && terminating_tls.is_none()
+    }
+
+    /// What two elements say of the same selector and ports. Their order counts only in Cilium, for CONF-5.
+    fn merge(&mut self, new: &Self, as_cilium: bool) -> Result<(), Conflict> {
         if self == new || self.deny {
             return Ok(());
         }
@@ -198,12 +235,12 @@ impl SelectorPolicy {
             self.clone_from(new); // SEM-43
             return Ok(());
         }
-        merge_listener(&mut self.proxy.listener, new.proxy.listener.as_ref())?;
+        self.merge_listener(new.proxy.listener.as_ref());
         merge_equal(&mut self.authentication, new.authentication.as_ref(), Conflict::Authentication)?;
         merge_equal(&mut self.proxy.terminating_tls, new.proxy.terminating_tls.as_ref(), Conflict::Tls)?;
         merge_equal(&mut self.proxy.originating_tls, new.proxy.originating_tls.as_ref(), Conflict::Tls)?;
         self.proxy.server_names.extend(new.proxy.server_names.iter().cloned()); // TLS-2
-        if !self.proxy.server_names.is_empty() && self.proxy.rules.is_some() && self.proxy.terminating_tls.is_none() {
+        if as_cilium && self.names_beside_rules() {
             return Err(Conflict::ServerNames);
         }
         self.redirect |= new.redirect;
@@ -219,6 +256,20 @@ impl SelectorPolicy {
         }
         Ok(())
     }
+
+    /// CONF-2: of two listeners the one with the better priority stays; two of the best contradict each other.
+    fn merge_listener(&mut self, new: Option<&Listener>) {
+        let rank = |listener: &Listener| if listener.priority == 0 { u8::MAX } else { listener.priority };
+        let Some(new) = new else { return };
+        match &self.proxy.listener {
+            Some(old) if rank(old) < rank(new) => {}
+            Some(old) if rank(old) == rank(new) => self.tied |= old.name != new.name,
+            _ => {
+                self.proxy.listener = Some(new.clone());
+                self.tied = false;
+            }
+        }
+    }
 }
 
 fn merge_equal<T: PartialEq + Clone>(
@@ -233,20 +284,6 @@ fn merge_equal<T: PartialEq + Clone>(
             Ok(())
         }
         _ => Ok(()),
-    }
-}
-
-/// CONF-2: of two listeners the one with the better priority stays.
-fn merge_listener(before: &mut Option<Listener>, new: Option<&Listener>) -> Result<(), Conflict> {
-    let rank = |listener: &Listener| if listener.priority == 0 { u8::MAX } else { listener.priority };
-    match (&before, new) {
-        (Some(old), Some(new)) if old.name != new.name && rank(old) == rank(new) => Err(Conflict::Listeners),
-        (Some(old), Some(new)) if rank(new) >= rank(old) => Ok(()),
-        (_, Some(new)) => {
-            *before = Some(new.clone());
-            Ok(())
-        }
-        (_, None) => Ok(()),
     }
 }
 
@@ -267,6 +304,14 @@ pub(super) fn append(rules: &mut L7Rules, new: &L7Rules) {
     if rules.l7proto.is_empty() {
         rules.l7proto.clone_from(&new.l7proto);
     }
+}
+
+/// In one order, whatever the order of the elements was.
+pub(super) fn sort(rules: &mut L7Rules) {
+    rules.http.iter_mut().for_each(|list| list.sort());
+    rules.kafka.iter_mut().for_each(|list| list.sort());
+    rules.dns.iter_mut().for_each(|list| list.sort());
+    rules.l7.iter_mut().for_each(|list| list.sort());
 }
 
 /// Adds a rule that allows every request to the rules that are there.

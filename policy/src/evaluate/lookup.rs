@@ -1,8 +1,10 @@
 //! The decision about one flow: what the kernel's policy map and lookup would come to (§6.3, §6.4).
 
+use std::cmp::Reverse;
+
 use super::{
     Decision, Redirect, as_cilium,
-    filter::{Filter, FilterKey, Filters, SelectorPolicy, append},
+    filter::{Filter, FilterKey, Filters, SelectorPolicy, append, sort},
 };
 use crate::{
     flow::Flow,
@@ -181,7 +183,9 @@ impl Entry {
         let strength = |entry: &Self| (entry.explicit, entry.authentication);
         let stronger = if strength(&other) > strength(self) { &other } else { &*self };
         let (explicit, authentication) = strength(stronger);
-        if other.priority > self.priority {
+        // Of two that are as good as each other, any will do, but always the same one.
+        let rank = |entry: &Self| (Reverse(entry.priority), entry.parser.clone(), entry.listener.clone());
+        if rank(&other) < rank(self) {
             *self = other;
         }
         (self.explicit, self.authentication) = (explicit, authentication);
@@ -210,6 +214,7 @@ fn redirect(parser: Parser, listener: Option<String>, authentication: Authentica
     let mut rules = L7Rules::default();
     let proxies = || said.iter().filter(on_ports).map(|said| &said.policy.proxy);
     proxies().filter_map(|proxy| proxy.rules.as_ref()).for_each(|new| append(&mut rules, new));
+    sort(&mut rules);
     Redirect {
         parser,
         rules,

@@ -126,7 +126,14 @@ fn peer(at: &Located<'_>, scope: &Scope, findings: &mut Findings) -> Option<Opti
         (pods, Some(at)) => {
             let of_namespace = selector::decode(&at, Keys::OfNamespace, findings)?;
             let pods = pods.unwrap_or_default();
-            let every = of_namespace.keys().next().is_none();
+            // Of negative expressions alone, the world and nodes would be selected, too (LBL-12).
+            let negative = |requirement: &Requirement| {
+                matches!(requirement.condition, Condition::NotIn(_) | Condition::DoesNotExist)
+            };
+            let every = of_namespace.keys().next().is_none()
+                || !findings.as_cilium()
+                    && of_namespace.labels.is_empty()
+                    && of_namespace.expressions.iter().all(negative);
             // KNP-3: pods of every namespace, and nothing but pods.
             let any = Requirement { key: namespace_key(), condition: Condition::Exists };
             let of_namespace = of_namespace.labels.into_iter().chain(of_namespace.expressions);

@@ -4,7 +4,7 @@ use super::World;
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     flow::Direction,
-    rule::{Element, PortNumber, Rule},
+    rule::{Element, PortNumber, Proxy, Rule},
 };
 
 impl World {
@@ -13,9 +13,10 @@ impl World {
     #[must_use]
     pub fn unresolved<'r>(&self, rules: impl IntoIterator<Item = &'r Rule>) -> Vec<Diagnostic> {
         let mut findings = Vec::new();
-        for (direction, _, element) in rules.into_iter().flat_map(Rule::elements) {
-            self.services_of(element, &mut findings);
+        for (direction, denies, element) in rules.into_iter().flat_map(Rule::elements) {
+            self.services_of(element, denies, &mut findings);
             self.ports_of(direction, element, &mut findings);
+            self.secrets_of(element, &mut findings);
         }
         findings.sort();
         findings.dedup();
@@ -23,12 +24,35 @@ impl World {
     }
 
     /// SVC-5.
-    fn services_of(&self, element: &Element, findings: &mut Vec<Diagnostic>) {
+    fn services_of(&self, element: &Element, denies: bool, findings: &mut Vec<Diagnostic>) {
+        let means = match (denies, &element.ports) {
+            (false, _) | (true, None) => "nobody is selected",
+            (true, Some(_)) => "everyone is denied on these ports",
+        };
         for service in element.peers.iter().flat_map(|peers| &peers.services) {
-            if self.backends(service).next().is_none() {
-                let name = service.name.as_deref().unwrap_or("with these labels");
-                let message = format!("there is no service {name}, so nobody is selected");
+            let name = service.name.as_deref().unwrap_or("with these labels");
+            if !self.has_service(service) {
+                let message = format!("there is no service {name}, so {means}");
                 findings.push(warning(element.position, "SVC-5", message, "create it, or correct the reference"));
+            } else if self.backends(service).next().is_none() {
+                let message = format!("nobody is behind service {name}, so nobody is selected");
+                findings.push(warning(element.position, "SVC-3", message, "give it endpoints"));
+            }
+        }
+    }
+
+    /// CONF-6.
+    fn secrets_of(&self, element: &Element, findings: &mut Vec<Diagnostic>) {
+        let Some(secrets) = &self.tls_secrets else { return };
+        for rule in element.ports.iter().flatten() {
+            let Proxy { terminating_tls, originating_tls, .. } = &rule.proxy;
+            for (context, terminating) in [(terminating_tls, true), (originating_tls, false)] {
+                let Some(context) = context else { continue };
+                if let Some(item) = secrets.missing(context, terminating) {
+                    let message = format!("secret {}/{} has no item {item}", context.namespace, context.name);
+                    let help = "until it has one, no policy can be worked out for whom the rule selects";
+                    findings.push(warning(rule.position, "CONF-6", message, help));
+                }
             }
         }
     }

@@ -105,6 +105,69 @@ fn port_4_a_name_for_several_ports_denies_all_of_them() {
 }
 
 #[test]
+fn svc_5_a_deny_of_what_is_not_known_stays_closed_on_its_ports() {
+    let ports = "toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]";
+    let flows = [("api", TCP, 80), ("8.8.8.8", TCP, 80), ("api", TCP, 81)];
+    let missing = "toServices: [{k8sService: {serviceName: none, namespace: shop}}]";
+    let all = "egress: [{toEntities: [all]}]\n  egressDeny";
+    differ(&format!("{all}: [{{{missing}, {ports}}}]"), Direction::Egress, &flows, ["XXA", "XXA"]);
+    differ(&format!("{all}: [{{{missing}}}]"), Direction::Egress, &flows, ["AAA", "AAA"]);
+    let groups = "toGroups: [{aws: {securityGroupsIds: [sg-1]}}]";
+    differ(&format!("{all}: [{{{groups}, {ports}}}]"), Direction::Egress, &flows, ["XXA", "AAA"]);
+    let judge = Judge::new(&cnp(&format!("{all}: [{{{missing}, {ports}}}]")), Compat::Ringfence);
+    let told = judge.world.unresolved(judge.rules());
+    assert!(told[0].to_string().contains("so everyone is denied on these ports"), "{told:?}");
+    // One that is there is denied by itself, as its author means it.
+    let there = |compat| {
+        let judge = Judge::new(&cnp(&format!("{all}: [{{{missing}, {ports}}}]")), compat);
+        let judge = judge.service("none", Backends::Pods(vec![("app".into(), "api".into())]));
+        judge.outcomes(Direction::Egress, &flows)
+    };
+    assert_eq!([Compat::Ringfence, Compat::Cilium].map(there), ["XAA", "XXA"]);
+}
+
+#[test]
+fn sem_6_default_deny_that_is_asked_for_isolates() {
+    let flows = [("api", TCP, 80), ("world-ipv4", TCP, 1)];
+    let content = "enableDefaultDeny: {ingress: true}";
+    differ(content, Direction::Ingress, &flows, ["DD", "AA"]);
+    differ(content, Direction::Egress, &flows, ["AA", "AA"]);
+    differ("enableDefaultDeny: {ingress: false}", Direction::Ingress, &flows, ["AA", "AA"]);
+}
+
+#[test]
+fn knp_3_namespaces_by_what_they_are_not_are_namespaces() {
+    let flows = [("dev-api", TCP, 80), ("api", TCP, 80), ("world-ipv4", TCP, 80), ("remote-node", TCP, 80)];
+    for (expression, expected) in [
+        ("{key: team, operator: NotIn, values: [retail]}", ["ADDD", "ADAA"]),
+        ("{key: gone, operator: DoesNotExist}", ["AADD", "AAAA"]),
+    ] {
+        let text = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: shop}}, spec: \
+             {{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{from: [{{namespaceSelector: {{matchExpressions: \
+             [{expression}]}}}}]}}]}}}}"
+        );
+        let outcomes = [Compat::Ringfence, Compat::Cilium]
+            .map(|compat| Judge::new(&text, compat).outcomes(Direction::Ingress, &flows));
+        assert_eq!(outcomes, expected, "{expression}");
+    }
+}
+
+#[test]
+fn conf_5_server_names_beside_rules_contradict_them_in_either_order() {
+    let element = |rest: &str| {
+        format!("{{toEntities: [world], toPorts: [{{ports: [{{port: \"443\", protocol: TCP}}], {rest}}}]}}")
+    };
+    let (names, http) = (element("serverNames: [a.example.com]"), element("rules: {http: [{method: GET}]}"));
+    for (first, second, expected) in [(&names, &http, [true, false]), (&http, &names, [true, true])] {
+        let content = cnp(&format!("egress: [{first}, {second}]"));
+        let conflicts =
+            [Compat::Ringfence, Compat::Cilium].map(|compat| Judge::new(&content, compat).policy().is_err());
+        assert_eq!(conflicts, expected, "{content}");
+    }
+}
+
+#[test]
 fn groups_of_a_cloud_select_nobody_and_isolate() {
     let content = "egress: [{toGroups: [{aws: {securityGroupsIds: [sg-1]}}]}]";
     differ(content, Direction::Egress, &[("api", TCP, 80)], ["D", "A"]);

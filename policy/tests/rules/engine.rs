@@ -5,8 +5,9 @@ use ringfence_policy::{
     compat::Compat,
     evaluate::{Conflict, Decision, Redirect},
     flow::{Direction, protocol},
+    l7::secret::SecretRef,
     rule::{Authentication, Parser},
-    world::{Backends, Enforcement},
+    world::{Backends, Enforcement, Reach, TlsSecrets},
 };
 
 use crate::judge::{Judge, cnp};
@@ -50,8 +51,6 @@ fn sem_3_to_8_default_deny_can_be_switched_off() {
         cnp("ingress: [{fromEndpoints: [{matchLabels: {app: db}}]}]").replace("name: p", "name: q")
     );
     ingress(&mixed, &flows, "AAD");
-    // SEM-6: it isolates nothing by itself.
-    ingress("enableDefaultDeny: {ingress: true}", &flows, "AAA");
     // SEM-7.
     let ignored = judge(&format!("ingress: [{{fromEndpoints: [{{matchLabels: {{app: api}}}}]}}]\n  {off}"));
     let ignored = ignored.set(|settings| settings.optional_default_deny = false);
@@ -256,7 +255,7 @@ fn l7_1_to_5_rules_of_all_elements_meet() {
     assert_eq!(of(&[get.clone(), format!("{{{api}}}")]), ("GET".into(), false, true));
     assert_eq!(
         of(&[get.clone(), format!("{{{api}, {plain}}}")]),
-        ("GET,".into(), false, false),
+        (",GET".into(), false, false),
         "a rule for everything"
     );
     // DENY-7.
@@ -289,8 +288,85 @@ fn conf_1_to_5_elements_that_contradict_each_other() {
     assert_eq!(of(&listener("a", 1), &listener("b", 2)), None);
     assert_eq!(of(&tls("a"), &tls("b")), Some(Conflict::Tls));
     assert_eq!(of(&tls("a"), &tls("a")), None);
-    assert_eq!(of(http, names), Some(Conflict::ServerNames));
     assert_eq!(of(names, names), None);
+    // CONF-5, whatever the order; with TLS termination the proxy can read what the rules are about.
+    assert_eq!([of(http, names), of(names, http)], [Some(Conflict::ServerNames); 2]);
+    let ended = format!("{http}, terminatingTLS: {{secret: {{namespace: shop, name: a}}}}");
+    assert_eq!([of(&ended, names), of(names, &ended)], [None; 2]);
+}
+
+#[test]
+fn conf_2_only_two_of_the_best_listeners_contradict_each_other() {
+    let listener = |name: &str, priority: u8| {
+        format!(
+            "{{toEntities: [world], toPorts: [{{ports: [{{port: \"443\", protocol: TCP}}], listener: {{envoyConfig: \
+             {{kind: CiliumClusterwideEnvoyConfig, name: c}}, name: {name}, priority: {priority}}}}}]}}"
+        )
+    };
+    let of = |elements: [String; 3]| judge(&format!("egress: [{}]", elements.join(", "))).policy().err();
+    let [a, b, best] = [listener("a", 5), listener("b", 5), listener("c", 3)];
+    for order in [[&a, &b, &best], [&a, &best, &b], [&best, &a, &b]] {
+        assert_eq!(of(order.map(Clone::clone)), None);
+    }
+    let tied = listener("d", 3);
+    for order in [[&a, &tied, &best], [&tied, &best, &a], [&best, &a, &tied]] {
+        assert_eq!(of(order.map(Clone::clone)), Some(Conflict::Listeners));
+    }
+}
+
+#[test]
+fn conf_6_a_tls_context_needs_its_secret() {
+    let context = |field: &str, more: &str| {
+        format!(
+            "egress: [{{toEntities: [world], toPorts: [{{ports: [{{port: \"443\", protocol: TCP}}], \
+             {field}: {{secret: {{namespace: shop, name: s}}{more}}}}}]}}]"
+        )
+    };
+    let with = |content: &str, items: Option<&[&str]>| {
+        let mut judge = judge(content);
+        let mut secrets = TlsSecrets::default();
+        let secret = SecretRef { namespace: "shop".into(), name: "s".into() };
+        items.iter().for_each(|items| secrets.insert(secret.clone(), items.iter().map(|item| (*item).to_owned())));
+        assert_eq!(judge.policy().err(), None, "without anybody who looked");
+        judge.world.tls_secrets = Some(secrets);
+        let told: Vec<String> = judge.world.unresolved(judge.rules()).iter().map(ToString::to_string).collect();
+        assert_eq!(told.is_empty(), judge.policy().is_ok(), "{told:?}");
+        (judge.policy().err(), told.join("\n"))
+    };
+    let (ends, starts) = (context("terminatingTLS", ""), context("originatingTLS", ""));
+    let pair: &[&str] = &["tls.crt", "tls.key"];
+    assert_eq!(with(&ends, Some(pair)).0, None);
+    assert_eq!(with(&starts, Some(&["ca.crt"])).0, None);
+    for (content, items, item) in [
+        (&ends, None, "tls.crt"),
+        (&ends, Some(&["tls.crt", "ca.crt"][..]), "tls.key"),
+        (&starts, Some(pair), "ca.crt"),
+        (&context("terminatingTLS", ", certificate: own"), Some(pair), "own"),
+        (&context("originatingTLS", ", privateKey: own"), Some(&["ca.crt"][..]), "own"),
+    ] {
+        let (conflict, told) = with(content, items);
+        assert_eq!(conflict, Some(Conflict::TlsSecret), "{content}");
+        assert!(told.contains(&format!("warning[CONF-6]: secret shop/s has no item {item}")), "{told}");
+    }
+}
+
+#[test]
+fn cl_2_selectors_without_a_cluster_can_mean_the_local_one() {
+    let judge = |content: &str| judge(content).set(|settings| settings.reach = Reach::LocalCluster);
+    let flows = [("api", TCP, 80), ("west-api", TCP, 80)];
+    let outcomes = |content: &str, expected| {
+        assert_eq!(judge(content).outcomes(Direction::Ingress, &flows), expected, "{content}");
+    };
+    outcomes("ingress: [{fromEndpoints: [{matchLabels: {app: api}}]}]", "AD");
+    outcomes("ingress: [{fromEndpoints: [{}]}]", "AD");
+    outcomes("ingress: [{fromEndpoints: [{matchLabels: {'k8s:io.cilium.k8s.policy.cluster': west}}]}]", "DA");
+    let every = "matchExpressions: [{key: io.cilium.k8s.policy.cluster, operator: Exists}]";
+    outcomes(&format!("ingress: [{{fromEndpoints: [{{{every}}}]}}]"), "AA");
+    // What has no cluster, and what denies, is meant as before.
+    outcomes("ingress: [{fromEntities: [all]}]", "AA");
+    outcomes("ingressDeny: [{fromEndpoints: [{matchLabels: {app: api}}]}]", "XX");
+    let node = judge("ingress: [{fromEndpoints: [{matchLabels: {'reserved:remote-node': ''}}]}]");
+    assert_eq!(node.outcomes(Direction::Ingress, &[("remote-node", TCP, 80)]), "A");
 }
 
 #[test]
