@@ -27,6 +27,7 @@ use crate::{
     flow::{Direction, Flow},
     identity::Identity,
     label::{LabelSet, SOURCE_RESERVED},
+    name::Name,
     rule::{Rule, Section},
     selector::Selector,
     world::{Enforcement, Settings, World},
@@ -48,6 +49,13 @@ pub struct SubjectPolicy {
 struct Directions {
     ingress: Option<Filters>,
     egress: Option<Filters>,
+}
+
+/// How rules for one subject contradict each other whatever else there is; none if they do not.
+pub(crate) fn contradiction(rules: &[&Rule], direction: Direction) -> Option<Conflict> {
+    let settings = Settings::new(Name::new("default").expect("it is a name"), Compat::Ringfence);
+    let sections: Vec<&Section> = rules.iter().map(|rule| rule.section(direction)).collect();
+    Filters::new(&settings, &World::default(), direction).add_sections(&sections).err()
 }
 
 /// How a direction of a subject is enforced (SEM-1 … SEM-10).

@@ -38,6 +38,22 @@ pub enum Conflict {
     ListenerOutOfReach,
 }
 
+impl Conflict {
+    /// The numbered rule.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Parsers => "CONF-1",
+            Self::Listeners => "CONF-2",
+            Self::Authentication => "CONF-3",
+            Self::Tls => "CONF-4",
+            Self::ServerNames => "CONF-5",
+            Self::TlsSecret => "CONF-6",
+            Self::ListenerOutOfReach => "VAL-29",
+        }
+    }
+}
+
 /// All filters of one direction.
 #[derive(Clone, Debug)]
 pub(super) struct Filters {

@@ -1,17 +1,25 @@
 //! What is legal in an object as a whole and probably does not do what its author means.
 
+mod coverage;
+mod peers;
+
+pub(super) use peers::{contradictory, on_selector};
+
 use super::located::Findings;
 use crate::{
     compat::Compat,
     diagnostic::{Diagnostic, Position, Severity},
     entity::Entity,
-    flow::protocol,
+    evaluate::contradiction,
+    flow::{Direction, protocol},
     l7::{dns_name::DnsName, dns_rule::DnsRule},
     rule::{CidrPeer, CidrSource, Element, Peers, Port, PortNumber, Proxy, Rule, Section},
 };
 
 /// The port of DNS servers.
 const DNS_PORT: u16 = 53;
+/// Where a cluster's DNS servers listen that may not use the usual one.
+const OTHER_DNS_PORT: u16 = 5353;
 /// Elements are compared with each other up to this many; nobody reads more advice than that.
 const MAX_COMPARED: usize = 500;
 
@@ -21,10 +29,10 @@ pub(super) fn on(rules: &[Rule], findings: &mut Findings) {
     for rule in rules {
         for section in [&rule.ingress, &rule.egress] {
             empty_lists(rule.position, section, &mut advice);
+            asked_for(rule.position, section, &mut advice);
             denies_only(rule.position, section, &mut advice);
             world_denied(section, &mut advice);
             if length(section) <= MAX_COMPARED {
-                shadowed(section, &mut advice);
                 excepted_elsewhere(section, &mut advice);
             }
         }
@@ -32,6 +40,11 @@ pub(super) fn on(rules: &[Rule], findings: &mut Findings) {
         visibility_only(rule, &mut advice);
         no_dns_server(rule, &mut advice);
     }
+    if rules.iter().flat_map(|rule| [&rule.ingress, &rule.egress]).map(length).sum::<usize>() <= MAX_COMPARED {
+        coverage::of(rules, &mut advice);
+        contradictions(rules, &mut advice);
+    }
+    dns_off_its_port(rules, &mut advice);
     names_never_learnt(rules, &mut advice);
     if rules.iter().map(|rule| length(&rule.egress)).sum::<usize>() <= MAX_COMPARED {
         names_never_reached(rules, &mut advice);
@@ -50,17 +63,30 @@ fn warning(position: Position, rule: &'static str, message: impl Into<String>, h
 fn length(section: &Section) -> usize {
     let elements = section.allow.iter().chain(&section.deny).flatten();
     let of_peers = |peers: &Peers| {
-        peers.fqdns.len() + peers.cidrs.len() + peers.cidr_sets.iter().map(|set| 1 + set.except.len()).sum::<usize>()
+        let lists = peers.fqdns.len() + peers.cidrs.len() + peers.endpoints.len();
+        lists + peers.cidr_sets.iter().map(|set| 1 + set.except.len()).sum::<usize>()
     };
-    let of_rules = |element: &Element| proxies(element).flat_map(dns_rules).count();
+    let of_rules = |element: &Element| {
+        let ports = element.ports.iter().flatten().map(|rule| rule.ports.len()).sum::<usize>();
+        ports + proxies(element).flat_map(dns_rules).count()
+    };
     elements.map(|element| 1 + element.peers.as_ref().map_or(0, of_peers) + of_rules(element)).sum()
 }
 
 /// SEM-2: Cilium takes these lists for absent.
 fn empty_lists(position: Position, section: &Section, advice: &mut Vec<Diagnostic>) {
-    if section.has_content(Compat::Ringfence) && !section.has_content(Compat::Cilium) {
+    let written = section.allow.is_some() || section.deny.is_some();
+    if written && !section.has_content(Compat::Cilium) {
         let message = "a list that is written and empty isolates the direction here, and does nothing in Cilium";
         advice.push(warning(position, "SEM-2", message, "write [{}] to isolate it everywhere, or remove the list"));
+    }
+}
+
+/// SEM-6: Cilium looks at it only beside rules.
+fn asked_for(position: Position, section: &Section, advice: &mut Vec<Diagnostic>) {
+    if section.default_deny == Some(true) && section.allow.is_none() && section.deny.is_none() {
+        let message = "enableDefaultDeny without rules isolates the direction here, and does nothing in Cilium";
+        advice.push(warning(position, "SEM-6", message, "write [{}] as its list to isolate it everywhere"));
     }
 }
 
@@ -74,17 +100,33 @@ fn denies_only(position: Position, section: &Section, advice: &mut Vec<Diagnosti
     }
 }
 
-/// SEM-43: what the same section denies on every port cannot be allowed.
-fn shadowed(section: &Section, advice: &mut Vec<Diagnostic>) {
-    let everyone = |peers: &Peers| peers.entities.contains(&Entity::All);
-    for denied in section.deny.iter().flatten().filter(|element| element.ports.is_none()) {
-        let Some(denied) = &denied.peers else { continue };
-        for allowed in section.allow.iter().flatten() {
-            let Some(peers) = &allowed.peers else { continue };
-            let same = peers == denied && !peers.is_empty();
-            if same || everyone(denied) && !peers.is_empty() {
-                let message = "its peers are denied on every port, so it allows nothing";
-                advice.push(warning(allowed.position, "SEM-43", message, "deny only the ports that are meant"));
+/// VAL-26: servers answer on port 53, and policies see the port behind a service (PORT-1).
+fn dns_off_its_port(rules: &[Rule], advice: &mut Vec<Diagnostic>) {
+    for element in rules.iter().flat_map(|rule| rule.egress.allow.iter().flatten()) {
+        for rule in element.ports.iter().flatten().filter(|rule| dns_rules(&rule.proxy).next().is_some()) {
+            let usual =
+                |port: &Port| [DNS_PORT, OTHER_DNS_PORT].iter().any(|number| covers(port, protocol::UDP, *number));
+            if !rule.ports.iter().any(usual) {
+                let message = "DNS queries are read on these ports only, and DNS servers are asked on port 53 over UDP";
+                advice.push(warning(rule.position, "VAL-26", message, "write {port: \"53\", protocol: ANY}"));
+            }
+        }
+    }
+}
+
+/// CONF: elements that meet in whatever the object selects.
+fn contradictions(rules: &[Rule], advice: &mut Vec<Diagnostic>) {
+    for (index, rule) in rules.iter().enumerate() {
+        let same: Vec<&Rule> = rules[..=index].iter().filter(|other| other.subject == rule.subject).collect();
+        for direction in [Direction::Ingress, Direction::Egress] {
+            // The rule that brings the contradiction is the one to name.
+            let before = || contradiction(&same[..same.len() - 1], direction);
+            if let Some(conflict) = contradiction(&same, direction)
+                && before().is_none()
+            {
+                let message = format!("its {direction} rules contradict each other: {conflict}");
+                let help = "no policy can be worked out for whom it selects, and nodes keep what they have: change one";
+                advice.push(warning(rule.position, conflict.rule(), message, help));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Namespaces that objects add to their selectors (§4.6, NS-1 … NS-5).
 
 use super::{
+    advice,
     envelope::Scope,
     located::{Findings, Located},
     selector::WrittenSelector,
@@ -24,7 +25,9 @@ pub(super) fn subject_selector(
     findings: &mut Findings,
 ) -> Selector {
     let Scope::Namespace(namespace) = scope else {
-        return written.labels.into_iter().chain(written.expressions).collect();
+        let selector = written.labels.into_iter().chain(written.expressions).collect();
+        advice::contradictory(&selector, at, findings);
+        return selector;
     };
     let own = Requirement::equals(namespace_key(), namespace.as_str());
     let (forced, mut labels): (Vec<_>, Vec<_>) =
@@ -34,7 +37,9 @@ pub(super) fn subject_selector(
         findings.add(finding.help("a CiliumNetworkPolicy selects in its own namespace: remove the label"));
     }
     labels.push(own);
-    labels.into_iter().chain(written.expressions).collect()
+    let selector = labels.into_iter().chain(written.expressions).collect();
+    advice::contradictory(&selector, at, findings);
+    selector
 }
 
 /// What every selector of endpoints must meet, too: as peers, but labels of built-in identities do not lift the
@@ -47,7 +52,7 @@ pub(super) fn required_selector(written: WrittenSelector, context: &SpecContext<
         }
         _ => None,
     };
-    let mut selector = peer_selector(written, context);
+    let mut selector = peer_selector(&written, context);
     own.into_iter().for_each(|own| selector.require(own));
     selector
 }
@@ -60,7 +65,7 @@ fn says_namespace(key: &LabelKey) -> bool {
 /// world, unless the subject is `reserved:init`, which has no namespace itself.
 ///
 /// CL-1: no cluster is added, so peers are selected in every cluster of the mesh.
-pub(super) fn peer_selector(written: WrittenSelector, context: &SpecContext<'_>) -> Selector {
+pub(super) fn peer_selector(written: &WrittenSelector, context: &SpecContext<'_>) -> Selector {
     let says_where = written.keys().any(|key| key.is_reserved() || key.is_namespace());
     let by_namespace_labels = written.keys().any(is_namespace_label);
     let added = match context.scope {
@@ -70,11 +75,11 @@ pub(super) fn peer_selector(written: WrittenSelector, context: &SpecContext<'_>)
         Scope::Clusterwide if context.selects_init => None,
         Scope::Clusterwide => Some(Requirement { key: namespace_key(), condition: Condition::Exists }),
     };
-    written.labels.into_iter().chain(written.expressions).chain(added).collect()
+    written.labels.iter().chain(&written.expressions).cloned().chain(added).collect()
 }
 
 /// NS-4: a key that carries a label of the namespace.
-fn is_namespace_label(key: &LabelKey) -> bool {
+pub(super) fn is_namespace_label(key: &LabelKey) -> bool {
     let source = key.source == SOURCE_K8S || key.source == SOURCE_ANY;
     source && key.key.starts_with(NAMESPACE_LABELS_PREFIX)
 }

@@ -1,7 +1,7 @@
 //! The lists of peers of an element (VAL-3 … VAL-11).
 
 use super::{
-    cidrs,
+    advice, cidrs,
     fields::{AWS_GROUP, GROUP, nearest},
     located::{Findings, Located, Mapping},
     names, namespace,
@@ -36,8 +36,7 @@ pub(super) fn decode(
         ..Peers::default()
     };
     let endpoints = endpoints.unwrap_or_default();
-    let selectors = endpoints.iter().filter_map(|item| selector::decode(item, Keys::Written, findings));
-    peers.endpoints = selectors.map(|written| namespace::peer_selector(written, context)).collect();
+    peers.endpoints = endpoints.iter().filter_map(|item| endpoint(item, context, findings)).collect();
     peers.entities = words(&entities.unwrap_or_default(), findings);
     peers.cidrs = ranges.unwrap_or_default().iter().filter_map(|item| cidrs::range(item, findings)).collect();
     peers.cidr_sets = sets.unwrap_or_default().iter().filter_map(|item| cidrs::set(item, findings)).collect();
@@ -52,6 +51,14 @@ pub(super) fn decode(
         }
     }
     written.then_some(peers)
+}
+
+/// A selector of endpoints with its namespace (§4.6).
+fn endpoint(at: &Located<'_>, context: &SpecContext<'_>, findings: &mut Findings) -> Option<Selector> {
+    let written = selector::decode(at, Keys::Written, findings)?;
+    let selector = namespace::peer_selector(&written, context);
+    advice::on_selector(&written, &selector, context.scope, at, findings);
+    Some(selector)
 }
 
 /// VAL-7: words of §2.4.

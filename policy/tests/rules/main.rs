@@ -2,6 +2,8 @@
 //! compiled tables.
 
 #[cfg(test)]
+mod advice;
+#[cfg(test)]
 mod agreement;
 #[cfg(test)]
 mod audit;
