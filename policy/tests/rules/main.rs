@@ -16,6 +16,8 @@ mod engine;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod metamorphic;
+#[cfg(test)]
 mod objects;
 #[cfg(test)]
 mod properties;

@@ -14,7 +14,7 @@ use ringfence_policy::{
 
 use crate::scene::{PODS, identity, labels, name};
 
-fn worlds() -> u32 {
+pub(crate) fn worlds() -> u32 {
     std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("RINGFENCE_WORLDS is a number"))
 }
 
