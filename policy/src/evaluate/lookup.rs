@@ -126,9 +126,19 @@ fn choose(entries: Vec<Entry>) -> Option<(Entry, Authentication)> {
             None => merged.push(entry),
         }
     }
-    // MAP-2: an entry is not written where a broader one redirects with a higher priority.
+    // MAP-2: an entry is not written where a broader one redirects with a higher priority. One that says what both ends
+    // must prove is (AUTH-4), and goes where the broader one goes.
     let all = merged.clone();
-    merged.retain(|entry| !all.iter().any(|other| other.covers(entry) && other.priority > entry.priority));
+    let above = |entry: &Entry| {
+        let broader = all.iter().filter(|other| other.covers(entry) && other.priority > entry.priority);
+        broader.filter(|other| !entry.explicit || other.any_peer == entry.any_peer).max_by_key(|other| other.rank())
+    };
+    merged.retain(|entry| entry.explicit || above(entry).is_none());
+    for entry in &mut merged {
+        if let Some(Entry { priority, parser, listener, .. }) = above(entry).cloned() {
+            *entry = Entry { priority, parser, listener, ..entry.clone() };
+        }
+    }
     let all = merged.clone();
     merged.iter_mut().for_each(|entry| entry.inherit(&all));
     let longest = |any_peer: bool| {
@@ -140,8 +150,8 @@ fn choose(entries: Vec<Entry>) -> Option<(Entry, Authentication)> {
         (Some(own), Some(any)) if (any.priority, any.prefix) > (own.priority, own.prefix) => (any, Some(own)),
         (own, any) => (own?, any),
     };
-    // AUTH-3: the stricter one of the two, unless the chosen one says what it wants (AUTH-4) or has the higher priority
-    // (AUTH-7).
+    // AUTH-3: the stricter one of the two, unless the chosen one says what it wants (AUTH-4) or has the higher priority:
+    // what is asked for does not go from one to another that redirects with more (AUTH-7).
     let other = other.filter(|other| !chosen.explicit && other.priority >= chosen.priority);
     let inherited = other.map(|other| other.authentication);
     let authentication = chosen.authentication.max(inherited.unwrap_or(Authentication::Disabled));
@@ -189,6 +199,11 @@ impl Entry {
             *self = other;
         }
         (self.explicit, self.authentication) = (explicit, authentication);
+    }
+
+    /// Of those that redirect what another one covers, the greatest counts.
+    const fn rank(&self) -> (u8, u8) {
+        (self.priority, self.prefix)
     }
 
     /// Whether it is for the same flows, or more.

@@ -234,6 +234,35 @@ fn auth_1_to_6_authentication() {
 }
 
 #[test]
+fn auth_4_7_what_is_asked_for_stays_where_a_broader_redirect_is() {
+    let peer = |peer: &str, ports: &str, rest: &str| {
+        format!("{{{peer}toPorts: [{{ports: [{{{ports}, protocol: TCP}}]{rest}}}]")
+    };
+    let api = "fromEndpoints: [{matchLabels: {app: api}}], ";
+    let http = ", rules: {http: [{method: GET}]}";
+    let proved = "authentication: {mode: required}";
+    let of = |first: String, second: String| {
+        for elements in [[&first, &second], [&second, &first]].map(|both| both.map(String::as_str).join(", ")) {
+            let redirect = redirect(&judge(&format!("ingress: [{elements}]")), Direction::Ingress, "api", TCP, 80);
+            assert_eq!(redirect.parser, Parser::Http);
+            if redirect.authentication != Authentication::Required {
+                return redirect.authentication;
+            }
+        }
+        Authentication::Required
+    };
+    let wide = "port: \"64\", endPort: 95";
+    // The same peer: it goes through the proxy, and must prove who it is.
+    let own = peer(api, wide, http) + "}";
+    assert_eq!(of(own, peer(api, "port: \"80\"", "") + ", " + proved + "}"), Authentication::Required);
+    // AUTH-7: another peer's redirect is not asked for what a plain element of this one asks for.
+    let any = peer("", wide, http) + "}";
+    assert_eq!(of(any.clone(), peer(api, "port: \"80\"", "") + ", " + proved + "}"), Authentication::Disabled);
+    // Redirects of one priority are alike.
+    assert_eq!(of(any, peer(api, "port: \"80\"", http) + ", " + proved + "}"), Authentication::Required);
+}
+
+#[test]
 fn l7_1_to_5_rules_of_all_elements_meet() {
     let api = "fromEndpoints: [{matchLabels: {app: api}}]";
     let http =
