@@ -30,10 +30,12 @@ mod ports;
 mod proxy;
 mod rules;
 mod selector;
+mod service;
 mod spec;
 
 pub use cidr_group::CidrGroup;
 pub use enforceable::not_enforceable;
+pub use service::{ServiceContent, ServicePart, services};
 
 use std::collections::BTreeMap;
 
@@ -67,6 +69,8 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// The CIDR groups without errors, in order.
     pub groups: Vec<CidrGroup>,
+    /// What the cluster says of services, in order: Service, Endpoints and EndpointSlice.
+    pub services: Vec<ServicePart>,
     /// Every finding, errors and warnings, by position.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -95,6 +99,10 @@ pub fn parse_objects(text: &str) -> Parsed {
     for group in std::mem::take(&mut parsed.groups) {
         let finding = Diagnostic::error(group.position, "kind \"CiliumCIDRGroup\" cannot be kept in the store yet");
         parsed.diagnostics.push(finding.help("write the ranges where they are used"));
+    }
+    for part in std::mem::take(&mut parsed.services) {
+        let finding = Diagnostic::error(part.position, "services and their endpoints cannot be kept in the store yet");
+        parsed.diagnostics.push(finding.help("they are for policy explain and policy test only"));
     }
     parsed.diagnostics.sort();
     parsed
@@ -125,7 +133,8 @@ pub fn parse_documents(text: &str, compat: Compat) -> Parsed {
                 }
             }
             Some(Decoded::Group(group)) if findings.errors() == 0 => parsed.groups.push(group),
-            Some(Decoded::Group(_)) | None => {}
+            Some(Decoded::Service(part)) if findings.errors() == 0 => parsed.services.push(part),
+            Some(Decoded::Group(_) | Decoded::Service(_)) | None => {}
         }
         parsed.diagnostics.append(&mut findings.into_vec());
     }
@@ -161,10 +170,14 @@ pub fn parse_record(record: &PolicyRecord) -> Result<Object, Vec<Diagnostic>> {
 enum Decoded {
     Object(Object),
     Group(CidrGroup),
+    Service(ServicePart),
 }
 
 fn decode(document: Document, findings: &mut Findings) -> Option<Decoded> {
     let root = Located::root(&document.root);
+    if let Some(service) = service::decode(&root, findings) {
+        return service.map(Decoded::Service);
+    }
     let envelope = envelope::decode(&root, findings)?;
     let (position, scope) = (root.position, &envelope.scope);
     let Kind::Policy(kind) = envelope.kind else {

@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let subjects: Vec<usize> = (0..members.len()).collect();
     members.extend(sources::others(&[&before, &after], &settings));
     let parties: Vec<Party> = members.iter().map(|member| member.party.clone()).collect();
-    let world = sources::world(reading);
+    let world = sources::world(reading, &[&before, &after]);
     let found = differences(&settings, &world, &before.objects, &after.objects, &parties, &subjects);
     let views: Vec<DifferenceView> = found.iter().map(|found| DifferenceView::new(found, &members)).collect();
     if global.output == Format::Table && views.is_empty() {

@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: &ExplainArguments, global: &Global) -> Result
         (None, Some(name)) => Some(Request::Dns(name)),
         (None, None) => None,
     };
-    let world = sources::world_of(files, &subject, reading, global).await?;
+    let world = sources::world_of(files, &sources, &subject, reading, global).await?;
     let explained = explain(&settings, &world, &sources.objects, &subject, &peer, flow);
     let view = ExplanationView::new(&explained, request.as_ref(), &sources);
     if global.output == Format::Table {

@@ -31,7 +31,7 @@ pub(crate) async fn run(
     let settings = sources::settings(reading)?;
     let sources = Sources::of(files, settings.compat, global).await?;
     let members = sources::members(identities, &settings, global).await?;
-    let uses = selector_uses(&settings, &sources::world(reading), &sources.objects);
+    let uses = selector_uses(&settings, &sources::world(reading, &[&sources]), &sources.objects);
     let views: Vec<SelectorView> = uses.iter().map(|found| SelectorView::new(found, &members, &sources)).collect();
     Ok(output::print(global.output, &views, || {
         let header = ["SELECTOR", "IDENTITIES", "SUBJECT OF", "PEER OF"];

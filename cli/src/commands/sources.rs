@@ -14,11 +14,11 @@ use ringfence_policy::{
     identity::Identity,
     label::LabelSet,
     name::Name,
-    object::{CidrGroup, Object, not_enforceable, parse_documents, parse_record},
+    object::{CidrGroup, Object, not_enforceable, parse_documents, parse_record, services},
     record::{IdentityRecord, Kind, Record},
     reserved::RESERVED_PEERS,
     rule::{Peers, Rule},
-    world::{Settings, World},
+    world::{Service, Settings, World},
 };
 
 use super::{apply, expectations, files, list};
@@ -36,6 +36,7 @@ pub(crate) struct Sources {
     /// The name of each object's file.
     pub(crate) files: Vec<String>,
     pub(crate) groups: Vec<CidrGroup>,
+    pub(crate) services: Vec<Service>,
     /// Findings with the names of their files.
     pub(crate) findings: Vec<(String, Diagnostic)>,
 }
@@ -55,11 +56,13 @@ impl Sources {
     pub(crate) fn read(paths: &[PathBuf], compat: Compat) -> anyhow::Result<Self> {
         let mut sources = Self::default();
         let mut first_files: BTreeMap<_, String> = BTreeMap::new();
+        let mut parts = Vec::new();
         let mut documents = 0;
         for path in files::expand(paths)? {
             let name = files::display_name(&path);
             let parsed = parse_documents(&files::read(&path)?, compat);
-            documents += parsed.objects.len() + parsed.groups.len() + parsed.diagnostics.len();
+            documents += parsed.objects.len() + parsed.groups.len() + parsed.services.len() + parsed.diagnostics.len();
+            parts.extend(parsed.services);
             sources.findings.extend(parsed.diagnostics.into_iter().map(|finding| (name.clone(), finding)));
             sources.groups.extend(parsed.groups);
             for object in parsed.objects {
@@ -75,6 +78,7 @@ impl Sources {
                 sources.files.push(name.clone());
             }
         }
+        sources.services = services(&parts);
         anyhow::ensure!(documents > 0, "no policy object found in the files given");
         Ok(sources)
     }
@@ -118,6 +122,7 @@ impl Sources {
         let mut addresses = AddressBook::new(settings.dual_stack, false);
         addresses.add_ranges(self.rules());
         self.groups.iter().for_each(|group| addresses.add_group(group));
+        self.services.iter().flat_map(Service::addresses).for_each(|range| addresses.add_range(range));
         addresses
     }
 
@@ -138,11 +143,12 @@ pub(crate) fn settings(reading: &Reading) -> Result<Settings, Failure> {
 /// What the names of ports stand for: without files, what the store's endpoints say, too.
 pub(crate) async fn world_of(
     files: &[PathBuf],
+    sources: &Sources,
     subject: &Party,
     reading: &Reading,
     global: &Global,
 ) -> Result<World, Failure> {
-    let mut world = world(reading);
+    let mut world = world(reading, &[sources]);
     if files.is_empty() {
         for versioned in list::fetch(&mut Servers::new(global)?, Kind::Endpoint, Consistency::Linearizable).await? {
             let Record::Endpoint(endpoint) = versioned.record else { continue };
@@ -160,10 +166,11 @@ pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// What flags say the names of ports stand for.
-pub(crate) fn world(reading: &Reading) -> World {
+/// What flags say the names of ports stand for, and files the names of services.
+pub(crate) fn world(reading: &Reading, sources: &[&Sources]) -> World {
     let ports = || reading.named_ports.clone();
-    World { own_ports: ports(), peer_ports: ports(), ..World::default() }
+    let services = sources.iter().flat_map(|sources| sources.services.iter().cloned()).collect();
+    World { own_ports: ports(), peer_ports: ports(), services, ..World::default() }
 }
 
 /// Whom identities do not stand for: reserved peers, and an address of each range and a name of each rule.
@@ -173,12 +180,14 @@ pub(crate) fn others(sources: &[&Sources], settings: &Settings) -> Vec<Member> {
     let mut addresses = AddressBook::new(settings.dual_stack, false);
     addresses.add_ranges(rules());
     groups().for_each(|group| addresses.add_group(group));
+    let services = || sources.iter().flat_map(|sources| &sources.services).flat_map(Service::addresses);
+    services().for_each(|range| addresses.add_range(range));
     let reserved = RESERVED_PEERS.into_iter().filter(|peer| *peer != Identity::WORLD);
     let reserved = reserved
         .filter_map(|peer| Some(Member { name: peer.reserved_name()?.to_owned(), party: Party::reserved(peer) }));
     let peers = || rules().flat_map(Rule::elements).filter_map(|(_, _, element)| element.peers.as_ref());
     let ranges = peers().flat_map(Peers::ranges).chain(groups().flat_map(|group| group.ranges.iter().copied()));
-    let ranges = ranges.filter(|range| range.prefix_length() > 0).map(|range| {
+    let ranges = ranges.chain(services()).filter(|range| range.prefix_length() > 0).map(|range| {
         let party = Party::address(range.address(), &addresses);
         Member { name: range.to_string(), party }
     });

@@ -77,7 +77,8 @@ fn check(path: &Path) -> anyhow::Result<TestView> {
     let settings = file.settings()?;
     let sources = Sources::without_errors(&file.policies(), settings.compat)?;
     let addresses = sources.addresses(&settings);
-    let scene = Scene { world: file.world()?, members: file.members(&settings)?, settings, sources, addresses };
+    let world = World { services: sources.services.clone(), ..file.world()? };
+    let scene = Scene { world, members: file.members(&settings)?, settings, sources, addresses };
     let mut view = TestView { file: file.name.clone(), passed: 0, failed: Vec::new() };
     for (index, case) in file.content.cases.iter().enumerate() {
         let location = file.location(index);

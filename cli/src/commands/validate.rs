@@ -38,6 +38,10 @@ pub(crate) fn run(
         let found = idle_rules(&sources, identities, reading)?;
         sources.findings.extend(found);
     }
+    if !sources.services.is_empty() {
+        let found = unresolved(&sources, reading);
+        sources.findings.extend(found);
+    }
     let errors = sources.findings.iter().filter(|(_, finding)| finding.is_error()).count();
     let warnings = sources.findings.len() - errors;
     if format == Format::Table {
@@ -59,6 +63,17 @@ pub(crate) fn run(
     }
 }
 
+/// What rules name and nothing stands for, where services are given.
+fn unresolved(sources: &Sources, reading: &Reading) -> Vec<(String, Diagnostic)> {
+    let world = sources::world(reading, &[sources]);
+    let of_services = |finding: &Diagnostic| finding.rule.is_some_and(|rule| rule.starts_with("SVC"));
+    let objects = sources.objects.iter().zip(&sources.files);
+    let found = objects.flat_map(|(object, file)| {
+        world.unresolved(&object.rules).into_iter().filter(of_services).map(|finding| (file.clone(), finding))
+    });
+    found.collect()
+}
+
 /// What does nothing for any identity of a file.
 fn idle_rules(sources: &Sources, identities: &Path, reading: &Reading) -> Result<Vec<(String, Diagnostic)>, Failure> {
     let settings = sources::settings(reading)?;
@@ -70,5 +85,8 @@ fn idle_rules(sources: &Sources, identities: &Path, reading: &Reading) -> Result
         let finding = Diagnostic { severity: Severity::Warning, path: place.path, ..finding };
         (sources.files[place.object].clone(), finding)
     };
-    Ok(idle(&settings, &sources::world(reading), &sources.objects, &parties).into_iter().map(warning).collect())
+    Ok(idle(&settings, &sources::world(reading, &[sources]), &sources.objects, &parties)
+        .into_iter()
+        .map(warning)
+        .collect())
 }

@@ -124,6 +124,93 @@ fn validate_shows_what_does_nothing_for_anybody() {
     );
 }
 
+const PEERS: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop, labels: {tier: back}}
+spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}], type: ClusterIP}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: legacy, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: legacy-1, namespace: shop, labels: {kubernetes.io/service-name: legacy}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.10], conditions: {ready: true}}]
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: legacy, namespace: shop}
+subsets: [{addresses: [{ip: 192.0.2.11}], ports: [{port: 80}]}]
+---
+apiVersion: cilium.io/v2alpha1
+kind: CiliumCIDRGroup
+metadata: {name: partners, labels: {zone: outside}}
+spec: {externalCIDRs: [198.51.100.0/24]}
+";
+const TO_PEERS: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  egress:
+  - toServices: [{k8sService: {serviceName: orders, namespace: shop}}]
+  - toServices: [{k8sService: {serviceName: legacy, namespace: shop}}]
+    toPorts: [{ports: [{port: \"443\", protocol: TCP}]}]
+  - toCIDRSet: [{cidrGroupSelector: {matchLabels: {zone: outside}}}]
+";
+
+#[test]
+fn svc_1_to_3_and_grp_1_services_and_groups_are_read_from_files() {
+    let files = Files::new();
+    files.write("web.yaml", TO_PEERS);
+    files.write("peers.yaml", PEERS);
+    let verdict = |with: &[&str], peer: &str, port: &str| {
+        let web = "app=web,io.kubernetes.pod.namespace=shop";
+        let common =
+            ["policy", "explain", "--subject", web, "--egress", "--peer", peer, "--port", port, "-f", "web.yaml"];
+        let outcome = files.run(&[&common[..], with].concat()).exits(0);
+        outcome.stdout.split(':').next().unwrap().to_owned()
+    };
+    let orders = "app=orders,io.kubernetes.pod.namespace=shop";
+    let peers = [(orders, "8080"), ("192.0.2.10", "443"), ("192.0.2.11", "443"), ("198.51.100.7", "9")];
+    for (peer, port) in peers {
+        assert_eq!(verdict(&["-f", "peers.yaml"], peer, port), "allow", "{peer}");
+        assert_eq!(verdict(&[], peer, port), "deny (default)", "{peer} without its object");
+    }
+    let others = [("app=orders,io.kubernetes.pod.namespace=dev", "8080"), ("192.0.2.10", "80"), ("192.0.2.12", "443")];
+    for (peer, port) in others {
+        assert_eq!(verdict(&["-f", "peers.yaml"], peer, port), "deny (default)", "{peer}");
+    }
+
+    files.write(
+        "cases.yaml",
+        &format!(
+            "{IDENTITIES}policies: [web.yaml, peers.yaml]\ncases:\n\
+         - {{subject: web, peer: 192.0.2.10, direction: egress, port: 443, expect: allow}}\n\
+         - {{subject: web, peer: 198.51.100.7, direction: egress, port: 1, expect: allow}}\n"
+        ),
+    );
+    files.run(&["policy", "test", "cases.yaml"]).exits(0);
+    let validate = |of: &[&str]| files.run(&[&["policy", "validate", "-f"], of].concat()).exits(0);
+    assert!(!validate(&["web.yaml", "-f", "peers.yaml"]).stdout.contains("SVC-"));
+    files.write("peers.yaml", &PEERS.replace("name: orders", "name: order"));
+    shows(
+        &validate(&["web.yaml", "-f", "peers.yaml"]),
+        &["7:5: warning[SVC-5]: there is no service orders, so nobody"],
+    );
+    // Without services nothing is known of them.
+    assert!(!validate(&["web.yaml"]).stdout.contains("SVC-"));
+
+    files.write("peers.yaml", &PEERS.replace("192.0.2.10", "192.0.2"));
+    let outcome = files.run(&["policy", "validate", "-f", "peers.yaml"]).exits(1);
+    shows(&outcome, &["15:26: error[SVC-2]: endpoints[0].addresses[0]: \"192.0.2\" is not an address"]);
+}
+
 #[test]
 fn policies_under_audit_are_shown_beside_what_counts() {
     let files = Files::new();
