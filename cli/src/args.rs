@@ -132,7 +132,7 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Shows everything that is wrong with files, or probably not meant; needs no server.
+    /// Shows everything that is wrong with files, or probably not meant; needs no server without --against-store.
     Validate {
         /// YAML or JSON files, directories of them, or - for standard input.
         #[arg(short, long = "filename", required = true, value_name = "FILE")]
@@ -140,6 +140,9 @@ pub(crate) enum PolicyCommand {
         /// A YAML file with identities: shows rules that do nothing for any of them, too.
         #[arg(long, value_name = "FILE")]
         identities: Option<PathBuf>,
+        /// Shows rules that do nothing for any identity of the store, too.
+        #[arg(long, conflicts_with = "identities")]
+        against_store: bool,
         /// How policies are read.
         #[command(flatten)]
         reading: Reading,

@@ -22,8 +22,8 @@ pub(crate) async fn run(command: PolicyCommand, global: &Global) -> Result<(), F
         PolicyCommand::Apply { files, dry_run, wait } => apply::apply(&files, dry_run, wait, global).await,
         PolicyCommand::Get { names, consistency } => get(&names, consistency, global).await,
         PolicyCommand::Delete { names, files, wait } => delete(&names, &files, wait, global).await,
-        PolicyCommand::Validate { files, identities, reading } => {
-            validate::run(&files, identities.as_deref(), &reading, global.output)
+        PolicyCommand::Validate { files, identities, against_store, reading } => {
+            validate::run(&files, identities.as_ref(), against_store, &reading, global).await
         }
         PolicyCommand::Explain(arguments) => explain::run(&arguments, global).await,
         PolicyCommand::Test { files } => test_expectations::run(&files, global.output),

@@ -1,19 +1,17 @@
 //! `ringfence policy validate`: every finding about policy files, without a server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ringfence_policy::{
     diagnostic::{Diagnostic, Severity},
     explain::{Party, idle},
+    world::Settings,
 };
 use serde::Serialize;
 
-use super::{
-    expectations,
-    sources::{self, Sources, counted},
-};
+use super::sources::{self, Member, Sources, counted};
 use crate::{
-    args::Reading,
+    args::{Global, Reading},
     failure::Failure,
     output::{self, Format, line, table},
 };
@@ -27,15 +25,19 @@ struct FindingView<'f> {
 }
 
 /// Shows every finding.
-pub(crate) fn run(
+pub(crate) async fn run(
     paths: &[PathBuf],
-    identities: Option<&Path>,
+    identities: Option<&PathBuf>,
+    of_store: bool,
     reading: &Reading,
-    format: Format,
+    global: &Global,
 ) -> Result<(), Failure> {
+    let format = global.output;
     let mut sources = Sources::read(paths, reading.compat.into())?;
-    if let Some(identities) = identities {
-        let found = idle_rules(&sources, identities, reading)?;
+    if identities.is_some() || of_store {
+        let settings = sources::settings(reading)?;
+        let members = sources::members(identities, &settings, global).await?;
+        let found = idle_rules(&sources, members, &settings, reading);
         sources.findings.extend(found);
     }
     if !sources.services.is_empty() {
@@ -74,19 +76,19 @@ fn unresolved(sources: &Sources, reading: &Reading) -> Vec<(String, Diagnostic)>
     found.collect()
 }
 
-/// What does nothing for any identity of a file.
-fn idle_rules(sources: &Sources, identities: &Path, reading: &Reading) -> Result<Vec<(String, Diagnostic)>, Failure> {
-    let settings = sources::settings(reading)?;
-    let members = expectations::File::read(identities)?.members(&settings)?;
-    let mut parties: Vec<Party> = members.into_values().map(|member| member.party).collect();
-    parties.extend(sources::others(&[sources], &settings).into_iter().map(|member| member.party));
+/// What does nothing for any of the identities.
+fn idle_rules(
+    sources: &Sources,
+    members: Vec<Member>,
+    settings: &Settings,
+    reading: &Reading,
+) -> Vec<(String, Diagnostic)> {
+    let mut parties: Vec<Party> = members.into_iter().map(|member| member.party).collect();
+    parties.extend(sources::others(&[sources], settings).into_iter().map(|member| member.party));
     let warning = |(place, why): (ringfence_policy::explain::Place, ringfence_policy::explain::Idle)| {
-        let finding = Diagnostic::error(place.position, why.to_string());
+        let finding = Diagnostic::error(place.position, why.to_string()).rule(why.rule()).help(why.help());
         let finding = Diagnostic { severity: Severity::Warning, path: place.path, ..finding };
         (sources.files[place.object].clone(), finding)
     };
-    Ok(idle(&settings, &sources::world(reading, &[sources]), &sources.objects, &parties)
-        .into_iter()
-        .map(warning)
-        .collect())
+    idle(settings, &sources::world(reading, &[sources]), &sources.objects, &parties).into_iter().map(warning).collect()
 }

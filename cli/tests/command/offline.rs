@@ -116,7 +116,7 @@ fn validate_shows_what_does_nothing_for_anybody() {
         |file: &str| files.run(&["policy", "validate", "-f", file, "--identities", "identities.yaml"]).exits(0).stdout;
     assert!(!validate("api.yaml").contains("identities"), "it is of use");
     files.write("typo.yaml", &API.replace("app: web", "app: wbe"));
-    let place = files.place("typo.yaml:7:5: warning: spec.ingress[0]: none of the identities is a peer of it");
+    let place = files.place("typo.yaml:7:5: warning[SEM-23]: spec.ingress[0]: none of the identities is a peer of it");
     assert!(validate("typo.yaml").contains(&place));
     files.write("shadow.yaml", &API.replace("[world]", "[all]"));
     assert!(
@@ -408,6 +408,11 @@ fn without_files_the_store_is_asked() {
     let new = files.0.path().join("new.yaml");
     let rows = mesh.run(&["policy", "diff", "--to", argument(&new)]).exits(0).rows();
     assert!(rows.contains(&"ingress 1048578 1048577 8081/TCP deny (default) redirect (http)".to_owned()), "{rows:#?}");
+    files.write("typo.yaml", &API.replace("app: web", "app: wbe"));
+    let typo = files.0.path().join("typo.yaml");
+    let outcome = mesh.run(&["policy", "validate", "--against-store", "-f", argument(&typo)]).exits(0);
+    shows(&outcome, &["warning[SEM-23]: spec.ingress[0]: none of the identities is a peer of it"]);
+    assert!(!mesh.run(&["policy", "validate", "-f", argument(&typo)]).exits(0).stdout.contains("identities"));
     let outcome = mesh.run(&["policy", "selectors"]).exits(0);
     shows(&outcome, &["store:7:5"]);
 }

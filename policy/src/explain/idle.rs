@@ -10,7 +10,7 @@ use super::{
     place::{Place, Places, list},
 };
 use crate::{
-    evaluate::{Decision, Requirements, SubjectPolicy, selectors},
+    evaluate::{Conflict, Decision, Requirements, SubjectPolicy, selectors},
     flow::{Direction, Flow},
     label::{SOURCE_CIDR, SOURCE_CIDR_GROUP, SOURCE_FQDN, SOURCE_NODE, SOURCE_RESERVED},
     object::Object,
@@ -31,6 +31,8 @@ pub enum Idle {
     NoPeer,
     /// Whatever it allows is denied, here for one.
     Denied(Place),
+    /// The rule selects somebody whose rules contradict each other (CONF).
+    Contradiction(Conflict),
 }
 
 /// Every rule and element that does nothing for the parties. Of those who are not among the parties nothing is known.
@@ -40,6 +42,7 @@ pub fn idle(settings: &Settings, world: &World, objects: &[Object], parties: &[P
     let classes = classes(settings, world, objects.iter(), parties);
     let parties: Vec<&Party> = classes.iter().map(|members| &parties[members[0]]).collect();
     let search = Search { settings, world, objects, cuts: PROTOCOLS.map(|number| cuts(world, number, objects.iter())) };
+    let conflicts: Vec<Option<Conflict>> = parties.iter().map(|party| search.policy(party).err()).collect();
     let mut found = Vec::new();
     for (object, rules) in objects.iter().enumerate().map(|(index, object)| (index, &object.rules)) {
         for (index, rule) in rules.iter().enumerate() {
@@ -49,6 +52,9 @@ pub fn idle(settings: &Settings, world: &World, objects: &[Object], parties: &[P
                 found.push((places.rule(object, index), Idle::NoSubject));
                 continue;
             }
+            let selected = |party: &Party| rule.subject.selects(party.identity, &party.labels);
+            let conflict = parties.iter().zip(&conflicts).find_map(|(party, why)| why.filter(|_| selected(party)));
+            found.extend(conflict.map(|why| (places.rule(object, index), Idle::Contradiction(why))));
             for (direction, denies) in [Direction::Ingress, Direction::Egress].map(|d| [(d, false), (d, true)]).concat()
             {
                 let elements = list(rule.section(direction), denies).unwrap_or_default();
@@ -71,7 +77,36 @@ struct Search<'s> {
     cuts: [Vec<(u16, u16)>; PROTOCOLS.len()],
 }
 
+impl Idle {
+    /// The numbered rule that says why.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::NoSubject => "SEM-1",
+            Self::NoPeer => "SEM-23",
+            Self::Denied(_) => "SEM-43",
+            Self::Contradiction(conflict) => conflict.rule(),
+        }
+    }
+
+    /// What would be right.
+    #[must_use]
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::NoSubject => "correct the selector or its namespace, or remove the rule",
+            Self::NoPeer => "correct the selector or its namespace, or remove the element",
+            Self::Denied(_) => "deny only the peers and ports that are meant",
+            Self::Contradiction(_) => "nodes keep the policy they have: change one of the rules that meet",
+        }
+    }
+}
+
 impl Search<'_> {
+    fn policy(&self, subject: &Party) -> Result<SubjectPolicy, Conflict> {
+        let rules = self.objects.iter().flat_map(|object| &object.rules);
+        SubjectPolicy::resolve(self.settings, self.world, rules, subject.identity, &subject.labels)
+    }
+
     fn element(
         &self,
         element: &Element,
@@ -96,9 +131,7 @@ impl Search<'_> {
         let ports = self.ports(element);
         let mut denied = None;
         for subject in subjects {
-            let rules = self.objects.iter().flat_map(|object| &object.rules);
-            let policy =
-                SubjectPolicy::resolve(self.settings, self.world, rules, subject.identity, &subject.labels).ok()?;
+            let policy = self.policy(subject).ok()?;
             for peer in peers {
                 for (protocol, port) in &ports {
                     let (protocol, port) = (*protocol, *port);
@@ -142,6 +175,9 @@ impl fmt::Display for Idle {
         match self {
             Self::NoSubject => f.write_str("it selects none of the identities"),
             Self::NoPeer => f.write_str("none of the identities is a peer of it"),
+            Self::Contradiction(conflict) => {
+                write!(f, "the rules of somebody it selects contradict each other: {conflict}")
+            }
             Self::Denied(place) => write!(f, "everything it allows is denied, by {place} for one"),
         }
     }

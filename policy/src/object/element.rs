@@ -27,7 +27,7 @@ pub(super) fn decode(
     let requires = requires
         .iter()
         .filter_map(|item| selector::decode(item, Keys::Written, findings))
-        .map(|written| namespace::required_selector(written, context))
+        .map(|written| namespace::required_selector(&written, context))
         .collect();
     let ports = ports_and_messages(&element, kind, context, findings);
     let authentication = element.get("authentication").filter(|_| !kind.denies);

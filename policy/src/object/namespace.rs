@@ -44,7 +44,7 @@ pub(super) fn subject_selector(
 
 /// What every selector of endpoints must meet, too: as peers, but labels of built-in identities do not lift the
 /// namespace of a namespaced object (NS-6).
-pub(super) fn required_selector(written: WrittenSelector, context: &SpecContext<'_>) -> Selector {
+pub(super) fn required_selector(written: &WrittenSelector, context: &SpecContext<'_>) -> Selector {
     let reserved = written.keys().any(LabelKey::is_reserved);
     let own = match context.scope {
         Scope::Namespace(namespace) if reserved && !written.keys().any(says_namespace) => {
@@ -52,7 +52,7 @@ pub(super) fn required_selector(written: WrittenSelector, context: &SpecContext<
         }
         _ => None,
     };
-    let mut selector = peer_selector(&written, context);
+    let mut selector = peer_selector(written, context);
     own.into_iter().for_each(|own| selector.require(own));
     selector
 }

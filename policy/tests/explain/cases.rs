@@ -299,6 +299,13 @@ fn what_does_nothing_for_anybody_is_found() {
     // DENY-6: only one of many ports is denied, or another one.
     assert_eq!(told(&[CONTENTS[5], CONTENTS[18]], &[&web, &api, "world"]), [""; 0]);
     assert_eq!(told(&[allow, CONTENTS[18]], &[&web, &api]), [""; 0]);
+    // CONF-1, of two objects that meet.
+    let conflicts = told(&[CONTENTS[10], CONTENTS[11]], &[&web, &db]);
+    assert!(
+        conflicts[0].contains("p0 spec: the rules of somebody it selects contradict each other: CONF-1"),
+        "{conflicts:?}"
+    );
+    assert!(conflicts[1].starts_with("p1 spec: the rules of somebody"), "{conflicts:?}");
     // An address is nobody of the mesh, and may come all the same.
     assert_eq!(told(&[CONTENTS[8]], &[&web]), [""; 0]);
 }

@@ -1,5 +1,7 @@
 //! One test for each row of `docs/deviations.md`: what Ringfence does, and what Cilium does.
 
+use std::path::Path;
+
 use ringfence_policy::{
     compat::Compat,
     evaluate::Conflict,
@@ -27,6 +29,31 @@ fn refused_here_only(text: &str, rule: &str) {
     let parsed = [Compat::Ringfence, Compat::Cilium].map(|compat| parse_documents(text, compat));
     assert!(parsed[0].diagnostics.iter().any(|finding| finding.is_error() && finding.rule == Some(rule)), "{text}");
     assert!(!parsed[1].has_errors(), "{:?}", parsed[1].diagnostics);
+}
+
+/// A decision without a test is none.
+#[test]
+fn every_test_that_is_documented_exists() {
+    fn sources(folder: &Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, all);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                all.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = String::new();
+    ["policy/src", "policy/tests", "agent/tests"].iter().for_each(|folder| sources(&root.join(folder), &mut all));
+    let documented = std::fs::read_to_string(root.join("docs/deviations.md")).unwrap();
+    let rows = documented.lines().filter(|line| line.starts_with("| ") && !line.contains("---"));
+    let last = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+    let tests: Vec<&str> = last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(tests.len() > 50, "{tests:?}");
+    let missing: Vec<_> = tests.iter().filter(|test| !all.contains(&format!("fn {test}("))).collect();
+    assert_eq!(missing, [""; 0].iter().collect::<Vec<_>>());
 }
 
 #[test]

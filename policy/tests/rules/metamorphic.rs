@@ -294,7 +294,7 @@ proptest! {
     #[test]
     fn sem_40_no_order_matters((compat, rules) in rules()) {
         prop_assume!(!is_ordered(compat, &rules));
-        prop_assert_eq!(outcomes(compat, &rules), outcomes(compat, &reversed(rules.clone())));
+        prop_assert_eq!(outcomes(compat, &rules), outcomes(compat, &reversed(rules)));
     }
 
     /// REQ-1 counts over all rules, so this does not change when they are spread.

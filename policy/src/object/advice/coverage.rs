@@ -78,17 +78,17 @@ fn lifts(other: &Element, rule: &PortRule) -> bool {
             let same = |port: &Port| ports.iter().filter(plain).any(|other| other.ports.contains(port));
             !rule.ports.is_empty() && rule.ports.iter().all(same)
         }
-        Some(ports) => covered(ports.iter().filter(plain), std::iter::once(rule)),
+        Some(ports) => covered(&ports.iter().filter(plain), std::iter::once(rule)),
     }
 }
 
 fn ports_cover(own: Option<&[PortRule]>, other: Option<&[PortRule]>) -> bool {
     let (Some(own), Some(other)) = (own, other) else { return own.is_none() };
-    covered(own.iter(), other.iter())
+    covered(&own.iter(), other.iter())
 }
 
 /// Whether some rules are for every port that others are for, of which there is one.
-fn covered<'r>(own: impl Iterator<Item = &'r PortRule> + Clone, other: impl Iterator<Item = &'r PortRule>) -> bool {
+fn covered<'r>(own: &(impl Iterator<Item = &'r PortRule> + Clone), other: impl Iterator<Item = &'r PortRule>) -> bool {
     let covers = |number: u8, port: &Port| {
         let mut own = own.clone().flat_map(|rule| &rule.ports);
         own.any(|own| own.protocol.numbers().contains(&number) && number_covers(&own.number, &port.number))
