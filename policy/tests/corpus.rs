@@ -60,6 +60,11 @@ fn objects() {
 }
 
 #[test]
+fn documents() {
+    run("documents", 2_000, fuzz_areas::documents::exercise);
+}
+
+#[test]
 fn labels() {
     run("labels", 2_000, fuzz_areas::labels::exercise);
 }

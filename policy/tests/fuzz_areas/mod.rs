@@ -9,6 +9,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod dns;
+pub(crate) mod documents;
 pub(crate) mod http;
 pub(crate) mod labels;
 pub(crate) mod objects;
