@@ -1,6 +1,13 @@
 //! The incremental compiler against the specification, over generated worlds and histories.
 //!
-//! `RINGFENCE_WORLDS` says how many worlds (256 without it).
+//! `worlds` says how many.
+
+#[cfg(test)]
+#[path = "support/each_world.rs"]
+mod each_world;
+#[cfg(test)]
+#[path = "support/worlds.rs"]
+mod worlds;
 
 #[cfg(test)]
 mod tests {
@@ -27,6 +34,8 @@ mod tests {
         selector::{Condition, LabelKey, Requirement, Selector},
         world::{Enforcement, Settings, World},
     };
+
+    use crate::each_world::each_world;
 
     /// Pseudo-random numbers; equal seeds make equal worlds.
     struct Random(u64);
@@ -411,13 +420,7 @@ mod tests {
 
     #[test]
     fn lookup_and_entries_equal_the_specification_after_any_history() {
-        let worlds =
-            std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("a number of worlds"));
-        for seed in 0..worlds {
-            let outcome = std::panic::catch_unwind(|| history(seed));
-            assert!(outcome.is_ok(), "world {seed}");
-        }
-        println!("{worlds} worlds");
+        each_world("histories", history);
     }
 
     #[test]

@@ -16,10 +16,18 @@ enum End {
 
 type Step = (&'static str, fn() -> Result<End>);
 
-const STEPS: [Step; 6] = [
+/// How many generated worlds the engine is compared with its specification in; plain `cargo test` does with fewer.
+const WORLDS: &str = "10000";
+/// In the run of all tests, which compiles without optimisation.
+const FEW_WORLDS: &str = "64";
+/// Property tests draw the same worlds every time here, so that a run can be repeated; plain `cargo test` draws new ones.
+const SEED: &str = "20261120";
+
+const STEPS: [Step; 7] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])),
     ("unit and integration tests", tests),
+    ("10,000 generated worlds", worlds),
     ("tidy", || tidy::run().map(|()| End::Done)),
     ("eBPF objects", verify_ebpf),
     ("demo as end-to-end test", || demo::run_as_test(Profile::Dev).map(|()| End::Done)),
@@ -72,10 +80,30 @@ fn cargo(arguments: &[&str]) -> Result<End> {
     shell::show(shell::cargo().args(arguments)).map(|()| End::Done)
 }
 
-/// Property tests draw the same worlds every time here, so that a run can be repeated; plain `cargo test` draws new ones.
 fn tests() -> Result<End> {
+    run_tests(&["--workspace"], FEW_WORLDS)
+}
+
+/// The engine, its tables and its histories against the specification. Optimised, which pays from a few thousand worlds
+/// on; every other build of the crate would only get slower, so no profile has it.
+fn worlds() -> Result<End> {
+    const OPTIMISED: [&str; 4] = [
+        "--config",
+        "profile.dev.package.ringfence-policy.opt-level=1",
+        "--config",
+        "profile.dev.package.saphyr-parser.opt-level=1",
+    ];
+    println!("RINGFENCE_WORLDS={WORLDS} PROPTEST_RNG_SEED={SEED}");
+    for tests in [&["--test", "engine"][..], &["--test", "rules", "--", "agreement::s15"]] {
+        run_tests(&[&["-p", "ringfence-policy"], &OPTIMISED[..], tests].concat(), WORLDS)?;
+    }
+    Ok(End::Done)
+}
+
+fn run_tests(arguments: &[&str], worlds: &str) -> Result<End> {
     let mut command = shell::cargo();
-    command.args(["test", "--workspace", "--locked"]).env("PROPTEST_RNG_SEED", "20261120");
+    command.args(["test", "--locked"]).args(arguments);
+    command.env("PROPTEST_RNG_SEED", SEED).env("RINGFENCE_WORLDS", worlds);
     shell::show(&mut command).map(|()| End::Done)
 }
 

@@ -9,11 +9,10 @@ use ringfence_policy::{
     tables::{EndpointId, RuleKey},
 };
 
-use crate::scene::{PODS, Scene, identity};
-
-fn worlds() -> u32 {
-    std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("RINGFENCE_WORLDS is a number"))
-}
+use crate::{
+    scene::{PODS, Scene, identity},
+    worlds::worlds,
+};
 
 fn selector() -> impl Strategy<Value = String> {
     let label = prop_oneof![

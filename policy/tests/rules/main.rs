@@ -25,3 +25,6 @@ mod properties;
 mod scene;
 #[cfg(test)]
 mod verdicts;
+#[cfg(test)]
+#[path = "../support/worlds.rs"]
+mod worlds;

@@ -12,11 +12,9 @@ use ringfence_policy::{
     world::{Settings, World},
 };
 
-use crate::scene::{PODS, identity, labels, name};
+pub(crate) use crate::worlds::worlds;
 
-pub(crate) fn worlds() -> u32 {
-    std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("RINGFENCE_WORLDS is a number"))
-}
+use crate::scene::{PODS, identity, labels, name};
 
 /// The peers of an element; FROM stands for from or to.
 fn peers() -> impl Strategy<Value = String> {
