@@ -9,13 +9,13 @@ use std::{
 
 use ringfence_datapath::{Datapath, ObserveError};
 use ringfence_proto::{
-    connect::{InvalidAddress, SERVER_NAME},
+    connect::{Dialer, Expected, InvalidAddress},
     v1::agent_server::AgentServer,
 };
 use ringfence_runtime::{
     config::ConfigError,
     tasks::{OnEnd, Tasks},
-    tls::TlsError,
+    tls::{Tls, TlsError},
 };
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -117,7 +117,10 @@ impl Agent {
         open: impl FnOnce() -> Result<Box<dyn Datapath>, DatapathError>,
         tasks: &mut Tasks,
     ) -> Result<Self, StartError> {
-        let gateways = Arc::new(Gateways::new(&config.gateways, &config.tls.client(SERVER_NAME)?)?);
+        let tls = Tls::open(config.tls.clone())?;
+        let client_tls = tls.clone();
+        let dialer = Dialer::new(Expected::Gateway(config.cluster.clone()), move || client_tls.client());
+        let gateways = Arc::new(Gateways::new(&config.gateways, &dialer)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
         let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone())?;
@@ -130,6 +133,7 @@ impl Agent {
         tasks.spawn("datapath", OnEnd::Stop, async move {
             tokio::task::spawn_blocking(move || requests.serve(realiser, &feed)).await
         });
+        tasks.spawn("certificates", OnEnd::Stop, tls.follow(tasks.token()));
         spawn_followers(config, &parts, tasks);
         spawn_endpoints(config, &parts, tasks);
         if let Some(listener) = socket.take_listener() {

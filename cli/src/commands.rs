@@ -28,7 +28,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
     let output = global.output;
     let kind = match command {
-        Command::Ca(command) => return Ok(ca::run(command)?),
+        Command::Ca(command) => return Ok(ca::run(command, output)?),
         Command::Agent(command) => return agent::run(command, &global).await,
         Command::Policy(command) => return policy::run(command, &global).await,
         Command::Status => return status::run(&mut Servers::new(&global)?, output).await,

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::{command::Command, revision::Revision};
 use ringfence_proto::{
+    access::{Access, Permit},
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
@@ -88,7 +89,9 @@ impl mesh_server::Mesh for MeshService {
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
         let deadline = deadline::of(request.metadata());
         let forwarded = leader::is_forwarded(request.metadata());
+        let permit = Permit::of(&request)?;
         let command = Command::try_from(request.into_inner())?;
+        permit.check(&Access::of_command(&command))?;
         limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let _place = self.under_way.try_acquire().map_err(|_| {
             Status::resource_exhausted(format!("{COMMANDS_UNDER_WAY} commands are under way at this member: try again"))
@@ -121,7 +124,9 @@ impl mesh_server::Mesh for MeshService {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
-        self.history.read(|history| self.reports.take(history.mesh(), request.into_inner()));
+        let (permit, report) = (Permit::of(&request)?, request.into_inner());
+        Access::of_report(&report).iter().try_for_each(|access| permit.check(access))?;
+        self.history.read(|history| self.reports.take(history.mesh(), report));
         Ok(Response::new(v1::ReportResponse {}))
     }
 }

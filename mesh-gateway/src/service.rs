@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ringfence_policy::{name::Name, record::Kind, revision::Revision};
+use ringfence_policy::{command::Command, name::Name, record::Kind, revision::Revision};
 use ringfence_proto::{
+    access::{Access, Permit},
     convert::InvalidMessage,
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
@@ -70,8 +71,10 @@ impl Mesh for MeshService {
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
-        let deadline = deadline::of(request.metadata());
-        self.members.execute(&request.into_inner(), deadline).await.map(Response::new)
+        let (permit, deadline) = (Permit::of(&request)?, deadline::of(request.metadata()));
+        let message = request.into_inner();
+        permit.check(&Access::of_command(&Command::try_from(message.clone())?))?;
+        self.members.execute(&message, Some(&permit.caller().role), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
@@ -94,6 +97,7 @@ impl Mesh for MeshService {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let permit = Permit::of(&request)?;
         let request = request.into_inner();
         if request.gateway.is_some() {
             return Err(Status::invalid_argument(
@@ -107,6 +111,9 @@ impl Mesh for MeshService {
                 node.cluster, node.name, self.cluster
             );
             return Err(Status::invalid_argument(message));
+        }
+        for access in Access::of_report(&request) {
+            permit.check(&access)?;
         }
         for node in request.nodes {
             self.reports.merge(node);

@@ -9,6 +9,7 @@
 //! `v1` holds what the `.proto` files say; `convert` is the only place that turns messages into meaning and back, and
 //! refuses with an `InvalidMessage` that names the field. Store members and gateways serve `Follow` with the same code.
 
+pub mod access;
 pub mod connect;
 pub mod convert;
 pub mod deadline;

@@ -8,7 +8,7 @@ mod certificates;
 mod killable;
 mod store;
 
-pub(crate) use certificates::certificates;
+pub(crate) use certificates::{as_role, certificates};
 pub(crate) use killable::Killable;
 pub(crate) use store::{TestStore, node};
 
