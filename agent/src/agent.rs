@@ -14,6 +14,7 @@ use ringfence_proto::{
 };
 use ringfence_runtime::{
     config::ConfigError,
+    health::HealthError,
     tasks::{OnEnd, Tasks},
     tls::{Tls, TlsError},
 };
@@ -30,6 +31,7 @@ use crate::{
     follow::Following,
     gateways::Gateways,
     local::LocalEndpoints,
+    observe,
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
     realise::Realiser,
@@ -74,6 +76,9 @@ pub enum StartError {
     /// The local API's socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The address for probes cannot be listened on.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The datapath cannot be opened.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
@@ -133,6 +138,10 @@ impl Agent {
         tasks.spawn("datapath", OnEnd::Stop, async move {
             tokio::task::spawn_blocking(move || requests.serve(realiser, &feed)).await
         });
+        if let Some(address) = config.health_listen {
+            let (feed, registry) = (Arc::clone(&parts.feed), Arc::clone(&parts.registry));
+            observe::health(feed, parts.datapath.clone(), registry, Arc::clone(&tls)).spawn(address, tasks)?;
+        }
         tasks.spawn("certificates", OnEnd::Stop, tls.follow(tasks.token()));
         spawn_followers(config, &parts, tasks);
         spawn_endpoints(config, &parts, tasks);

@@ -7,7 +7,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh::{TestStore, certificates, eventually, free_address, node};
+use mesh::{TestStore, certificates, eventually, free_address, get, metric, node};
 use ringfence_agent::registry::{Attachment, Registration};
 use ringfence_datapath::Capacity;
 use ringfence_policy::{
@@ -404,4 +404,28 @@ fn a_kernel_datapath_that_cannot_be_opened_says_what_is_missing_and_what_would_d
     let refused = runtime.run(async { ringfence_agent::Agent::start(&config, &mut tasks) }).unwrap_err().to_string();
     assert!(refused.contains("mount -t bpf") && refused.contains("kind: memory"), "{refused}");
     assert!(!config.socket.exists(), "nothing is left behind");
+}
+
+#[test]
+fn an_agent_is_ready_once_it_enforces_and_stays_so_without_its_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let (gateway, health) = (free_address(), free_address());
+    let mut config = config(directory.path(), &tls, &[gateway]);
+    config.health_listen = Some(health);
+    let spy = Spy::new(Capacity::default());
+    let _running = start(&config, &spy);
+    let (code, reason) = get(health, "/readyz");
+    assert_eq!((code, reason.contains("no gateway has been reached")), (503, true), "{reason}");
+
+    let store = TestStore::new(100);
+    store.put(cluster("east", 1));
+    let (_, serving) = store.serve("gateway/east", gateway, &tls);
+    eventually("the agent is ready", || get(health, "/readyz").0 == 200);
+    eventually("what is realised is measured", || {
+        metric(health, "ringfence_agent_realised_revision").is_some_and(|revision| revision >= 1.0)
+    });
+    serving.kill();
+    eventually("the loss is measured", || metric(health, "ringfence_agent_gateway_connected") == Some(0.0));
+    assert_eq!(get(health, "/readyz").0, 200);
 }

@@ -22,6 +22,7 @@ pub mod config;
 pub mod freshness;
 pub mod machine;
 pub mod member;
+pub mod observe;
 pub mod raft;
 pub mod reports;
 pub mod service;

@@ -14,12 +14,14 @@ use ringfence_proto::{
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
 };
+use ringfence_runtime::metrics::Counted;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     freshness::Freshness,
+    observe,
     raft::{Raft, guard::Members, network::Channels},
     reports::{Reports, milliseconds},
 };
@@ -82,7 +84,13 @@ impl mesh_server::Mesh for MeshService {
         self.wait_for(from).await?;
         tracing::info!(follower, %from, "serving a follower");
         let freshness = self.freshness.clone();
-        let stream = follow::serve(self.history.clone(), from, Arc::new(move || freshness.staleness()));
+        let counted = Counted::new(observe::FOLLOWERS);
+        let staleness = move || {
+            // Lives as long as the stream.
+            let _ = &counted;
+            freshness.staleness()
+        };
+        let stream = follow::serve(self.history.clone(), from, Arc::new(staleness));
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 
@@ -96,7 +104,7 @@ impl mesh_server::Mesh for MeshService {
         let _place = self.under_way.try_acquire().map_err(|_| {
             Status::resource_exhausted(format!("{COMMANDS_UNDER_WAY} commands are under way at this member: try again"))
         })?;
-        let committed = self.execute_until(command, deadline, forwarded).await?;
+        let committed = observe::proposal(self.execute_until(command, deadline, forwarded)).await?;
         Ok(Response::new(committed))
     }
 

@@ -8,6 +8,7 @@ use ringfence_proto::{
     v1::mesh_server::MeshServer,
 };
 use ringfence_runtime::{
+    health::HealthError,
     tasks::{OnEnd, Tasks},
     tls::{Tls, TlsError},
 };
@@ -19,6 +20,7 @@ use crate::{
     cache::MeshCache,
     config::Config,
     members::Members,
+    observe,
     push::Pusher,
     register::register,
     reports::Reports,
@@ -45,6 +47,9 @@ pub enum StartError {
     /// An address in the configuration is not one.
     #[error("members: {0}")]
     Address(#[from] InvalidAddress),
+    /// The port for probes is taken, or the address is not this machine's.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The port is taken, or the address is not this machine's.
     #[error("cannot listen on {address} (listen): {source}")]
     Listen {
@@ -59,7 +64,7 @@ impl StartError {
     /// Whether another configuration would help (exit code 2).
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Listen { .. })
+        !matches!(self, Self::Listen { .. } | Self::Health(_))
     }
 }
 
@@ -96,6 +101,9 @@ impl Gateway {
                 interval: Duration::from_millis(config.report_interval_ms),
             };
             spawn(tasks, "reports", |token| pusher.run(token));
+        }
+        if let Some(address) = config.health_listen {
+            observe::health(Arc::clone(&cache), Arc::clone(&reports), Arc::clone(&tls)).spawn(address, tasks)?;
         }
         let token = tasks.token();
         tasks.spawn("certificates", OnEnd::Stop, tls.clone().follow(token.clone()));

@@ -10,12 +10,14 @@ use ringfence_proto::{
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
+use ringfence_runtime::metrics::Counted;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     cache::MeshCache,
     members::Members,
+    observe::FOLLOWERS,
     reports::Reports,
     status::{Sources, status},
 };
@@ -64,7 +66,12 @@ impl Mesh for MeshService {
         let request = request.into_inner();
         tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
         let freshness = self.cache.freshness();
-        let staleness: Staleness = Arc::new(move || freshness.staleness());
+        let counted = Counted::new(FOLLOWERS);
+        let staleness: Staleness = Arc::new(move || {
+            // Lives as long as the stream.
+            let _ = &counted;
+            freshness.staleness()
+        });
         let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
         let stopped = self.token.clone().cancelled_owned();
         Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))

@@ -23,7 +23,7 @@ use ringfence_runtime::{
     telemetry::LogFormat,
     tls::{Tls, TlsFiles},
 };
-use support::{Killable, TestStore, as_role, certificates, eventually, free_address, node};
+use support::{Killable, TestStore, as_role, certificates, eventually, free_address, get, metric, node};
 use tonic::{Code, transport::Channel};
 
 /// A running gateway that can be killed.
@@ -47,6 +47,7 @@ fn config(tls: &TlsFiles, members: &[SocketAddr]) -> Config {
         cache_file: None,
         report_interval_ms: 100,
         history: 100,
+        health_listen: None,
         log_format: LogFormat::Text,
         drain_timeout_ms: 1000,
     }
@@ -445,4 +446,38 @@ fn nobody_but_a_member_is_taken_for_the_store() {
     let running = start(&config(&tls, &[fake_address, real_address]));
     eventually("the cluster is registered", || running.cache.revision() == Revision(1));
     assert_eq!(fake.revision(), Revision(0), "the agent's certificate got it nothing");
+}
+
+#[test]
+fn health_says_why_not_and_metrics_follow_what_happens() {
+    let (_directory, tls) = scratch();
+    let (member, health) = (free_address(), free_address());
+    let running = start(&Config { health_listen: Some(health), ..config(&tls, &[member]) });
+    assert_eq!(get(health, "/livez"), (200, "ok\n".to_owned()));
+    let (code, reason) = get(health, "/readyz");
+    assert_eq!(code, 503);
+    assert!(reason.contains("the store has not been reached yet"), "{reason}");
+    assert_eq!(get(health, "/other").0, 404);
+    assert_eq!(metric(health, "ringfence_gateway_upstream_connected"), Some(0.0));
+
+    let store = TestStore::new(100);
+    let (_, first) = store.serve("member/1", member, &tls);
+    eventually("the gateway is ready", || get(health, "/readyz").0 == 200);
+    eventually("the revision is measured", || metric(health, "ringfence_gateway_revision") == Some(1.0));
+    assert_eq!(running.write_as("reader/test", &tls, Command::PutPolicies(vec![])), Code::PermissionDenied);
+    let text = get(health, "/metrics").1;
+    for expected in [
+        "ringfence_refusals_total{role=\"reader\",request=\"write\"} 1",
+        "ringfence_requests_total{method=\"Mesh/Execute\",code=\"PERMISSION_DENIED\"} 1",
+        "ringfence_build_info{process=\"mesh-gateway\"",
+        "ringfence_tls_certificate_not_after_seconds{certificate=\"own\"",
+        "# TYPE ringfence_requests_total counter",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    first.kill();
+    eventually("the loss is counted", || {
+        metric(health, "ringfence_gateway_upstream_lost_total").is_some_and(|count| count >= 1.0)
+    });
+    assert_eq!(get(health, "/readyz").0, 200, "a gateway that is cut off serves what it has");
 }

@@ -43,6 +43,7 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         endpoints_file: None,
         socket: directory.join("agent.sock"),
         report_interval_ms: 50,
+        health_listen: None,
         log_format: LogFormat::Text,
         drain_timeout_ms: 1000,
     }

@@ -17,7 +17,10 @@ use ringfence_proto::{
     connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
     v1::{mesh_server::MeshServer, raft_server::RaftServer},
 };
-use ringfence_runtime::tls::{Tls, TlsError};
+use ringfence_runtime::{
+    health::HealthError,
+    tls::{Tls, TlsError},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
@@ -66,6 +69,9 @@ pub enum StartError {
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The address for probes cannot be listened on.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// openraft refuses the times.
     #[error("the Raft timing cannot work: {0}")]
     Timing(#[from] ConfigError),
@@ -131,7 +137,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
     let interval = Duration::from_millis(config.heartbeat_interval_ms);
     let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
+    let member = Member { address, raft, storage, members, freshness, stopping, server, guard, tls };
     initialize(&config, member).await
 }
 

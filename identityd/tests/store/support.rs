@@ -84,6 +84,7 @@ impl Store {
                 election_timeout_max_ms: 1200,
                 snapshot_every,
                 history: 1000,
+                health_listen: None,
                 log_format: LogFormat::Text,
                 drain_timeout_ms: 2000,
             };

@@ -165,8 +165,10 @@ impl Tls {
         !ending.is_empty()
     }
 
-    /// Sets `ringfence_tls_certificate_not_after_seconds`.
+    /// Sets the gauges of this moment.
     pub fn observe(&self) {
+        let refused = if self.complaint().is_some() { 1.0 } else { 0.0 };
+        metrics::gauge!("ringfence_tls_files_refused").set(refused);
         for expiry in self.material().expiries() {
             let since_epoch = expiry.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let labels = [("certificate", expiry.what.to_owned()), ("name", expiry.name.clone())];
