@@ -1,21 +1,45 @@
 //! The store's process: read the configuration, start the member, run until told to stop, drain.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::Parser;
-use ringfence_identityd::{Config, StartError};
+use clap::{Parser, Subcommand};
+use ringfence_identityd::{
+    Config, StartError,
+    restore::{REVISION_BUMP, RestoreError, restore},
+};
+use ringfence_policy::revision::Revision;
 use ringfence_runtime::{config, tasks::Tasks, telemetry};
 
 /// A member of Ringfence's store.
 #[derive(Parser)]
 #[command(name = "identityd", version)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true, default_value = "/etc/ringfence/identityd.yaml")]
     config: PathBuf,
     /// Prints the effective configuration and exits.
     #[arg(long)]
     dump_config: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes this member's data directory from a backup, as the beginning of a new store; then exits. Do it on every
+    /// member of 'members', with the same file, while none of the old store runs.
+    Restore {
+        /// What 'ringfence store snapshot save' made.
+        #[arg(long, value_name = "FILE")]
+        snapshot: PathBuf,
+        /// How much the revision is raised: more than the old store can have made since the backup.
+        #[arg(long, value_name = "NUMBER", default_value_t = REVISION_BUMP)]
+        bump_revision: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -32,6 +56,15 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
+    if let Some(Command::Restore { snapshot, bump_revision }) = arguments.command {
+        return match restore_from(&config, &snapshot, bump_revision) {
+            Ok(revision) => {
+                println!("{} is made; the store goes on from revision {revision}", config.data_dir.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(1, &error.into()),
+        };
+    }
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.downcast_ref().is_some_and(StartError::is_configuration) => fail(2, &error),
@@ -45,6 +78,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     ringfence_identityd::run(config, &mut tasks).await?;
     Ok(tasks.run(grace).await?)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn restore_from(config: &Config, snapshot: &Path, bump: u64) -> Result<Revision, RestoreError> {
+    restore(config, snapshot, bump).await
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {

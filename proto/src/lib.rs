@@ -10,6 +10,7 @@
 //! refuses with an `InvalidMessage` that names the field. Store members and gateways serve `Follow` with the same code.
 
 pub mod access;
+pub mod backup;
 pub mod connect;
 pub mod convert;
 pub mod deadline;

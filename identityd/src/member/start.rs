@@ -15,7 +15,7 @@ use openraft::{
 use ringfence_proto::{
     access::{AccessLayer, Site},
     connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
-    v1::{mesh_server::MeshServer, raft_server::RaftServer},
+    v1::{maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer},
 };
 use ringfence_runtime::{
     health::HealthError,
@@ -29,6 +29,7 @@ use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
     freshness::Freshness,
+    maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
         guard::Members,
@@ -132,6 +133,16 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );
+    let maintenance = MaintenanceService {
+        raft: raft.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+        members: members.clone(),
+        freshness: freshness.clone(),
+        tls: tls.clone(),
+        data_dir: config.data_dir.clone(),
+    };
+    let router = router.add_service(MaintenanceServer::new(maintenance));
     let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::spawn(tls.clone().follow(stopping.clone()));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));

@@ -155,9 +155,10 @@ fn caller(extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Status
 fn gate(path: &str) -> Gate {
     match path {
         "/ringfence.v1.Mesh/Execute" | "/ringfence.v1.Mesh/Report" => Gate::Content,
-        "/ringfence.v1.Mesh/Follow" | "/ringfence.v1.Mesh/List" | "/ringfence.v1.Mesh/Status" => {
-            Gate::Access(Access::Read)
-        }
+        "/ringfence.v1.Mesh/Follow"
+        | "/ringfence.v1.Mesh/List"
+        | "/ringfence.v1.Mesh/Status"
+        | "/ringfence.v1.Maintenance/MemberReport" => Gate::Access(Access::Read),
         _ if path.starts_with("/ringfence.v1.Raft/") => Gate::Access(Access::Raft),
         _ => Gate::Access(Access::Administer),
     }
@@ -172,7 +173,7 @@ fn refuse(refusal: &Refusal) -> Status {
 
 /// Paths come from clients: those that are not known share one name, so that nobody can fill the memory with names.
 fn method(path: &str) -> &'static str {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 12] = [
         "Mesh/Follow",
         "Mesh/Execute",
         "Mesh/List",
@@ -182,11 +183,12 @@ fn method(path: &str) -> &'static str {
         "Raft/Vote",
         "Raft/InstallSnapshot",
         "Raft/Ping",
-        "Store",
+        "Maintenance/MemberReport",
+        "Maintenance/Backup",
+        "Maintenance/Compact",
     ];
     let path = path.strip_prefix("/ringfence.v1.").unwrap_or_default();
-    let known = KNOWN.into_iter().find(|known| *known == path);
-    known.unwrap_or(if path.starts_with("Store/") { "Store" } else { "other" })
+    KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
 fn count(method: &'static str, code: Code) {
