@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use ringfence_agent::{Agent, Config, uninstall::uninstall};
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry::{self, LogFormat},
+};
 
 const USAGE: u8 = 2;
 
@@ -20,6 +24,9 @@ struct Arguments {
     /// Print the effective configuration and exit.
     #[arg(long)]
     dump_config: bool,
+    /// How log lines look, text or json; overrides the configuration file.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -28,13 +35,19 @@ enum Command {
     Uninstall,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    tasks::block_on(run())
+}
+
+async fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if arguments.dump_config {
         print!("{}", config::dump(&config));
         return ExitCode::SUCCESS;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_policy::{compat::Compat, explain::parse_protocol, record::NamedPort};
 
 use crate::{
-    commands::{agent::AgentCommand, ca::CaCommand},
+    commands::{agent::AgentCommand, ca::CaCommand, store::StoreCommand},
     output::Format,
 };
 
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// The agent of this machine, through its local socket.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// The store itself: its members, snapshots of it, its history.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// The mesh's certificates.
     #[command(subcommand)]
     Ca(CaCommand),

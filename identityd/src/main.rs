@@ -1,18 +1,17 @@
 //! The store's process: read the configuration, start the member, run until told to stop, drain.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use ringfence_identityd::{
     Config, StartError,
-    restore::{REVISION_BUMP, RestoreError, restore},
+    restore::{REVISION_BUMP, restore},
 };
-use ringfence_policy::revision::Revision;
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry::{self, LogFormat},
+};
 
 /// A member of Ringfence's store.
 #[derive(Parser)]
@@ -26,6 +25,9 @@ struct Arguments {
     /// Prints the effective configuration and exits.
     #[arg(long)]
     dump_config: bool,
+    /// How log lines look, text or json; overrides the configuration file.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Subcommand)]
@@ -44,10 +46,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(2, &error.into()),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if let Err(error) = config.validate() {
         return fail(2, &anyhow::anyhow!("{}: {error}", arguments.config.display()));
     }
@@ -57,7 +62,7 @@ fn main() -> ExitCode {
     }
     telemetry::init(config.log_format);
     if let Some(Command::Restore { snapshot, bump_revision }) = arguments.command {
-        return match restore_from(&config, &snapshot, bump_revision) {
+        return match tasks::block_on(restore(&config, &snapshot, bump_revision)) {
             Ok(revision) => {
                 println!("{} is made; the store goes on from revision {revision}", config.data_dir.display());
                 ExitCode::SUCCESS
@@ -65,24 +70,18 @@ fn main() -> ExitCode {
             Err(error) => fail(1, &error.into()),
         };
     }
-    match serve(config) {
+    match tasks::block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.downcast_ref().is_some_and(StartError::is_configuration) => fail(2, &error),
         Err(error) => fail(1, &error),
     }
 }
 
-#[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
     let grace = Duration::from_millis(config.drain_timeout_ms);
     let mut tasks = Tasks::new();
     ringfence_identityd::run(config, &mut tasks).await?;
     Ok(tasks.run(grace).await?)
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn restore_from(config: &Config, snapshot: &Path, bump: u64) -> Result<Revision, RestoreError> {
-    restore(config, snapshot, bump).await
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {

@@ -12,6 +12,7 @@ use ringfence_proto::{
     backup,
     follow::SharedHistory,
     v1::{self, maintenance_server},
+    version::{self, Peers},
 };
 use ringfence_runtime::tls::Tls;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -35,6 +36,7 @@ pub struct MaintenanceService {
     pub(crate) members: Arc<Members>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) tls: Arc<Tls>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) data_dir: PathBuf,
 }
 
@@ -61,6 +63,8 @@ impl maintenance_server::Maintenance for MaintenanceService {
             staleness_ms: milliseconds(self.freshness.staleness()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             certificate_not_after: not_after.unwrap_or_default(),
+            feature_level: version::LEVEL,
+            heard_feature_levels: self.peers.levels().into_iter().collect(),
         }))
     }
 

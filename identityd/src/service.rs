@@ -13,6 +13,7 @@ use ringfence_proto::{
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
+    version::{self, NotUnderstood, Peers},
 };
 use ringfence_runtime::metrics::Counted;
 use tokio::sync::Semaphore;
@@ -41,6 +42,7 @@ pub struct MeshService {
     pub(crate) members: Arc<Members>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) channels: Channels,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) under_way: Arc<Semaphore>,
     pub(crate) stopping: CancellationToken,
@@ -55,10 +57,22 @@ impl MeshService {
         members: Arc<Members>,
         freshness: Arc<Freshness>,
         channels: Channels,
+        peers: Arc<Peers>,
         stopping: CancellationToken,
     ) -> Self {
         let under_way = Arc::new(Semaphore::new(COMMANDS_UNDER_WAY));
-        Self { raft, history, members, freshness, channels, reports: Arc::default(), under_way, stopping }
+        Self { raft, history, members, freshness, channels, peers, reports: Arc::default(), under_way, stopping }
+    }
+
+    /// Nothing enters the log that another member cannot read. This one made the command out of its message already.
+    fn understood(&self, command: &Command) -> Result<(), NotUnderstood> {
+        let needed = version::level_of(command);
+        if needed <= version::FIRST_LEVEL {
+            return Ok(());
+        }
+        let own = self.members.own().id;
+        let others = self.members.status().into_iter().map(|status| status.id).filter(|id| *id != own);
+        self.peers.check(needed, others)
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
@@ -101,6 +115,7 @@ impl mesh_server::Mesh for MeshService {
         let command = Command::try_from(request.into_inner())?;
         permit.check(&Access::of_command(&command))?;
         limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.understood(&command).map_err(|error| Status::failed_precondition(error.to_string()))?;
         let _place = self.under_way.try_acquire().map_err(|_| {
             Status::resource_exhausted(format!("{COMMANDS_UNDER_WAY} commands are under way at this member: try again"))
         })?;

@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use ringfence_mesh_gateway::{Config, Gateway};
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry::{self, LogFormat},
+};
 
 /// Exit code for a wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -19,15 +23,24 @@ struct Arguments {
     /// Print the effective configuration and exit.
     #[arg(long)]
     dump_config: bool,
+    /// How log lines look, text or json; overrides the configuration file.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    tasks::block_on(run())
+}
+
+async fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if arguments.dump_config {
         print!("{}", config::dump(&config));
         return ExitCode::SUCCESS;

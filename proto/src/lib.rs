@@ -17,6 +17,7 @@ pub mod deadline;
 pub mod follow;
 pub mod pool;
 pub mod status;
+pub mod version;
 
 /// Generated from `proto/ringfence/v1/*.proto`; documented there.
 #[expect(

@@ -109,6 +109,10 @@ pub fn install(tables: &[&[Metric]]) {
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
         }
+        // A count of nothing is 0, not absent: alerts on growth need the beginning.
+        if metric.kind == Kind::Counter && metric.labels.is_empty() {
+            metrics::counter!(metric.name).increment(0);
+        }
     }
 }
 

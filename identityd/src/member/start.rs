@@ -113,16 +113,19 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let (own, others) = split_members(&config);
     let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone()));
     let stopping = CancellationToken::new();
+    let layer = AccessLayer::new(Site::Store);
+    let peers = layer.peers();
     let mesh = MeshService::new(
         raft.clone(),
         storage.history.clone(),
         members.clone(),
         freshness.clone(),
         channels.clone(),
+        peers.clone(),
         stopping.clone(),
     );
     let router = server()
-        .layer(AccessLayer::new(Site::Store))
+        .layer(layer)
         .add_service(
             RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone()))
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
@@ -140,6 +143,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         members: members.clone(),
         freshness: freshness.clone(),
         tls: tls.clone(),
+        peers,
         data_dir: config.data_dir.clone(),
     };
     let router = router.add_service(MaintenanceServer::new(maintenance));

@@ -6,6 +6,7 @@ use ringfence_proto::{
     backup,
     follow::{FollowEvent, Follower},
     v1::{self, maintenance_client::MaintenanceClient},
+    version,
 };
 use tonic::Code;
 
@@ -92,6 +93,8 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
         let report = client.member_report(v1::MemberReportRequest {}).await.unwrap().into_inner();
         assert_eq!((report.leader, report.oldest_revision), (leader, 0));
         assert!(report.wal_bytes > 0 && report.state_bytes > 0 && report.certificate_not_after > 0, "{report:?}");
+        // All members of the tests show the same certificate.
+        assert_eq!(report.heard_feature_levels, [(1, version::LEVEL)].into());
         digests.push((report.digest_index, report.state_digest));
     }
     assert!(digests.iter().all(|digest| *digest == digests[0]), "S14 is broken: {digests:?}");

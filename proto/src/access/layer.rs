@@ -10,7 +10,7 @@ use std::{
 use tonic::{
     Code, Status,
     body::Body,
-    codegen::http::{self, Extensions, HeaderMap},
+    codegen::http::{self, Extensions, HeaderMap, header::USER_AGENT},
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 use tower::{Layer, Service};
@@ -20,17 +20,20 @@ use super::{
     role::{Role, UnknownRole},
     table::{Access, Caller, Refusal, Site, authorise},
 };
+use crate::version::Peers;
 
 /// Lets calls through to a server as far as their path tells; counts all.
 #[derive(Debug, Clone)]
 pub struct AccessLayer {
     site: Arc<Site>,
+    peers: Arc<Peers>,
 }
 
 /// A server behind an `AccessLayer`.
 #[derive(Debug, Clone)]
 pub struct AccessService<S> {
     site: Arc<Site>,
+    peers: Arc<Peers>,
     inner: S,
 }
 
@@ -53,7 +56,13 @@ impl AccessLayer {
     /// For a server of this kind.
     #[must_use]
     pub fn new(site: Site) -> Self {
-        Self { site: Arc::new(site) }
+        Self { site: Arc::new(site), peers: Arc::default() }
+    }
+
+    /// What members say that they understand, as far as they called.
+    #[must_use]
+    pub fn peers(&self) -> Arc<Peers> {
+        self.peers.clone()
     }
 }
 
@@ -61,7 +70,7 @@ impl<S> Layer<S> for AccessLayer {
     type Service = AccessService<S>;
 
     fn layer(&self, inner: S) -> AccessService<S> {
-        AccessService { site: self.site.clone(), inner }
+        AccessService { site: self.site.clone(), peers: self.peers.clone(), inner }
     }
 }
 
@@ -108,6 +117,7 @@ where
         let method = method(request.uri().path());
         match enter(&self.site, &request) {
             Ok(permit) => {
+                self.hear(&permit.caller.role, request.headers());
                 request.extensions_mut().insert(permit);
                 let answer = self.inner.call(request);
                 Box::pin(async move {
@@ -124,11 +134,20 @@ where
     }
 }
 
+impl<S> AccessService<S> {
+    fn hear(&self, role: &Role, headers: &HeaderMap) {
+        let Role::Member(member) = role else { return };
+        let introduction = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(introduction) = introduction {
+            self.peers.heard(*member, introduction);
+        }
+    }
+}
+
 fn enter(site: &Arc<Site>, request: &http::Request<Body>) -> Result<Permit, Status> {
-    let caller = caller(request.extensions(), request.headers()).map_err(|status| {
+    let caller = caller(request.extensions(), request.headers()).inspect_err(|status| {
         metrics::counter!("ringfence_refusals_total", "role" => "unknown", "request" => "any").increment(1);
         tracing::warn!(path = request.uri().path(), reason = status.message(), "refused");
-        status
     })?;
     let permit = Permit { site: site.clone(), caller };
     if let Gate::Access(access) = gate(request.uri().path()) {

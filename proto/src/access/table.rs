@@ -84,8 +84,9 @@ const SPEAKS: &str = "only a gateway asks for somebody else: for admins, and for
 ///
 /// # Errors
 /// A `Refusal`; the request must not be carried out.
-pub fn authorise(site: &Site, caller: &Caller, access: &Access) -> Result<(), Refusal> {
-    rule(site, caller, access).map_err(|rule| Refusal { caller: caller.clone(), access: access.clone(), rule })
+pub fn authorise(site: &Site, caller: &Caller, access: &Access) -> Result<(), Box<Refusal>> {
+    let refusal = |rule| Box::new(Refusal { caller: caller.clone(), access: access.clone(), rule });
+    rule(site, caller, access).map_err(refusal)
 }
 
 fn rule(site: &Site, caller: &Caller, access: &Access) -> Result<(), &'static str> {

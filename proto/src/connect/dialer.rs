@@ -10,7 +10,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{codegen::http::Uri, transport::Channel};
 
 use super::{InvalidAddress, SERVER_NAME, plain};
-use crate::access::{Role, UnknownRole};
+use crate::{
+    access::{Role, UnknownRole},
+    version::Introduction,
+};
 
 /// Whom a process wants to reach: a certificate of the mesh is not enough to be taken for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +53,8 @@ impl Dialer {
     /// `InvalidAddress::Form` unless `address` is `host:port`.
     pub fn channel(&self, address: &str) -> Result<Channel, InvalidAddress> {
         // What tonic knows as plain HTTP/2 is wrapped in TLS here.
-        let endpoint = plain("http", address)?;
+        let introduction = Introduction::own().to_string();
+        let endpoint = plain("http", address)?.user_agent(introduction).expect("a version is a valid header");
         let (dialer, address): (Self, Arc<str>) = (self.clone(), address.into());
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let (dialer, address) = (dialer.clone(), address.clone());
