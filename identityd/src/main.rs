@@ -1,48 +1,18 @@
 //! The store's process: read the configuration, start the member, run until told to stop, drain.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod command_line;
 
-use clap::{Parser, Subcommand};
-use ringfence_identityd::{
-    Config, StartError,
-    restore::{REVISION_BUMP, restore},
-};
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+use ringfence_identityd::{Config, StartError, restore::restore};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
-    telemetry::{self, LogFormat},
+    telemetry,
 };
 
-/// A member of Ringfence's store.
-#[derive(Parser)]
-#[command(name = "identityd", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE", global = true, default_value = "/etc/ringfence/identityd.yaml")]
-    config: PathBuf,
-    /// Prints the effective configuration and exits.
-    #[arg(long)]
-    dump_config: bool,
-    /// How log lines look, text or json; overrides the configuration file.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Makes this member's data directory from a backup, as the beginning of a new store; then exits. Do it on every
-    /// member of 'members', with the same file, while none of the old store runs.
-    Restore {
-        /// What 'ringfence store snapshot save' made.
-        #[arg(long, value_name = "FILE")]
-        snapshot: PathBuf,
-        /// How much the revision is raised: more than the old store can have made since the backup.
-        #[arg(long, value_name = "NUMBER", default_value_t = REVISION_BUMP)]
-        bump_revision: u64,
-    },
-}
+use command_line::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

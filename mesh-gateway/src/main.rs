@@ -1,32 +1,21 @@
 //! The `mesh-gateway` process: parse, start, run until told to stop, drain.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod command_line;
 
-use clap::Parser;
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
 use ringfence_mesh_gateway::{Config, Gateway};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
-    telemetry::{self, LogFormat},
+    telemetry,
 };
+
+use command_line::Arguments;
 
 /// Exit code for a wrong command line or configuration.
 const USAGE: u8 = 2;
-
-/// One cluster's gateway to the mesh.
-#[derive(Debug, Parser)]
-#[command(name = "mesh-gateway", version)]
-struct Arguments {
-    /// The configuration file (mesh-gateway.yaml).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Print the effective configuration and exit.
-    #[arg(long)]
-    dump_config: bool,
-    /// How log lines look, text or json; overrides the configuration file.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
-}
 
 fn main() -> ExitCode {
     tasks::block_on(run())

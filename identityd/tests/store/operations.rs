@@ -5,12 +5,13 @@ use ringfence_policy::{mesh::Mesh, revision::Revision};
 use ringfence_proto::{
     backup,
     follow::{FollowEvent, Follower},
-    v1::{self, maintenance_client::MaintenanceClient},
+    v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
     version,
 };
-use tonic::Code;
+use ringfence_runtime::tls::TlsFiles;
+use tonic::{Code, Status};
 
-use crate::support::{PATIENCE, Store, allocate, until};
+use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
 
 async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
     let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
@@ -113,4 +114,35 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
         (whole.snapshot.revision == mesh_of(&store, 1).await.revision()).then_some(())
     })
     .await;
+}
+
+/// What each certificate gets for: a read, a write of cluster east, one of cluster west, a backup, a vote.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_gets_at_a_member_what_the_table_says() {
+    let store = Store::start(5000).await;
+    store.register().await;
+    let files = &store.configs[&1].tls;
+    for (name, _) in OTHERS {
+        let file = |suffix: &str| files.ca.with_file_name(format!("{name}.{suffix}"));
+        let tls = TlsFiles { ca: files.ca.clone(), certificate: file("crt"), key: file("key") };
+        let channel = dial(&tls, &store.configs[&1].listen.to_string());
+        let mut mesh = MeshClient::new(channel.clone());
+        let code = |status: Result<(), Status>| status.map_or_else(|status| status.code(), |()| Code::Ok);
+        let mut codes = vec![code(mesh.status(v1::StatusRequest {}).await.map(drop))];
+        for cluster in ["east", "west"] {
+            let command = v1::Command::from(allocate(cluster, "roles"));
+            codes.push(code(mesh.execute(command).await.map(drop)));
+        }
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        codes.push(code(maintenance.backup(v1::BackupRequest {}).await.map(drop)));
+        codes.push(code(RaftClient::new(channel).vote(v1::RaftMessage::default()).await.map(drop)));
+        let (ok, no) = (Code::Ok, Code::PermissionDenied);
+        let expected = match name {
+            "admin" => [ok, ok, ok, ok, no],
+            "reader" => [ok, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no],
+            _ => [no; 5],
+        };
+        assert_eq!(codes, expected, "{name}");
+    }
 }

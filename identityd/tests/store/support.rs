@@ -186,6 +186,16 @@ pub(crate) fn allocate(cluster: &str, app: &str) -> Command {
     Command::AllocateIdentity { cluster: name(cluster), labels: labels(app) }
 }
 
+/// Certificates beside the members', by the names of their files.
+pub(crate) const OTHERS: [(&str, &[&str]); 6] = [
+    ("admin", &["spiffe://ringfence/admin/me"]),
+    ("reader", &["spiffe://ringfence/reader/me"]),
+    ("gateway", &["spiffe://ringfence/gateway/east"]),
+    ("agent", &["spiffe://ringfence/agent/east/n1"]),
+    ("nameless", &[]),
+    ("two-faced", &["spiffe://ringfence/reader/me", "spiffe://ringfence/admin/me"]),
+];
+
 /// A connection that shows a certificate.
 pub(crate) fn dial(tls: &TlsFiles, address: &str) -> Channel {
     let tls = Tls::open(tls.clone()).unwrap();
@@ -198,11 +208,19 @@ fn certificates(directory: &Path) -> TlsFiles {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
-    params.subject_alt_names.push(SanType::URI("spiffe://ringfence/member/1".try_into().unwrap()));
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = params.signed_by(&key, &authority).unwrap();
+    let issue = |uris: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.signed_by(&key, &authority).unwrap(), key)
+    };
+    for (name, uris) in OTHERS {
+        let (certificate, key) = issue(uris);
+        fs::write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
+        fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+    let (certificate, key) = issue(&["spiffe://ringfence/member/1"]);
     let write = |name: &str, text: &str| -> PathBuf {
         let path = directory.join(name);
         fs::write(&path, text).unwrap();

@@ -95,7 +95,8 @@ fn rule(site: &Site, caller: &Caller, access: &Access) -> Result<(), &'static st
     match (asker, access) {
         (_, Access::Raft) => Err(RAFT),
         (_, Access::Administer) => Err(ADMINS),
-        (Role::Admin(_), Access::Read | Access::Write(_)) => Ok(()),
+        (Role::Admin(_), Access::Read) => Ok(()),
+        (Role::Admin(_), Access::Write(scope)) => allow(*scope == Scope::Mesh || scope.is_in(cluster), OWN_CLUSTER),
         (Role::Agent { cluster: of, .. }, Access::Read | Access::Write(_)) if of == cluster => by_agent(asker, access),
         _ => Err(SPEAKS),
     }
