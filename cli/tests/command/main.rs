@@ -17,6 +17,7 @@ mod policies;
 mod ringfence;
 #[cfg(test)]
 mod server;
+mod store;
 #[cfg(test)]
 mod usage;
 #[cfg(test)]
