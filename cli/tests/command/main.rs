@@ -17,6 +17,7 @@ mod policies;
 mod ringfence;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod usage;
