@@ -9,13 +9,14 @@ use std::{
 
 use ringfence_datapath::{Datapath, ObserveError};
 use ringfence_proto::{
-    connect::{InvalidAddress, SERVER_NAME},
+    connect::{Dialer, Expected, InvalidAddress},
     v1::agent_server::AgentServer,
 };
 use ringfence_runtime::{
     config::ConfigError,
+    health::HealthError,
     tasks::{OnEnd, Tasks},
-    tls::TlsError,
+    tls::{Tls, TlsError},
 };
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -30,6 +31,7 @@ use crate::{
     follow::Following,
     gateways::Gateways,
     local::LocalEndpoints,
+    observe,
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
     realise::Realiser,
@@ -74,6 +76,9 @@ pub enum StartError {
     /// The local API's socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The address for probes cannot be listened on.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The datapath cannot be opened.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
@@ -117,7 +122,10 @@ impl Agent {
         open: impl FnOnce() -> Result<Box<dyn Datapath>, DatapathError>,
         tasks: &mut Tasks,
     ) -> Result<Self, StartError> {
-        let gateways = Arc::new(Gateways::new(&config.gateways, &config.tls.client(SERVER_NAME)?)?);
+        let tls = Tls::open(config.tls.clone())?;
+        let client_tls = tls.clone();
+        let dialer = Dialer::new(Expected::Gateway(config.cluster.clone()), move || client_tls.client());
+        let gateways = Arc::new(Gateways::new(&config.gateways, &dialer)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
         let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone())?;
@@ -130,6 +138,11 @@ impl Agent {
         tasks.spawn("datapath", OnEnd::Stop, async move {
             tokio::task::spawn_blocking(move || requests.serve(realiser, &feed)).await
         });
+        if let Some(address) = config.health_listen {
+            let (feed, registry) = (Arc::clone(&parts.feed), Arc::clone(&parts.registry));
+            observe::health(feed, parts.datapath.clone(), registry, Arc::clone(&tls)).spawn(address, tasks)?;
+        }
+        tasks.spawn("certificates", OnEnd::Stop, tls.follow(tasks.token()));
         spawn_followers(config, &parts, tasks);
         spawn_endpoints(config, &parts, tasks);
         if let Some(listener) = socket.take_listener() {

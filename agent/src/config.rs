@@ -1,6 +1,10 @@
 //! The agent's configuration file.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr as _};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr as _,
+};
 
 use ringfence_policy::name::Name;
 use ringfence_runtime::{checked, telemetry::LogFormat, tls::TlsFiles};
@@ -35,6 +39,10 @@ pub struct Config {
     /// How often the gateway hears from this agent when nothing changes.
     #[serde(default = "default_report_interval_ms", deserialize_with = "positive")]
     pub report_interval_ms: u64,
+    /// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP: an address that only the node and the
+    /// collectors reach. Nowhere without it.
+    #[serde(default)]
+    pub health_listen: Option<SocketAddr>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     feed::{Feed, OutOfOrder},
     gateways::Gateways,
+    observe::GATEWAY_LOST,
 };
 
 /// Keeps the feed at the mesh's head, whichever gateway tells it.
@@ -47,6 +48,7 @@ impl Following {
                 tracing::debug!(gateway = gateway.address, reason = %lost, "gateway cannot be followed");
             } else {
                 self.feed.set_gateway("");
+                metrics::counter!(GATEWAY_LOST).increment(1);
                 let revision = self.feed.followed().mesh.revision();
                 tracing::warn!(gateway = gateway.address, reason = %lost, %revision, "lost the gateway; enforcement stays as it is");
             }

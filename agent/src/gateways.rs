@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ringfence_proto::{
-    connect::InvalidAddress,
+    connect::{Dialer, InvalidAddress},
     pool::{Pool, Server},
     v1,
 };
-use tonic::{Response, Status, transport::ClientTlsConfig};
+use tonic::{Response, Status};
 
 /// How long a gateway may take for a write: it tries the members of the store one after the other.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +25,8 @@ impl Gateways {
     ///
     /// # Errors
     /// `InvalidAddress` for an address that cannot be one.
-    pub fn new(addresses: &[String], tls: &ClientTlsConfig) -> Result<Self, InvalidAddress> {
-        Ok(Self { pool: Pool::new("gateway", addresses, tls)? })
+    pub fn new(addresses: &[String], dialer: &Dialer) -> Result<Self, InvalidAddress> {
+        Ok(Self { pool: Pool::new("gateway", addresses, dialer)? })
     }
 
     /// In the order of the configuration; never empty.

@@ -20,6 +20,7 @@ pub mod feed;
 pub mod follow;
 pub mod gateways;
 mod local;
+pub mod observe;
 mod open;
 pub mod owner;
 pub mod realise;

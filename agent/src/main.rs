@@ -1,40 +1,34 @@
 //! The `ringfence-agent` process: parse, start, run until told to stop, drain. Enforcement stays in place.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod command_line;
 
-use clap::{Parser, Subcommand};
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
 use ringfence_agent::{Agent, Config, uninstall::uninstall};
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry,
+};
+
+use command_line::{Arguments, Command};
 
 const USAGE: u8 = 2;
 
-/// The owner of one node's datapath.
-#[derive(Debug, Parser)]
-#[command(name = "ringfence-agent", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-    /// The configuration file (agent.yaml).
-    #[arg(long, value_name = "FILE", global = true, default_value = "/etc/ringfence/agent.yaml")]
-    config: PathBuf,
-    /// Print the effective configuration and exit.
-    #[arg(long)]
-    dump_config: bool,
+fn main() -> ExitCode {
+    tasks::block_on(run())
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// End enforcement on this node: take the programs off all interfaces.
-    Uninstall,
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if arguments.dump_config {
         print!("{}", config::dump(&config));
         return ExitCode::SUCCESS;

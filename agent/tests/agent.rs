@@ -7,7 +7,7 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh::{TestStore, certificates, eventually, free_address, node};
+use mesh::{TestStore, certificates, eventually, free_address, get, metric, node};
 use ringfence_agent::registry::{Attachment, Registration};
 use ringfence_datapath::Capacity;
 use ringfence_policy::{
@@ -58,7 +58,7 @@ fn s3_realised_revisions_only_grow_and_are_told_after_the_datapath_serves_them()
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
     let spy = Spy::new(Capacity::default());
     let running = start(&config, &spy);
@@ -75,6 +75,7 @@ fn s3_realised_revisions_only_grow_and_are_told_after_the_datapath_serves_them()
     let told: Vec<u64> = own_reports(&store).iter().map(|node| node.realised_revision).collect();
     assert!(told.is_sorted(), "{told:?}");
     assert!(own_reports(&store).iter().all(|node| node.reported && node.datapath == "memory"));
+    assert!(store.askers().iter().all(Option::is_none), "an agent speaks for nobody but itself");
     running.tasks.token().cancel();
 }
 
@@ -83,7 +84,7 @@ fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
     // The node, its endpoint and one more address.
     let spy = Spy::new(Capacity { addresses: 3, ..Capacity::default() });
@@ -113,7 +114,7 @@ fn s10_a_policy_that_cannot_be_read_keeps_the_last_whole_revision() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
     let spy = Spy::new(Capacity::default());
     let running = start(&config, &spy);
@@ -138,7 +139,7 @@ fn s13_without_a_gateway_the_tables_stay_and_the_next_gateway_resumes() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (first, first_gateway) = store.serve(any(), &tls);
+    let (first, first_gateway) = store.serve("gateway/east", any(), &tls);
     let second = free_address();
     let config = with_endpoints(config(directory.path(), &tls, &[first, second]), directory.path(), &[WEB]);
     let spy = Spy::new(Capacity::default());
@@ -161,7 +162,7 @@ fn s13_without_a_gateway_the_tables_stay_and_the_next_gateway_resumes() {
         store.put(cluster(&format!("c{id}"), id));
     }
     store.set_staleness(Duration::from_secs(30));
-    let (_, _second_gateway) = store.serve(second, &tls);
+    let (_, _second_gateway) = store.serve("gateway/east", second, &tls);
     eventually("the second gateway is followed to the head", || running.revision() == store.revision().0);
     assert_eq!(running.agent.feed.gateway(), second.to_string());
     assert!(running.agent.feed.freshness().staleness() < Duration::from_secs(30), "what was known fresher stays so");
@@ -174,7 +175,7 @@ fn s8_a_killed_agent_changes_nothing_and_its_successor_moves_only_to_whole_newer
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let good = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
     let spy = Spy::new(Capacity::default());
     let running = start(&good, &spy);
@@ -189,7 +190,7 @@ fn s8_a_killed_agent_changes_nothing_and_its_successor_moves_only_to_whole_newer
     // Only a gateway that is behind: its state must not be realised.
     let old = TestStore::at(self::store().snapshot());
     old.set_available(false);
-    let (behind, _behind) = old.serve(any(), &tls);
+    let (behind, _behind) = old.serve("gateway/east", any(), &tls);
     let restarted = start(&ringfence_agent::Config { gateways: vec![behind.to_string()], ..good.clone() }, &spy);
     eventually("the older state is told as a problem", || {
         restarted.problems().iter().any(|problem| problem.contains("older than"))
@@ -214,7 +215,7 @@ fn endpoints_say_what_they_wait_for_and_why_they_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = TestStore::new(100);
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
     let spy = Spy::new(Capacity::default());
     spy.set_missing("veth2", true);
@@ -263,7 +264,7 @@ fn records_that_the_mesh_loses_are_put_again() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
     let spy = Spy::new(Capacity::default());
     let running = start(&config, &spy);
@@ -283,7 +284,7 @@ fn an_endpoint_of_the_local_api_is_declared_as_a_whole_and_outlives_the_agent() 
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = config(directory.path(), &tls, &[gateway]);
     let spy = Spy::new(Capacity::default());
     let running = start(&config, &spy);
@@ -345,7 +346,7 @@ fn s9_probes_are_answered_by_what_is_in_force() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
     let spy = Spy::new(Capacity::default());
     let running = start(&config, &spy);
@@ -403,4 +404,28 @@ fn a_kernel_datapath_that_cannot_be_opened_says_what_is_missing_and_what_would_d
     let refused = runtime.run(async { ringfence_agent::Agent::start(&config, &mut tasks) }).unwrap_err().to_string();
     assert!(refused.contains("mount -t bpf") && refused.contains("kind: memory"), "{refused}");
     assert!(!config.socket.exists(), "nothing is left behind");
+}
+
+#[test]
+fn an_agent_is_ready_once_it_enforces_and_stays_so_without_its_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let (gateway, health) = (free_address(), free_address());
+    let mut config = config(directory.path(), &tls, &[gateway]);
+    config.health_listen = Some(health);
+    let spy = Spy::new(Capacity::default());
+    let _running = start(&config, &spy);
+    let (code, reason) = get(health, "/readyz");
+    assert_eq!((code, reason.contains("no gateway has been reached")), (503, true), "{reason}");
+
+    let store = TestStore::new(100);
+    store.put(cluster("east", 1));
+    let (_, serving) = store.serve("gateway/east", gateway, &tls);
+    eventually("the agent is ready", || get(health, "/readyz").0 == 200);
+    eventually("what is realised is measured", || {
+        metric(health, "ringfence_agent_realised_revision").is_some_and(|revision| revision >= 1.0)
+    });
+    serving.kill();
+    eventually("the loss is measured", || metric(health, "ringfence_agent_gateway_connected") == Some(0.0));
+    assert_eq!(get(health, "/readyz").0, 200);
 }

@@ -1,12 +1,20 @@
 //! The mesh's certificate authority: files in a directory.
 //!
 //! ```text
-//! init ─► ca.crt, ca.key ─┬─► <subject>.crt, <subject>.key for each subject
-//! issue ─► reads them ────┘
+//! init ───► ca.crt, ca.key ─┬─► <subject>.crt, <subject>.key for each subject, a line of each in issued.yaml
+//! issue ──► reads them ─────┘
+//! revoke ─► issued.yaml ─► revocation lists in ca.crt
+//! rotate ─► a new authority first in ca.crt, the old one behind it (ca-old.key) ─ finish ─► the new one alone
 //! ```
+//!
+//! `ca.crt` is what every process trusts: authorities, the issuing one first, and their revocation lists.
 
+mod bundle;
 mod files;
-mod subject;
+mod issued;
+mod revoke;
+mod rotate;
+mod show;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +25,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use ringfence_proto::connect::SERVER_NAME;
 use rustls::{
@@ -28,7 +36,11 @@ use rustls::{
 
 pub(crate) use files::FileError;
 use files::NewFile;
-pub(crate) use subject::Subject;
+use issued::{Issued, IssuedCertificate};
+pub(crate) use revoke::revoke;
+pub(crate) use ringfence_proto::access::Role as Subject;
+pub(crate) use rotate::{finish, rotate};
+pub(crate) use show::{Shown, show};
 
 const AUTHORITY_NAME: &str = "ringfence mesh CA";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -90,6 +102,49 @@ pub(crate) enum CaError {
         /// The key's file.
         key: PathBuf,
     },
+    /// The list of what was issued is damaged.
+    #[error("{}: {source}: put the right file back; without it nothing can be revoked", path.display())]
+    Issued {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: yaml_serde::Error,
+    },
+    /// Nothing was issued to the subject.
+    #[error("no certificate of {subject} that is still good was issued here")]
+    NotIssued {
+        /// Whose.
+        subject: String,
+    },
+    /// An authority whose key is gone cannot revoke.
+    #[error("the key of authority {authority} is not here: it cannot revoke its certificates; rotate instead")]
+    NoKey {
+        /// Its name.
+        authority: String,
+    },
+    /// One rotation after the other.
+    #[error(
+        "{} holds two authorities already: give everybody a certificate of the new one, then 'ringfence ca rotate --finish'",
+        path.display()
+    )]
+    Rotating {
+        /// The bundle.
+        path: PathBuf,
+    },
+    /// There is nothing to finish.
+    #[error("{} holds one authority: 'ringfence ca rotate' begins a rotation", path.display())]
+    NotRotating {
+        /// The bundle.
+        path: PathBuf,
+    },
+    /// Somebody would be locked out.
+    #[error(
+        "only certificates of the old authority were issued to {subjects}: issue new ones first, or revoke them; --force locks them out"
+    )]
+    StillOld {
+        /// To whom.
+        subjects: String,
+    },
     /// Two subjects would share their files.
     #[error("{first} and {second} would both be written to {stem}.crt: issue them into different directories")]
     SameFile {
@@ -125,17 +180,27 @@ pub(crate) fn init(directory: &Path, subjects: &[Subject], force: bool) -> Resul
     if !force && let Some(path) = [&certificate, &key].into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(CaError::AuthorityExists { path: path.clone() });
     }
-    let failed = |source| CaError::Certificate { subject: AUTHORITY_NAME.to_owned(), source };
-    let mut parameters = parameters(AUTHORITY_NAME, AUTHORITY_LIFETIME)?;
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let authority = CertifiedIssuer::self_signed(parameters, KeyPair::generate().map_err(failed)?).map_err(failed)?;
+    let authority = new_authority()?;
     let mut files = vec![
         NewFile { path: key, content: authority.key().serialize_pem(), private: true },
         NewFile { path: certificate, content: authority.pem(), private: false },
     ];
-    files.extend(certificates(directory, subjects, &authority)?);
-    Ok(files::place(directory, &files, force)?)
+    let (name, mut issued) = (bundle::name_of(authority.der()), Issued::default());
+    files.extend(certificates(directory, subjects, &authority, &name, &mut issued)?);
+    let paths = files::place(directory, &files, force)?;
+    issued.save(directory)?;
+    Ok(paths)
+}
+
+/// Every authority has a name of its own, so that revocation lists are not taken for another's.
+fn new_authority() -> Result<CertifiedIssuer<'static, KeyPair>, CaError> {
+    let failed = |source| CaError::Certificate { subject: AUTHORITY_NAME.to_owned(), source };
+    let key = KeyPair::generate().map_err(failed)?;
+    let name = format!("{AUTHORITY_NAME} {}", &hex(&serial_bytes(&key))[..8]);
+    let mut parameters = parameters(&name, AUTHORITY_LIFETIME)?;
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(parameters, key).map_err(failed)
 }
 
 /// Makes a certificate for each subject with the authority of the directory; returns the files.
@@ -143,26 +208,44 @@ pub(crate) fn init(directory: &Path, subjects: &[Subject], force: bool) -> Resul
 /// # Errors
 /// `CaError`; nothing has changed then, except where `force` meets a disk that fails halfway.
 pub(crate) fn issue(directory: &Path, subjects: &[Subject], force: bool) -> Result<Vec<PathBuf>, CaError> {
-    let authority = load_authority(directory)?;
-    let files = certificates(directory, subjects, &authority)?;
-    Ok(files::place(directory, &files, force)?)
+    let (certificate, key) = authority_paths(directory);
+    let authority = load_authority(directory, &certificate, &key)?;
+    let mut issued = Issued::load(directory)?;
+    let name = bundle::read(directory)?.names().remove(0);
+    let files = certificates(directory, subjects, &authority, &name, &mut issued)?;
+    let paths = files::place(directory, &files, force)?;
+    issued.save(directory)?;
+    Ok(paths)
 }
 
 fn certificates(
     directory: &Path,
     subjects: &[Subject],
     authority: &Issuer<'_, KeyPair>,
+    authority_name: &str,
+    issued: &mut Issued,
 ) -> Result<Vec<NewFile>, CaError> {
     let mut stems: BTreeMap<String, &Subject> = BTreeMap::new();
     let mut files = Vec::new();
     for subject in subjects {
-        let stem = subject.file_stem();
+        let stem = subject.to_string().replace('/', "-");
         if let Some(first) = stems.insert(stem.clone(), subject) {
             return Err(CaError::SameFile { first: first.to_string(), second: subject.to_string(), stem });
         }
         let failed = |source| CaError::Certificate { subject: subject.to_string(), source };
         let key = KeyPair::generate().map_err(failed)?;
-        let certificate = subject_parameters(subject)?.signed_by(&key, authority).map_err(failed)?;
+        let mut parameters = subject_parameters(subject)?;
+        let serial = serial_bytes(&key);
+        parameters.serial_number = Some(SerialNumber::from(serial.to_vec()));
+        let not_after = parameters.not_after.unix_timestamp();
+        let certificate = parameters.signed_by(&key, authority).map_err(failed)?;
+        issued.certificates.push(IssuedCertificate {
+            serial: hex(&serial),
+            subject: subject.to_string(),
+            authority: authority_name.to_owned(),
+            not_after,
+            revoked_at: None,
+        });
         let path = |suffix: &str| directory.join(format!("{stem}.{suffix}"));
         files.push(NewFile { path: path("key"), content: key.serialize_pem(), private: true });
         files.push(NewFile { path: path("crt"), content: certificate.pem(), private: false });
@@ -170,16 +253,18 @@ fn certificates(
     Ok(files)
 }
 
-/// Every process of the mesh is a server to some and a client to others.
+/// Members and gateways are servers, too: nobody else's certificate can be used as theirs.
 fn subject_parameters(subject: &Subject) -> Result<CertificateParams, CaError> {
     let name = subject.to_string();
     let failed = |source| CaError::Certificate { subject: name.clone(), source };
     let mut parameters = parameters(&name, CERTIFICATE_LIFETIME)?;
-    let uri = format!("spiffe://ringfence/{name}").try_into().map_err(failed)?;
-    let host = SERVER_NAME.try_into().map_err(failed)?;
-    parameters.subject_alt_names = vec![SanType::DnsName(host), SanType::URI(uri)];
+    parameters.subject_alt_names = vec![SanType::URI(subject.uri().try_into().map_err(failed)?)];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    if subject.is_server() {
+        parameters.subject_alt_names.push(SanType::DnsName(SERVER_NAME.try_into().map_err(failed)?));
+        parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     parameters.use_authority_key_identifier_extension = true;
     Ok(parameters)
 }
@@ -201,23 +286,35 @@ fn parameters(name: &str, lifetime: Duration) -> Result<CertificateParams, CaErr
     Ok(parameters)
 }
 
-fn load_authority(directory: &Path) -> Result<Issuer<'static, KeyPair>, CaError> {
-    let (certificate_path, key_path) = authority_paths(directory);
-    let certificate = read(&certificate_path, directory)?;
-    let key = read(&key_path, directory)?;
-    let bad_certificate = || CaError::NotPem { path: certificate_path.clone(), expected: "a certificate" };
-    let bad_key = || CaError::NotPem { path: key_path.clone(), expected: "a private key" };
-
+fn load_authority(
+    directory: &Path,
+    certificate_path: &Path,
+    key_path: &Path,
+) -> Result<Issuer<'static, KeyPair>, CaError> {
+    let certificate = read(certificate_path, directory)?;
+    let bad_certificate = || CaError::NotPem { path: certificate_path.to_owned(), expected: "a certificate" };
     let chain = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| bad_certificate())?;
+    authority_of(&chain, certificate_path, &read(key_path, directory)?, key_path)
+}
+
+/// An authority that can sign, from its certificate and the text of its key file.
+fn authority_of(
+    chain: &CertificateDer<'_>,
+    certificate_path: &Path,
+    key: &str,
+    key_path: &Path,
+) -> Result<Issuer<'static, KeyPair>, CaError> {
+    let bad_certificate = || CaError::NotPem { path: certificate_path.to_owned(), expected: "a certificate" };
+    let bad_key = || CaError::NotPem { path: key_path.to_owned(), expected: "a private key" };
     let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| bad_key())?;
     let private = ring::default_provider().key_provider.load_private_key(private).map_err(|_| bad_key())?;
-    if CertifiedKey::new(vec![chain.clone()], private).keys_match().is_err() {
-        return Err(CaError::OtherKey { certificate: certificate_path, key: key_path });
+    if CertifiedKey::new(vec![chain.clone().into_owned()], private).keys_match().is_err() {
+        return Err(CaError::OtherKey { certificate: certificate_path.to_owned(), key: key_path.to_owned() });
     }
-    let key = KeyPair::from_pem(&key).map_err(|_| bad_key())?;
-    let authority = Issuer::from_ca_cert_der(&chain, key).map_err(|_| bad_certificate())?;
+    let key = KeyPair::from_pem(key).map_err(|_| bad_key())?;
+    let authority = Issuer::from_ca_cert_der(chain, key).map_err(|_| bad_certificate())?;
     if !authority.key_usages().contains(&KeyUsagePurpose::KeyCertSign) {
-        return Err(CaError::NotAnAuthority { path: certificate_path });
+        return Err(CaError::NotAnAuthority { path: certificate_path.to_owned() });
     }
     Ok(authority)
 }
@@ -229,8 +326,30 @@ fn read(path: &Path, directory: &Path) -> Result<String, CaError> {
     })
 }
 
+fn unix_now() -> Result<i64, CaError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| CaError::Clock)?;
+    i64::try_from(now.as_secs()).map_err(|_| CaError::Clock)
+}
+
 fn authority_paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("ca.crt"), directory.join("ca.key"))
+}
+
+/// A number that no other certificate has, made of its public key (RFC 5280, 4.1.2.2: positive, at most 20 bytes).
+fn serial_bytes(key: &KeyPair) -> [u8; 16] {
+    let mut serial = [0; 16];
+    // The first byte of a point says how the rest is written.
+    serial.iter_mut().zip(key.public_key_raw().iter().skip(1)).for_each(|(to, from)| *to = *from);
+    serial[0] = serial[0] & 0x3f | 0x40;
+    serial
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all that is written");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -39,6 +39,10 @@ pub struct Config {
     /// How many revisions back a follower can resume without a snapshot.
     #[serde(default = "default_history")]
     pub history: usize,
+    /// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP: an address that only the node and the
+    /// collectors reach. Nowhere without it.
+    #[serde(default)]
+    pub health_listen: Option<SocketAddr>,
     /// `text` or `json`.
     #[serde(default)]
     pub log_format: LogFormat,

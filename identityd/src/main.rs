@@ -1,29 +1,28 @@
 //! The store's process: read the configuration, start the member, run until told to stop, drain.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod command_line;
 
-use clap::Parser;
-use ringfence_identityd::{Config, StartError};
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use std::{process::ExitCode, time::Duration};
 
-/// A member of Ringfence's store.
-#[derive(Parser)]
-#[command(name = "identityd", version)]
-struct Arguments {
-    /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Prints the effective configuration and exits.
-    #[arg(long)]
-    dump_config: bool,
-}
+use clap::Parser as _;
+use ringfence_identityd::{Config, StartError, restore::restore};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry,
+};
+
+use command_line::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(2, &error.into()),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if let Err(error) = config.validate() {
         return fail(2, &anyhow::anyhow!("{}: {error}", arguments.config.display()));
     }
@@ -32,14 +31,22 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
-    match serve(config) {
+    if let Some(Command::Restore { snapshot, bump_revision }) = arguments.command {
+        return match tasks::block_on(restore(&config, &snapshot, bump_revision)) {
+            Ok(revision) => {
+                println!("{} is made; the store goes on from revision {revision}", config.data_dir.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(1, &error.into()),
+        };
+    }
+    match tasks::block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.downcast_ref().is_some_and(StartError::is_configuration) => fail(2, &error),
         Err(error) => fail(1, &error),
     }
 }
 
-#[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
     let grace = Duration::from_millis(config.drain_timeout_ms);
     let mut tasks = Tasks::new();

@@ -6,7 +6,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use openraft::error::Fatal;
 use ringfence_proto::follow::SharedHistory;
-use ringfence_runtime::tasks::{OnEnd, Tasks};
+use ringfence_runtime::{
+    tasks::{OnEnd, Tasks},
+    tls::Tls,
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +18,7 @@ pub use start::StartError;
 use crate::{
     config::Config,
     freshness::Freshness,
+    observe,
     raft::{LogId, Raft, guard::Members},
     state::StateError,
     storage::Storage,
@@ -31,6 +35,7 @@ pub struct Member {
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     guard: JoinHandle<()>,
+    tls: Arc<Tls>,
 }
 
 /// A member cannot go on.
@@ -63,7 +68,15 @@ pub enum MemberFailed {
 /// `StartError`; nothing runs then.
 pub async fn run(config: Config, tasks: &mut Tasks) -> Result<(), StartError> {
     let drain = Duration::from_millis(config.drain_timeout_ms);
+    let (health_listen, data_dir) = (config.health_listen, config.data_dir.clone());
     let member = Member::start(config).await?;
+    if let Some(address) = health_listen {
+        if let Err(error) = observe::health(&member, &data_dir).spawn(address, tasks) {
+            member.kill().await;
+            return Err(error.into());
+        }
+        tokio::spawn(observe::watch_leaders(member.raft.metrics(), tasks.token()));
+    }
     let token = tasks.token();
     tasks.spawn("store", OnEnd::Stop, async move {
         tokio::select! {
@@ -133,6 +146,14 @@ impl Member {
     #[must_use]
     pub const fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    pub(crate) const fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    pub(crate) const fn tls(&self) -> &Arc<Tls> {
+        &self.tls
     }
 
     /// Time since this member knew itself in touch with a quorum.

@@ -9,16 +9,20 @@ use std::{sync::Arc, time::Duration};
 
 use ringfence_policy::{command::Command, revision::Revision};
 use ringfence_proto::{
+    access::{Access, Permit},
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
+    version::{self, NotUnderstood, Peers},
 };
+use ringfence_runtime::metrics::Counted;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     freshness::Freshness,
+    observe,
     raft::{Raft, guard::Members, network::Channels},
     reports::{Reports, milliseconds},
 };
@@ -38,6 +42,7 @@ pub struct MeshService {
     pub(crate) members: Arc<Members>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) channels: Channels,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) under_way: Arc<Semaphore>,
     pub(crate) stopping: CancellationToken,
@@ -52,10 +57,22 @@ impl MeshService {
         members: Arc<Members>,
         freshness: Arc<Freshness>,
         channels: Channels,
+        peers: Arc<Peers>,
         stopping: CancellationToken,
     ) -> Self {
         let under_way = Arc::new(Semaphore::new(COMMANDS_UNDER_WAY));
-        Self { raft, history, members, freshness, channels, reports: Arc::default(), under_way, stopping }
+        Self { raft, history, members, freshness, channels, peers, reports: Arc::default(), under_way, stopping }
+    }
+
+    /// Nothing enters the log that another member cannot read. This one made the command out of its message already.
+    fn understood(&self, command: &Command) -> Result<(), NotUnderstood> {
+        let needed = version::level_of(command);
+        if needed <= version::FIRST_LEVEL {
+            return Ok(());
+        }
+        let own = self.members.own().id;
+        let others = self.members.status().into_iter().map(|status| status.id).filter(|id| *id != own);
+        self.peers.check(needed, others)
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
@@ -81,19 +98,28 @@ impl mesh_server::Mesh for MeshService {
         self.wait_for(from).await?;
         tracing::info!(follower, %from, "serving a follower");
         let freshness = self.freshness.clone();
-        let stream = follow::serve(self.history.clone(), from, Arc::new(move || freshness.staleness()));
+        let counted = Counted::new(observe::FOLLOWERS);
+        let staleness = move || {
+            // Lives as long as the stream.
+            let _ = &counted;
+            freshness.staleness()
+        };
+        let stream = follow::serve(self.history.clone(), from, Arc::new(staleness));
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
         let deadline = deadline::of(request.metadata());
         let forwarded = leader::is_forwarded(request.metadata());
+        let permit = Permit::of(&request)?;
         let command = Command::try_from(request.into_inner())?;
+        permit.check(&Access::of_command(&command))?;
         limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.understood(&command).map_err(|error| Status::failed_precondition(error.to_string()))?;
         let _place = self.under_way.try_acquire().map_err(|_| {
             Status::resource_exhausted(format!("{COMMANDS_UNDER_WAY} commands are under way at this member: try again"))
         })?;
-        let committed = self.execute_until(command, deadline, forwarded).await?;
+        let committed = observe::proposal(self.execute_until(command, deadline, forwarded)).await?;
         Ok(Response::new(committed))
     }
 
@@ -121,7 +147,9 @@ impl mesh_server::Mesh for MeshService {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
-        self.history.read(|history| self.reports.take(history.mesh(), request.into_inner()));
+        let (permit, report) = (Permit::of(&request)?, request.into_inner());
+        Access::of_report(&report).iter().try_for_each(|access| permit.check(access))?;
+        self.history.read(|history| self.reports.take(history.mesh(), report));
         Ok(Response::new(v1::ReportResponse {}))
     }
 }

@@ -28,6 +28,10 @@ pub struct Config {
     /// How many deltas are kept for agents that resume; older resumes get a snapshot.
     #[serde(default = "default_history")]
     pub history: usize,
+    /// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP: an address that only the node and the
+    /// collectors reach. Nowhere without it.
+    #[serde(default)]
+    pub health_listen: Option<SocketAddr>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,

@@ -3,12 +3,14 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    connect::{InvalidAddress, MAX_MESSAGE_BYTES, SERVER_NAME},
+    access::{AccessLayer, Site},
+    connect::{Dialer, Expected, InvalidAddress, MAX_MESSAGE_BYTES},
     v1::mesh_server::MeshServer,
 };
 use ringfence_runtime::{
+    health::HealthError,
     tasks::{OnEnd, Tasks},
-    tls::TlsError,
+    tls::{Tls, TlsError},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,7 @@ use crate::{
     cache::MeshCache,
     config::Config,
     members::Members,
+    observe,
     push::Pusher,
     register::register,
     reports::Reports,
@@ -41,15 +44,12 @@ pub enum StartError {
     /// A certificate file cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The certificates do not make a server.
-    #[error("tls: these certificates cannot be used to serve: {source}")]
-    Certificates {
-        /// Why.
-        source: tonic::transport::Error,
-    },
     /// An address in the configuration is not one.
     #[error("members: {0}")]
     Address(#[from] InvalidAddress),
+    /// The port for probes is taken, or the address is not this machine's.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The port is taken, or the address is not this machine's.
     #[error("cannot listen on {address} (listen): {source}")]
     Listen {
@@ -64,7 +64,7 @@ impl StartError {
     /// Whether another configuration would help (exit code 2).
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        !matches!(self, Self::Listen { .. })
+        !matches!(self, Self::Listen { .. } | Self::Health(_))
     }
 }
 
@@ -74,12 +74,10 @@ impl Gateway {
     /// # Errors
     /// `StartError`; nothing runs then.
     pub async fn start(config: &Config, tasks: &mut Tasks) -> Result<Self, StartError> {
-        let members = Arc::new(Members::new(&config.members, &config.tls.client(SERVER_NAME)?)?);
-        let server = Server::builder()
-            .tls_config(config.tls.server()?)
-            .map_err(|source| StartError::Certificates { source })?
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)));
+        let tls = Tls::open(config.tls.clone())?;
+        let client_tls = tls.clone();
+        let dialer = Dialer::new(Expected::Member, move || client_tls.client());
+        let members = Arc::new(Members::new(&config.members, &dialer)?);
         let listening = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
@@ -104,7 +102,11 @@ impl Gateway {
             };
             spawn(tasks, "reports", |token| pusher.run(token));
         }
+        if let Some(address) = config.health_listen {
+            observe::health(Arc::clone(&cache), Arc::clone(&reports), Arc::clone(&tls)).spawn(address, tasks)?;
+        }
         let token = tasks.token();
+        tasks.spawn("certificates", OnEnd::Stop, tls.clone().follow(token.clone()));
         tasks.spawn(
             "registration",
             OnEnd::Stop,
@@ -117,7 +119,7 @@ impl Gateway {
             reports,
             token: token.clone(),
         };
-        tasks.spawn("server", OnEnd::Stop, serve(server, listener, service, token));
+        tasks.spawn("server", OnEnd::Stop, serve(tls, listener, service, token));
         tracing::info!(cluster = %config.cluster.name, %address, "gateway serves");
         Ok(Self { address, cache })
     }
@@ -135,14 +137,21 @@ where
 }
 
 async fn serve(
-    mut server: Server,
+    tls: Arc<Tls>,
     listener: TcpListener,
     service: MeshService,
     token: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let layer = AccessLayer::new(Site::Gateway(service.cluster.clone()));
     let service = MeshServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server.add_service(service).serve_with_incoming_shutdown(incoming, token.cancelled_owned()).await
+    let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .layer(layer)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, token.cancelled_owned())
+        .await
 }

@@ -14,6 +14,7 @@ pub mod cache;
 pub mod config;
 pub mod gateway;
 pub mod members;
+pub mod observe;
 mod push;
 mod register;
 pub mod reports;

@@ -1,33 +1,35 @@
 //! The `mesh-gateway` process: parse, start, run until told to stop, drain.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod command_line;
 
-use clap::Parser;
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
 use ringfence_mesh_gateway::{Config, Gateway};
-use ringfence_runtime::{config, tasks::Tasks, telemetry};
+use ringfence_runtime::{
+    config,
+    tasks::{self, Tasks},
+    telemetry,
+};
+
+use command_line::Arguments;
 
 /// Exit code for a wrong command line or configuration.
 const USAGE: u8 = 2;
 
-/// One cluster's gateway to the mesh.
-#[derive(Debug, Parser)]
-#[command(name = "mesh-gateway", version)]
-struct Arguments {
-    /// The configuration file (mesh-gateway.yaml).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Print the effective configuration and exit.
-    #[arg(long)]
-    dump_config: bool,
+fn main() -> ExitCode {
+    tasks::block_on(run())
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match config::load(&arguments.config) {
+    let mut config: Config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
+    if let Some(format) = arguments.log_format {
+        config.log_format = format;
+    }
     if arguments.dump_config {
         print!("{}", config::dump(&config));
         return ExitCode::SUCCESS;

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ringfence_proto::{
-    connect::InvalidAddress,
+    access::{ON_BEHALF_OF, Role},
+    connect::{Dialer, InvalidAddress},
     pool::{Answer, Pool, Server},
     v1,
 };
-use tonic::{Code, Response, Status, transport::ClientTlsConfig};
+use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
 
 use crate::settle::settle;
 
@@ -27,8 +28,8 @@ impl Members {
     ///
     /// # Errors
     /// `InvalidAddress` for an address that cannot be one.
-    pub fn new(addresses: &[String], tls: &ClientTlsConfig) -> Result<Self, InvalidAddress> {
-        Ok(Self { pool: Pool::new("member of the store", addresses, tls)? })
+    pub fn new(addresses: &[String], dialer: &Dialer) -> Result<Self, InvalidAddress> {
+        Ok(Self { pool: Pool::new("member of the store", addresses, dialer)? })
     }
 
     /// In the order of the configuration; never empty.
@@ -37,13 +38,19 @@ impl Members {
         self.pool.servers()
     }
 
-    /// Hands a write to a member; the next one is asked if one cannot be reached or does not answer in time. That is
+    /// Hands a write to a member, as the gateway's own or for somebody who asked for it; the next one is asked if one cannot be reached or does not answer in time. That is
     /// safe for everything that puts, which changes nothing the second time, and settled for what removes.
     ///
     /// # Errors
     /// The store's refusal, or `unavailable` naming every member that was tried.
-    pub async fn execute(&self, command: &v1::Command, deadline: Instant) -> Result<v1::Committed, Status> {
-        let call = self.pool.ask(command, ATTEMPT_TIMEOUT, Some(deadline), |mut client, request| async move {
+    pub async fn execute(
+        &self,
+        command: &v1::Command,
+        asker: Option<&Role>,
+        deadline: Instant,
+    ) -> Result<v1::Committed, Status> {
+        let call = self.pool.ask(command, ATTEMPT_TIMEOUT, Some(deadline), |mut client, mut request| async move {
+            speak_for(&mut request, asker);
             client.execute(request).await.map(Response::into_inner)
         });
         match call.await {
@@ -80,5 +87,12 @@ impl Members {
                 client.status(request).await.map(Response::into_inner)
             });
         call.await.result
+    }
+}
+
+fn speak_for<T>(request: &mut Request<T>, asker: Option<&Role>) {
+    if let Some(asker) = asker {
+        let value = AsciiMetadataValue::try_from(asker.to_string()).expect("names in roles are lower-case ASCII");
+        request.metadata_mut().insert(ON_BEHALF_OF, value);
     }
 }

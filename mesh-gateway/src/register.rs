@@ -35,7 +35,7 @@ pub(crate) async fn register(
     loop {
         let executed = tokio::select! {
             () = token.cancelled() => return Ok(()),
-            executed = members.execute(&command, Instant::now() + deadline::DEFAULT) => executed,
+            executed = members.execute(&command, None, Instant::now() + deadline::DEFAULT) => executed,
         };
         match executed {
             Ok(committed) => {

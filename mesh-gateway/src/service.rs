@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use ringfence_policy::{name::Name, record::Kind, revision::Revision};
+use ringfence_policy::{command::Command, name::Name, record::Kind, revision::Revision};
 use ringfence_proto::{
+    access::{Access, Permit},
     convert::InvalidMessage,
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
+use ringfence_runtime::metrics::Counted;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     cache::MeshCache,
     members::Members,
+    observe::FOLLOWERS,
     reports::Reports,
     status::{Sources, status},
 };
@@ -63,15 +66,22 @@ impl Mesh for MeshService {
         let request = request.into_inner();
         tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
         let freshness = self.cache.freshness();
-        let staleness: Staleness = Arc::new(move || freshness.staleness());
+        let counted = Counted::new(FOLLOWERS);
+        let staleness: Staleness = Arc::new(move || {
+            // Lives as long as the stream.
+            let _ = &counted;
+            freshness.staleness()
+        });
         let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
         let stopped = self.token.clone().cancelled_owned();
         Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
-        let deadline = deadline::of(request.metadata());
-        self.members.execute(&request.into_inner(), deadline).await.map(Response::new)
+        let (permit, deadline) = (Permit::of(&request)?, deadline::of(request.metadata()));
+        let message = request.into_inner();
+        permit.check(&Access::of_command(&Command::try_from(message.clone())?))?;
+        self.members.execute(&message, Some(&permit.caller().role), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
@@ -94,6 +104,7 @@ impl Mesh for MeshService {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let permit = Permit::of(&request)?;
         let request = request.into_inner();
         if request.gateway.is_some() {
             return Err(Status::invalid_argument(
@@ -107,6 +118,9 @@ impl Mesh for MeshService {
                 node.cluster, node.name, self.cluster
             );
             return Err(Status::invalid_argument(message));
+        }
+        for access in Access::of_report(&request) {
+            permit.check(&access)?;
         }
         for node in request.nodes {
             self.reports.merge(node);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{MeshCache, OutOfOrder},
     members::Members,
+    observe::UPSTREAM_LOST,
 };
 
 /// Keeps the cache at the store's head, whichever member tells it.
@@ -45,6 +46,7 @@ impl Upstream {
                 tracing::debug!(member = member.address, reason = %lost, "member cannot be followed");
             } else {
                 self.cache.set_upstream("");
+                metrics::counter!(UPSTREAM_LOST).increment(1);
                 tracing::warn!(member = member.address, reason = %lost, revision = %self.cache.revision(), "lost the store's member");
             }
             tokio::select! {

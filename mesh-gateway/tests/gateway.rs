@@ -14,12 +14,16 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::{
-    connect::{self, SERVER_NAME},
+    connect::{Dialer, Expected},
     follow::{FollowEvent, Follower},
     v1::{self, mesh_client::MeshClient},
 };
-use ringfence_runtime::{tasks::Tasks, telemetry::LogFormat, tls::TlsFiles};
-use support::{Killable, TestStore, certificates, eventually, free_address, node};
+use ringfence_runtime::{
+    tasks::Tasks,
+    telemetry::LogFormat,
+    tls::{Tls, TlsFiles},
+};
+use support::{Killable, TestStore, as_role, certificates, eventually, free_address, get, metric, node};
 use tonic::{Code, transport::Channel};
 
 /// A running gateway that can be killed.
@@ -43,6 +47,7 @@ fn config(tls: &TlsFiles, members: &[SocketAddr]) -> Config {
         cache_file: None,
         report_interval_ms: 100,
         history: 100,
+        health_listen: None,
         log_format: LogFormat::Text,
         drain_timeout_ms: 1000,
     }
@@ -57,12 +62,24 @@ fn start(config: &Config) -> Running {
 
 impl Running {
     fn channel(&self, tls: &TlsFiles) -> Channel {
-        let endpoint = connect::endpoint(&self.address.to_string(), tls.client(SERVER_NAME).unwrap()).unwrap();
-        self.runtime.run(async { endpoint.connect_lazy() })
+        self.channel_as("admin/test", tls)
+    }
+
+    fn channel_as(&self, role: &str, tls: &TlsFiles) -> Channel {
+        let (tls, east) = (Tls::open(as_role(tls, role)).unwrap(), Expected::Gateway("east".parse().unwrap()));
+        let dialer = Dialer::new(east, move || tls.client());
+        self.runtime.run(async { dialer.channel(&self.address.to_string()).unwrap() })
     }
 
     fn client(&self, tls: &TlsFiles) -> MeshClient<Channel> {
         MeshClient::new(self.channel(tls))
+    }
+
+    /// Writes as somebody; the code of the answer.
+    fn write_as(&self, role: &str, tls: &TlsFiles, command: Command) -> Code {
+        let mut client = MeshClient::new(self.channel_as(role, tls));
+        let answer = self.runtime.run(async move { client.execute(v1::Command::from(command)).await });
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
     }
 }
 
@@ -104,8 +121,8 @@ fn follow_until(running: &Running, tls: &TlsFiles, from: u64, until: Revision) -
 fn s13_fail_over_between_members_is_gap_free_for_a_follower() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
-    let (first, first_member) = store.serve(any(), &tls);
-    let (second, _second_member) = store.serve(any(), &tls);
+    let (first, first_member) = store.serve("member/1", any(), &tls);
+    let (second, _second_member) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[first, second]));
     eventually("the cluster is registered", || running.cache.revision() == Revision(1));
     assert_eq!(running.cache.upstream(), first.to_string(), "the first member is preferred");
@@ -138,7 +155,7 @@ fn s13_fail_over_between_members_is_gap_free_for_a_follower() {
 fn s11_without_the_store_the_state_stays_and_its_staleness_grows() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
-    let (address, member) = store.serve(any(), &tls);
+    let (address, member) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[address]));
     store.put(cluster("west", 2));
     eventually("the gateway has everything", || {
@@ -186,8 +203,8 @@ fn s3_a_member_that_is_behind_is_not_followed_and_takes_nothing_away() {
     store.put(cluster("west", 2));
     let behind = TestStore::at(store.snapshot());
     store.put(cluster("south", 3));
-    let (ahead_address, ahead) = store.serve(any(), &tls);
-    let (behind_address, _behind) = behind.serve(any(), &tls);
+    let (ahead_address, ahead) = store.serve("member/1", any(), &tls);
+    let (behind_address, _behind) = behind.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[ahead_address, behind_address]));
     eventually("the gateway has everything", || running.cache.revision() == Revision(3));
     ahead.kill();
@@ -208,8 +225,8 @@ fn writes_go_to_the_next_member_where_one_has_no_leader_and_refusals_come_back_a
     let (_directory, tls) = scratch();
     let (cut_off, store) = (TestStore::new(100), TestStore::new(100));
     cut_off.set_available(false);
-    let (first, _first) = cut_off.serve(any(), &tls);
-    let (second, _second) = store.serve(any(), &tls);
+    let (first, _first) = cut_off.serve("member/1", any(), &tls);
+    let (second, _second) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[first, free_address(), second]));
     eventually("the cluster is registered", || store.revision() == Revision(1));
     let mut client = running.client(&tls);
@@ -246,8 +263,8 @@ fn a_write_that_no_member_answers_comes_back_with_the_reason_before_its_caller_g
 fn a_removal_whose_answer_was_lost_is_settled_by_what_the_store_has() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
-    let (first, _first) = store.serve(any(), &tls);
-    let (second, _second) = store.serve(any(), &tls);
+    let (first, _first) = store.serve("member/1", any(), &tls);
+    let (second, _second) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[first, second]));
     eventually("the cluster is registered", || store.revision() == Revision(1));
     let key = |name: &str| PolicyKey {
@@ -279,8 +296,8 @@ fn reports_are_merged_and_reach_every_member() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
     let other = TestStore::new(100);
-    let (first, _first) = store.serve(any(), &tls);
-    let (second, _second) = other.serve(any(), &tls);
+    let (first, _first) = store.serve("member/1", any(), &tls);
+    let (second, _second) = other.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[first, second]));
     let mut client = running.client(&tls);
     let report = |cluster: &str, revision| v1::ReportRequest {
@@ -319,7 +336,7 @@ fn reports_are_merged_and_reach_every_member() {
 fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
     let (directory, tls) = scratch();
     let store = TestStore::new(100);
-    let (address, member) = store.serve(any(), &tls);
+    let (address, member) = store.serve("member/1", any(), &tls);
     let with_cache = Config { cache_file: Some(directory.path().join("gateway.cache")), ..config(&tls, &[address]) };
     let running = start(&with_cache);
     eventually("the cluster is registered", || running.cache.revision() == Revision(1));
@@ -342,7 +359,7 @@ fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
 fn followers_are_let_go_when_the_gateway_stops() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);
-    let (address, _member) = store.serve(any(), &tls);
+    let (address, _member) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[address]));
     eventually("the gateway has a state", || running.cache.freshness().is_known());
     let channel = running.channel(&tls);
@@ -375,8 +392,92 @@ fn what_keeps_a_gateway_from_starting_is_said() {
     let store = TestStore::new(10);
     store.put(cluster("west", 1));
     let tls = certificates(directory.path());
-    let (address, _member) = store.serve(any(), &tls);
+    let (address, _member) = store.serve("member/1", any(), &tls);
     let running = start(&config(&tls, &[address]));
     let ended = running.runtime.run(running.tasks.run(Duration::from_secs(5))).unwrap_err();
     assert!(ended.to_string().contains("cluster id 1 belongs to cluster west"), "{ended}");
+}
+
+#[test]
+fn every_role_writes_what_is_its_own_and_the_store_hears_for_whom() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (address, _member) = store.serve("member/1", any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    let own = || Command::PutNode(node("east", "n1", "10.40.1.1"));
+    let policy = || Command::PutPolicies(vec![]);
+    let cases = [
+        ("agent/east/n1", own(), Code::Ok),
+        ("agent/east/n2", own(), Code::PermissionDenied),
+        ("agent/west/n1", own(), Code::PermissionDenied),
+        ("agent/east/n1", policy(), Code::PermissionDenied),
+        ("reader/test", own(), Code::PermissionDenied),
+        ("gateway/west", own(), Code::PermissionDenied),
+        ("member/1", own(), Code::PermissionDenied),
+        ("admin/test", policy(), Code::Ok),
+    ];
+    for (role, command, expected) in cases {
+        assert_eq!(running.write_as(role, &tls, command.clone()), expected, "{role} {command:?}");
+    }
+    let askers = store.askers();
+    assert_eq!(askers, [None, Some("agent/east/n1".to_owned()), Some("admin/test".to_owned())]);
+
+    let report = |name: &str| {
+        let node = v1::NodeStatus { cluster: "east".into(), name: name.into(), ..v1::NodeStatus::default() };
+        v1::ReportRequest { gateway: None, nodes: vec![node] }
+    };
+    let mut agent = MeshClient::new(running.channel_as("agent/east/n1", &tls));
+    running.runtime.run(agent.report(report("n1"))).unwrap();
+    let refused = running.runtime.run(agent.report(report("n2"))).unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("agent/east/n1 may not report about records of node east/n2"), "{refused}");
+    let mut west = MeshClient::new(running.channel_as("agent/west/n1", &tls));
+    let refused = running.runtime.run(west.status(v1::StatusRequest {})).unwrap_err();
+    assert!(refused.message().contains("the gateway of its own cluster"), "{refused}");
+}
+
+#[test]
+fn nobody_but_a_member_is_taken_for_the_store() {
+    let (_directory, tls) = scratch();
+    let (fake, real) = (TestStore::new(100), TestStore::new(100));
+    let (fake_address, _fake) = fake.serve("agent/east/n1", any(), &tls);
+    let (real_address, _real) = real.serve("member/1", any(), &tls);
+    let running = start(&config(&tls, &[fake_address, real_address]));
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    assert_eq!(fake.revision(), Revision(0), "the agent's certificate got it nothing");
+}
+
+#[test]
+fn health_says_why_not_and_metrics_follow_what_happens() {
+    let (_directory, tls) = scratch();
+    let (member, health) = (free_address(), free_address());
+    let running = start(&Config { health_listen: Some(health), ..config(&tls, &[member]) });
+    assert_eq!(get(health, "/livez"), (200, "ok\n".to_owned()));
+    let (code, reason) = get(health, "/readyz");
+    assert_eq!(code, 503);
+    assert!(reason.contains("the store has not been reached yet"), "{reason}");
+    assert_eq!(get(health, "/other").0, 404);
+    assert_eq!(metric(health, "ringfence_gateway_upstream_connected"), Some(0.0));
+
+    let store = TestStore::new(100);
+    let (_, first) = store.serve("member/1", member, &tls);
+    eventually("the gateway is ready", || get(health, "/readyz").0 == 200);
+    eventually("the revision is measured", || metric(health, "ringfence_gateway_revision") == Some(1.0));
+    assert_eq!(running.write_as("reader/test", &tls, Command::PutPolicies(vec![])), Code::PermissionDenied);
+    let text = get(health, "/metrics").1;
+    for expected in [
+        "ringfence_refusals_total{role=\"reader\",request=\"write\"} 1",
+        "ringfence_requests_total{method=\"Mesh/Execute\",code=\"PERMISSION_DENIED\"} 1",
+        "ringfence_build_info{process=\"mesh-gateway\"",
+        "ringfence_tls_certificate_not_after_seconds{certificate=\"own\"",
+        "# TYPE ringfence_requests_total counter",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    first.kill();
+    eventually("the loss is counted", || {
+        metric(health, "ringfence_gateway_upstream_lost_total").is_some_and(|count| count >= 1.0)
+    });
+    assert_eq!(get(health, "/readyz").0, 200, "a gateway that is cut off serves what it has");
 }

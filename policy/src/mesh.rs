@@ -169,6 +169,20 @@ impl History {
         self.deltas.clear();
     }
 
+    /// Forgets the steps up to a revision; who resumes from before gets a snapshot.
+    pub fn compact(&mut self, upto: Revision) {
+        while self.deltas.front().is_some_and(|delta| delta.revision <= upto) {
+            self.deltas.pop_front();
+        }
+    }
+
+    /// The oldest revision from which a follower resumes without a snapshot.
+    #[must_use]
+    pub fn oldest(&self) -> Revision {
+        let first = self.deltas.front().map_or(self.mesh.revision.0, |delta| delta.revision.0 - 1);
+        Revision(first)
+    }
+
     /// What a follower at `from` needs to reach the head. A follower that has nothing yet asks from revision 0.
     #[must_use]
     pub fn resume(&self, from: Revision) -> Resume {
@@ -205,6 +219,22 @@ mod tests {
         }
         mesh.apply(&Delta { revision: Revision(2), changes: vec![Change::Delete(cluster("east", 1).key())] }).unwrap();
         assert_eq!(mesh.records().len(), 0);
+    }
+
+    #[test]
+    fn s13_a_compacted_history_resumes_from_its_oldest_revision_on() {
+        let mut history = History::new(Mesh::default(), 10);
+        for revision in 1..=4 {
+            history.push(put(revision, "east")).unwrap();
+        }
+        assert_eq!(history.oldest(), Revision(0));
+        history.compact(Revision(2));
+        assert_eq!(history.oldest(), Revision(2));
+        assert!(matches!(history.resume(Revision(2)), Resume::Deltas(deltas) if deltas.len() == 2));
+        assert!(matches!(history.resume(Revision(1)), Resume::Snapshot(_)));
+        history.compact(Revision(9));
+        assert_eq!(history.oldest(), Revision(4));
+        assert!(matches!(history.resume(Revision(4)), Resume::Deltas(deltas) if deltas.is_empty()));
     }
 
     #[test]

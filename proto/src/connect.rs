@@ -1,8 +1,12 @@
 //! Dialling another process of the mesh.
 
+mod dialer;
+
 use std::time::Duration;
 
 use tonic::transport::{ClientTlsConfig, Endpoint};
+
+pub use dialer::{Dialer, Expected};
 
 /// The largest message that servers and clients take: a delta is one message, snapshots come in chunks.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -37,14 +41,17 @@ pub enum InvalidAddress {
 /// # Errors
 /// `InvalidAddress::Form` unless `address` is `host:port`; `Tls` for certificates or a key that cannot be read.
 pub fn endpoint(address: &str, tls: ClientTlsConfig) -> Result<Endpoint, InvalidAddress> {
+    plain("https", address)?.tls_config(tls).map_err(|source| InvalidAddress::Tls { source })
+}
+
+fn plain(scheme: &str, address: &str) -> Result<Endpoint, InvalidAddress> {
     let invalid = || InvalidAddress::Form { address: address.to_owned() };
     let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
     let bad_host = host.is_empty() || host.contains(['/', '@']) || host.contains(char::is_whitespace);
     if bad_host || !matches!(port.parse::<u16>(), Ok(port) if port != 0) {
         return Err(invalid());
     }
-    let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|_| invalid())?;
-    let endpoint = endpoint.tls_config(tls).map_err(|source| InvalidAddress::Tls { source })?;
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|_| invalid())?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -9,12 +9,15 @@
 //! `v1` holds what the `.proto` files say; `convert` is the only place that turns messages into meaning and back, and
 //! refuses with an `InvalidMessage` that names the field. Store members and gateways serve `Follow` with the same code.
 
+pub mod access;
+pub mod backup;
 pub mod connect;
 pub mod convert;
 pub mod deadline;
 pub mod follow;
 pub mod pool;
 pub mod status;
+pub mod version;
 
 /// Generated from `proto/ringfence/v1/*.proto`; documented there.
 #[expect(

@@ -6,13 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::{
-    Request, Status,
-    transport::{Channel, ClientTlsConfig},
-};
+use tonic::{Request, Status, transport::Channel};
 
 use crate::{
-    connect::{self, InvalidAddress, MAX_MESSAGE_BYTES},
+    connect::{Dialer, InvalidAddress, MAX_MESSAGE_BYTES},
     status::{describe, is_out_of_reach},
     v1::mesh_client::MeshClient,
 };
@@ -52,11 +49,8 @@ impl Pool {
     ///
     /// # Errors
     /// `InvalidAddress` for an address that cannot be one.
-    pub fn new(what: &'static str, addresses: &[String], tls: &ClientTlsConfig) -> Result<Self, InvalidAddress> {
-        let server = |address: &String| {
-            let channel = connect::endpoint(address, tls.clone())?.connect_lazy();
-            Ok(Server { address: address.clone(), channel })
-        };
+    pub fn new(what: &'static str, addresses: &[String], dialer: &Dialer) -> Result<Self, InvalidAddress> {
+        let server = |address: &String| Ok(Server { address: address.clone(), channel: dialer.channel(address)? });
         let servers = addresses.iter().map(server).collect::<Result<_, _>>()?;
         Ok(Self { what, servers, last: AtomicUsize::new(0) })
     }

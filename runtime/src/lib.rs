@@ -1,4 +1,4 @@
-//! What every Ringfence process needs to start, run and stop: configuration, TLS, logging, tasks.
+//! What every Ringfence process needs to start, run and stop: configuration, TLS, logging, metrics, health, tasks.
 //!
 //! ```text
 //! main: config::load ─► telemetry::init ─► build the app ─► Tasks::spawn … ─► shutdown::signal ─► Tasks::drain
@@ -10,6 +10,8 @@ pub mod backoff;
 pub mod checked;
 pub mod config;
 pub mod freshness;
+pub mod health;
+pub mod metrics;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

@@ -41,12 +41,30 @@ pub enum Ended {
         /// The grace period.
         grace: Duration,
     },
+    /// A second signal came while tasks were stopping.
+    #[error("told to stop again: {count} tasks were cut off")]
+    Impatient {
+        /// How many.
+        count: usize,
+    },
     /// Signals cannot be received.
     #[error("cannot listen for signals: {source}")]
     Signal {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Runs a process's future on a runtime of its own. What still runs when it ends, blocking work too, holds up nothing.
+///
+/// # Panics
+/// If the system gives no threads.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a process that gets no threads cannot begin");
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    output
 }
 
 type Outcome = (&'static str, OnEnd, Result<(), String>);
@@ -88,6 +106,7 @@ impl Tasks {
     pub async fn run(mut self, grace: Duration) -> Result<(), Ended> {
         let listen = |kind| signal(kind).map_err(|source| Ended::Signal { source });
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        tracing::debug!("running: signals stop the process in order");
         let first = loop {
             tokio::select! {
                 _ = terminate.recv() => break Ok(()),
@@ -98,12 +117,16 @@ impl Tasks {
         tracing::info!("stopping");
         self.token.cancel();
         let drained = tokio::select! {
-            drained = tokio::time::timeout(grace, drain(&mut self.set)) => drained.is_ok(),
-            _ = terminate.recv() => false,
-            _ = interrupt.recv() => false,
+            drained = tokio::time::timeout(grace, drain(&mut self.set)) => Some(drained.is_ok()),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
         };
         first?;
-        if drained { Ok(()) } else { Err(Ended::Undrained { count: self.set.len(), grace }) }
+        match drained {
+            Some(true) => Ok(()),
+            Some(false) => Err(Ended::Undrained { count: self.set.len(), grace }),
+            None => Err(Ended::Impatient { count: self.set.len() }),
+        }
     }
 }
 
@@ -132,7 +155,53 @@ fn must_stop(outcome: Result<Outcome, tokio::task::JoinError>) -> Option<Ended> 
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Command, Stdio},
+    };
+
     use super::*;
+
+    const CHILD: &str = "RINGFENCE_TEST_CHILD";
+
+    /// Not a test of its own: the process that the next test starts and stops.
+    #[test]
+    fn child() {
+        if std::env::var_os(CHILD).is_none() {
+            return;
+        }
+        crate::telemetry::init(crate::telemetry::LogFormat::Json);
+        let ended = block_on(async {
+            let mut tasks = Tasks::new();
+            tasks.spawn("hanging", OnEnd::Stop, async { tokio::task::spawn_blocking(std::thread::park).await });
+            tasks.run(Duration::from_secs(3600)).await.unwrap_err()
+        });
+        eprintln!("{ended}");
+        std::process::exit(7);
+    }
+
+    #[test]
+    fn a_second_signal_ends_a_process_that_hangs() {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tasks::tests::child", "--nocapture"])
+            .env(CHILD, "1")
+            .env("RINGFENCE_LOG", "debug")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let terminate = |child: &std::process::Child| {
+            assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        };
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("running: signals")));
+        terminate(&child);
+        let stopping = lines.find(|line| line.contains("stopping")).unwrap();
+        assert!(stopping.starts_with('{'), "a JSON line: {stopping}");
+        terminate(&child);
+        assert!(lines.any(|line| line == "told to stop again: 1 tasks were cut off"));
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
 
     #[tokio::test]
     async fn the_end_of_a_critical_task_stops_the_others() {

@@ -1,6 +1,6 @@
 //! Structured logs on standard error.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +14,23 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for collectors.
     Json,
+}
+
+/// A text is no format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write text or json")]
+pub struct InvalidLogFormat;
+
+impl FromStr for LogFormat {
+    type Err = InvalidLogFormat;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLogFormat> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(InvalidLogFormat),
+        }
+    }
 }
 
 /// Starts logging. Levels come from `RINGFENCE_LOG` (as `info,ringfence_agent=debug`), else `info`.

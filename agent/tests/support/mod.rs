@@ -18,7 +18,7 @@ use ringfence_proto::v1::agent_client::AgentClient;
 use ringfence_runtime::{config, tasks::Tasks, telemetry::LogFormat, tls::TlsFiles};
 use tonic::transport::Channel;
 
-use crate::mesh::Killable;
+use crate::mesh::{Killable, as_role};
 use spy::Spy;
 
 /// A running agent.
@@ -38,11 +38,12 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         node: name("n1"),
         addresses: vec!["10.40.1.1".parse().unwrap()],
         gateways: gateways.iter().map(ToString::to_string).collect(),
-        tls: tls.clone(),
+        tls: as_role(tls, "agent/east/n1"),
         datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into() },
         endpoints_file: None,
         socket: directory.join("agent.sock"),
         report_interval_ms: 50,
+        health_listen: None,
         log_format: LogFormat::Text,
         drain_timeout_ms: 1000,
     }

@@ -26,7 +26,10 @@ fn init_makes_files_that_only_the_owner_can_use_and_prints_them() {
         run(&["ca", "init", "--dir", argument(&directory), "member/1", "gateway/east", "agent/east/n1"]).exits(0);
     let stems = ["agent-east-n1", "ca", "gateway-east", "member-1"];
     let expected: Vec<String> = stems.iter().flat_map(|stem| [format!("{stem}.crt"), format!("{stem}.key")]).collect();
-    assert_eq!(names(&directory), expected);
+    let mut listed = expected.clone();
+    listed.push("issued.yaml".to_owned());
+    listed.sort();
+    assert_eq!(names(&directory), listed);
     assert_eq!(mode(&directory), 0o700);
     for name in &expected {
         let path = directory.join(name);
@@ -120,4 +123,56 @@ fn files_that_do_not_fit_together_are_told() {
         mesh.run(&["--key", argument(&bad), "status"]).exits(1).says(&["bad.pem is not a private key"]);
     }
     assert_eq!(mesh.requests(), 0);
+}
+
+/// The states that `ca show` prints for a subject.
+fn states(directory: &Path, subject: &str) -> Vec<String> {
+    let shown = run(&["ca", "show", "--dir", argument(directory), "-o", "json"]).exits(0);
+    let all: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    let of_subject = all.as_array().unwrap().iter().filter(|one| one["subject"] == subject);
+    of_subject.map(|one| one["state"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Blocks of a kind in the trust bundle.
+fn blocks(directory: &Path, kind: &str) -> usize {
+    fs::read_to_string(directory.join("ca.crt")).unwrap().matches(&format!("BEGIN {kind}")).count()
+}
+
+#[test]
+fn revoked_certificates_are_listed_and_new_ones_are_not() {
+    let directory = authority();
+    let dir = argument(directory.path());
+    run(&["ca", "issue", "--dir", dir, "agent/east/n1"]).exits(0);
+    run(&["ca", "revoke", "--dir", dir, "agent/east/n2"]).exits(1).says(&["agent/east/n2", "was issued here"]);
+    assert_eq!(blocks(directory.path(), "X509 CRL"), 0);
+    run(&["ca", "revoke", "--dir", dir, "agent/east/n1"]).exits(0).says(&["1 certificates revoked"]);
+    assert_eq!((blocks(directory.path(), "X509 CRL"), blocks(directory.path(), "CERTIFICATE")), (1, 1));
+    run(&["ca", "issue", "--force", "--dir", dir, "agent/east/n1"]).exits(0);
+    assert_eq!(states(directory.path(), "agent/east/n1"), ["revoked", "good"]);
+    assert_eq!(blocks(directory.path(), "X509 CRL"), 1, "issuing leaves the list as it is");
+}
+
+#[test]
+fn a_rotation_has_two_steps_and_locks_nobody_out() {
+    let directory = authority();
+    let dir = argument(directory.path());
+    let finish = ["ca", "rotate", "--finish", "--dir", dir];
+    run(&finish).exits(1).says(&["holds one authority"]);
+    run(&["ca", "issue", "--dir", dir, "reader/gone"]).exits(0);
+    run(&["ca", "revoke", "--dir", dir, "reader/gone"]).exits(0);
+    run(&["ca", "rotate", "--dir", dir]).exits(0).says(&["ca issue --force"]);
+    assert_eq!((blocks(directory.path(), "CERTIFICATE"), blocks(directory.path(), "X509 CRL")), (2, 1));
+    assert_eq!(states(directory.path(), "authority"), ["good", "good"]);
+    run(&["ca", "rotate", "--dir", dir]).exits(1).says(&["two authorities already"]);
+    run(&["ca", "issue", "--dir", dir, "reader/new"]).exits(0);
+    run(&finish).exits(1).says(&["admin/test, gateway/east, member/1", "locks them out"]);
+    run(&["ca", "issue", "--force", "--dir", dir, "admin/test", "member/1"]).exits(0);
+    run(&finish).exits(1).says(&["issued to gateway/east:"]);
+    // What the old one signed can be revoked while it is trusted.
+    run(&["ca", "revoke", "--dir", dir, "gateway/east"]).exits(0);
+    assert_eq!(blocks(directory.path(), "X509 CRL"), 1);
+    run(&finish).exits(0);
+    assert_eq!((blocks(directory.path(), "CERTIFICATE"), blocks(directory.path(), "X509 CRL")), (1, 0));
+    assert!(!directory.path().join("ca-old.key").exists());
+    run(&["ca", "issue", "--dir", dir, "member/7"]).exits(0);
 }

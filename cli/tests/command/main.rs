@@ -18,6 +18,8 @@ mod ringfence;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod usage;
 #[cfg(test)]
 mod views;

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,10 +17,12 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::{
+    backup,
     convert::refusal_status,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{
         self,
+        maintenance_server::{Maintenance, MaintenanceServer},
         mesh_server::{Mesh, MeshServer},
     },
 };
@@ -47,6 +49,8 @@ pub(crate) struct Store {
     pub(crate) history: Arc<SharedHistory>,
     /// As agents would have reported.
     pub(crate) nodes: Mutex<Vec<v1::NodeStatus>>,
+    /// Backups lack their end.
+    pub(crate) cut_backups: AtomicBool,
     /// Requests that got through TLS.
     pub(crate) requests: AtomicUsize,
     /// The certificates of those who sent them, in DER.
@@ -61,6 +65,7 @@ impl TestMesh {
         let store = Arc::new(Store {
             history: Arc::new(SharedHistory::new(History::new(State::default(), 100))),
             nodes: Mutex::default(),
+            cut_backups: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             certificates: Mutex::default(),
         });
@@ -70,6 +75,7 @@ impl TestMesh {
             .tls_config(server_tls(tls.path()))
             .unwrap()
             .add_service(MeshServer::from_arc(Arc::clone(&store)))
+            .add_service(MaintenanceServer::from_arc(Arc::clone(&store)))
             .serve_with_incoming(TcpListenerStream::new(listener));
         runtime.spawn(server);
         Self { address, tls, store, _runtime: runtime }
@@ -217,6 +223,33 @@ impl Mesh for Store {
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
         self.note(&request);
         Ok(Response::new(v1::ReportResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Store {
+    type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<v1::BackupPart, Status>>>;
+
+    async fn member_report(
+        &self,
+        _: Request<v1::MemberReportRequest>,
+    ) -> Result<Response<v1::MemberReportResponse>, Status> {
+        Err(Status::unimplemented("the tests' member is not where its status says"))
+    }
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.note(&request);
+        let snapshot = self.history.read(|history| history.mesh().snapshot());
+        let header = v1::BackupHeader { saved_by: "member 1 (east)".to_owned(), ..v1::BackupHeader::default() };
+        let mut parts: Vec<_> = backup::write(header, snapshot).map(|data| Ok(v1::BackupPart { data })).collect();
+        if self.cut_backups.load(Ordering::SeqCst) {
+            parts.pop();
+        }
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    async fn compact(&self, _: Request<v1::CompactRequest>) -> Result<Response<v1::CompactResponse>, Status> {
+        Err(Status::unimplemented("as above"))
     }
 }
 

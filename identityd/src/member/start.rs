@@ -13,18 +13,23 @@ use openraft::{
     error::{Fatal, InitializeError, RaftError},
 };
 use ringfence_proto::{
-    connect::{MAX_MESSAGE_BYTES, SERVER_NAME},
-    v1::{mesh_server::MeshServer, raft_server::RaftServer},
+    access::{AccessLayer, Site},
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
+    v1::{maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer},
 };
-use ringfence_runtime::tls::TlsError;
+use ringfence_runtime::{
+    health::HealthError,
+    tls::{Tls, TlsError},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::{Server, server::TcpIncoming};
 
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
     freshness::Freshness,
+    maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
         guard::Members,
@@ -54,12 +59,6 @@ pub enum StartError {
     /// A certificate file cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
-    /// The certificates cannot be used together.
-    #[error("tls: the certificate, its key and the authority cannot be used: {source}")]
-    Certificates {
-        /// Why.
-        source: tonic::transport::Error,
-    },
     /// The port is taken, or the address is not this machine's.
     #[error("listen: cannot listen on {listen}: {source}")]
     Listen {
@@ -71,6 +70,9 @@ pub enum StartError {
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The address for probes cannot be listened on.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// openraft refuses the times.
     #[error("the Raft timing cannot work: {0}")]
     Timing(#[from] ConfigError),
@@ -83,20 +85,20 @@ impl StartError {
     /// Whether the configuration is to blame, not the machine: exit code 2 instead of 1.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Tls(_) | Self::Certificates { .. } | Self::Timing(_))
+        matches!(self, Self::Config(_) | Self::Tls(_) | Self::Timing(_))
     }
 }
 
 pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
-    let (server_tls, client_tls) = (config.tls.server()?, config.tls.client(SERVER_NAME)?);
-    let mut server = server(server_tls)?;
+    let tls = Tls::open(config.tls.clone())?;
+    let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
     let address = listener.local_addr().map_err(listen_error)?;
     let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
-    let channels = Channels::new(client_tls);
+    let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()));
     let freshness = Arc::new(OnceLock::new());
     let network = Network::new(channels.clone(), freshness.clone());
     let log = Log::new(storage.wal.clone());
@@ -111,15 +113,19 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let (own, others) = split_members(&config);
     let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone()));
     let stopping = CancellationToken::new();
+    let layer = AccessLayer::new(Site::Store);
+    let peers = layer.peers();
     let mesh = MeshService::new(
         raft.clone(),
         storage.history.clone(),
         members.clone(),
         freshness.clone(),
         channels.clone(),
+        peers.clone(),
         stopping.clone(),
     );
-    let router = server
+    let router = server()
+        .layer(layer)
         .add_service(
             RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone()))
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
@@ -130,11 +136,23 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let maintenance = MaintenanceService {
+        raft: raft.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+        members: members.clone(),
+        freshness: freshness.clone(),
+        tls: tls.clone(),
+        peers,
+        data_dir: config.data_dir.clone(),
+    };
+    let router = router.add_service(MaintenanceServer::new(maintenance));
+    let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    tokio::spawn(tls.clone().follow(stopping.clone()));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
     let interval = Duration::from_millis(config.heartbeat_interval_ms);
     let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
+    let member = Member { address, raft, storage, members, freshness, stopping, server, guard, tls };
     initialize(&config, member).await
 }
 
@@ -163,12 +181,10 @@ async fn initialize(config: &Config, member: Member) -> Result<Member, StartErro
     Ok(member)
 }
 
-fn server(tls: ServerTlsConfig) -> Result<Server, StartError> {
-    Ok(Server::builder()
-        .tls_config(tls)
-        .map_err(|source| StartError::Certificates { source })?
+fn server() -> Server {
+    Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT)))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {

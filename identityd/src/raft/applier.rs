@@ -9,10 +9,12 @@ use ringfence_policy::{
     record::{Change, Delta, RecordKey, Versioned},
 };
 use ringfence_proto::follow::SharedHistory;
+use ringfence_runtime::metrics::Timed;
 
 use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::{
     machine::{self, Index},
+    observe::APPLY,
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Marker, State},
 };
@@ -114,6 +116,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let _timed = Timed::new(APPLY);
         let mut position = self.position();
         let mut changed = Vec::new();
         let answers =

@@ -14,16 +14,13 @@ use openraft::{
     raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
 };
 use ringfence_proto::{
-    connect::{self, InvalidAddress, MAX_MESSAGE_BYTES},
+    connect::{Dialer, InvalidAddress, MAX_MESSAGE_BYTES},
     v1::{self, raft_client::RaftClient},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Response, Status,
-    transport::{Channel, ClientTlsConfig},
-};
+use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{MemberNode, TypeConfig, Vote};
 use crate::{codec, freshness::Freshness};
@@ -51,15 +48,15 @@ pub enum Lane {
 /// Connections to other members, one for each lane, made when first used and again when broken.
 #[derive(Debug, Clone)]
 pub struct Channels {
-    tls: ClientTlsConfig,
+    dialer: Dialer,
     cached: Arc<Mutex<HashMap<(Lane, String), Channel>>>,
 }
 
 impl Channels {
     /// No connection yet.
     #[must_use]
-    pub fn new(tls: ClientTlsConfig) -> Self {
-        Self { tls, cached: Arc::default() }
+    pub fn new(dialer: Dialer) -> Self {
+        Self { dialer, cached: Arc::default() }
     }
 
     /// The connection to an address. Does not dial: openraft asks for it inside its core task.
@@ -72,7 +69,7 @@ impl Channels {
         if let Some(channel) = cached.get(&key) {
             return Ok(channel.clone());
         }
-        let channel = connect::endpoint(address, self.tls.clone())?.connect_lazy();
+        let channel = self.dialer.channel(address)?;
         cached.insert(key, channel.clone());
         Ok(channel)
     }

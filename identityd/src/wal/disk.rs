@@ -7,6 +7,10 @@ use std::{
     path::Path,
 };
 
+use ringfence_runtime::metrics::Timed;
+
+use crate::observe::FSYNC;
+
 /// An open segment.
 pub trait SegmentFile: Send {
     /// Writes all bytes at an offset.
@@ -53,6 +57,7 @@ impl SegmentFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let _timed = Timed::new(FSYNC);
         self.sync_data()
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use ringfence_identityd::{Config, Member, MemberConfig};
 use ringfence_policy::{
@@ -20,12 +21,12 @@ use ringfence_policy::{
     record::{Cluster, Node},
 };
 use ringfence_proto::{
-    connect::{self, SERVER_NAME},
+    connect::{Dialer, Expected, SERVER_NAME},
     v1::{self, mesh_client::MeshClient},
 };
 use ringfence_runtime::{
     telemetry::{self, LogFormat},
-    tls::TlsFiles,
+    tls::{Tls, TlsFiles},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -83,12 +84,12 @@ impl Store {
                 election_timeout_max_ms: 1200,
                 snapshot_every,
                 history: 1000,
+                health_listen: None,
                 log_format: LogFormat::Text,
                 drain_timeout_ms: 2000,
             };
             store.running.insert(member.id, Member::start_on(config.clone(), listener).await.unwrap());
-            let endpoint = connect::endpoint(&config.listen.to_string(), tls.client(SERVER_NAME).unwrap()).unwrap();
-            store.channels.insert(member.id, endpoint.connect_lazy());
+            store.channels.insert(member.id, dial(&tls, &config.listen.to_string()));
             store.configs.insert(member.id, config);
         }
         store.leader().await;
@@ -185,16 +186,41 @@ pub(crate) fn allocate(cluster: &str, app: &str) -> Command {
     Command::AllocateIdentity { cluster: name(cluster), labels: labels(app) }
 }
 
-/// One authority and one certificate for everybody.
+/// Certificates beside the members', by the names of their files.
+pub(crate) const OTHERS: [(&str, &[&str]); 6] = [
+    ("admin", &["spiffe://ringfence/admin/me"]),
+    ("reader", &["spiffe://ringfence/reader/me"]),
+    ("gateway", &["spiffe://ringfence/gateway/east"]),
+    ("agent", &["spiffe://ringfence/agent/east/n1"]),
+    ("nameless", &[]),
+    ("two-faced", &["spiffe://ringfence/reader/me", "spiffe://ringfence/admin/me"]),
+];
+
+/// A connection that shows a certificate.
+pub(crate) fn dial(tls: &TlsFiles, address: &str) -> Channel {
+    let tls = Tls::open(tls.clone()).unwrap();
+    Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
+}
+
+/// One authority and one certificate, a member's, for everybody.
 fn certificates(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = params.signed_by(&key, &authority).unwrap();
+    let issue = |uris: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.signed_by(&key, &authority).unwrap(), key)
+    };
+    for (name, uris) in OTHERS {
+        let (certificate, key) = issue(uris);
+        fs::write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
+        fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+    let (certificate, key) = issue(&["spiffe://ringfence/member/1"]);
     let write = |name: &str, text: &str| -> PathBuf {
         let path = directory.join(name);
         fs::write(&path, text).unwrap();

@@ -18,18 +18,19 @@ use ringfence_policy::{
     revision::Revision,
 };
 use ringfence_proto::{
+    access::ON_BEHALF_OF,
     convert::refusal_status,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory, Staleness},
     v1::{self, mesh_server},
 };
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status,
     transport::{Server, server::TcpIncoming},
 };
 
-use super::Killable;
+use super::{Killable, as_role};
 
 /// One member's worth of store: a real history behind the real service. Several servers can share one, as members do.
 #[derive(Clone)]
@@ -40,6 +41,7 @@ struct State {
     writing: Mutex<BTreeMap<LabelSet, Identity>>,
     staleness_ms: AtomicU64,
     reports: Mutex<Vec<v1::ReportRequest>>,
+    askers: Mutex<Vec<Option<String>>>,
     available: Mutex<bool>,
     lose_answers: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl TestStore {
             writing: Mutex::default(),
             staleness_ms: AtomicU64::new(0),
             reports: Mutex::default(),
+            askers: Mutex::default(),
             available: Mutex::new(true),
             lose_answers: AtomicU64::new(0),
         }))
@@ -63,16 +66,16 @@ impl TestStore {
         store
     }
 
-    /// Listens; the server lives as long as the runtime.
-    pub(crate) fn serve(&self, address: SocketAddr, tls: &TlsFiles) -> (SocketAddr, Killable) {
+    /// Listens with a role's certificate; the server lives as long as the runtime.
+    pub(crate) fn serve(&self, role: &str, address: SocketAddr, tls: &TlsFiles) -> (SocketAddr, Killable) {
         let runtime = Killable::new();
         let listener = runtime.run(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut server = Server::builder().tls_config(tls.server().unwrap()).unwrap();
+        let tls = Tls::open(as_role(tls, role)).unwrap();
         let service = mesh_server::MeshServer::new(self.clone());
         runtime.spawn(async move {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.add_service(service).serve_with_incoming(incoming).await.unwrap();
+            let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
         (address, runtime)
     }
@@ -97,6 +100,11 @@ impl TestStore {
     /// The next writes are carried out, and their answers never come.
     pub(crate) fn lose_answers(&self, count: u64) {
         self.0.lose_answers.store(count, Ordering::Relaxed);
+    }
+
+    /// For whom the writes were that arrived.
+    pub(crate) fn askers(&self) -> Vec<Option<String>> {
+        self.0.askers.lock().unwrap().clone()
     }
 
     pub(crate) fn reports(&self) -> Vec<v1::ReportRequest> {
@@ -216,6 +224,8 @@ impl mesh_server::Mesh for TestStore {
         if !*self.0.available.lock().unwrap() {
             return Err(Status::unavailable("no leader is known"));
         }
+        let asker = request.metadata().get(ON_BEHALF_OF).map(|asker| asker.to_str().unwrap().to_owned());
+        self.0.askers.lock().unwrap().push(asker);
         let command = Command::try_from(request.into_inner())?;
         let executed = TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?;
         let lose = |left: u64| left.checked_sub(1);

@@ -40,6 +40,13 @@ impl SharedHistory {
         Ok(())
     }
 
+    /// Forgets the steps up to a revision; the oldest one from which a follower resumes now.
+    pub fn compact(&self, upto: Revision) -> Revision {
+        let mut history = self.lock_write();
+        history.compact(upto);
+        history.oldest()
+    }
+
     /// Replaces the state; every follower gets a snapshot.
     pub fn reset(&self, mesh: Mesh) {
         let revision = mesh.revision();

@@ -1,0 +1,137 @@
+//! What the agent says about itself to probes and collectors.
+
+use std::sync::Arc;
+
+use ringfence_runtime::{
+    health::Health,
+    metrics::{Kind, Metric, float, metric},
+    tls::Tls,
+};
+
+use crate::{
+    feed::Feed,
+    owner::DatapathHandle,
+    registry::{Attachment, Registration, Registry},
+};
+
+/// Gateways that were followed and lost.
+pub(crate) const GATEWAY_LOST: &str = "ringfence_agent_gateway_lost_total";
+/// The agent's own metrics.
+pub const METRICS: &[Metric] = &[
+    metric("ringfence_agent_realised_revision", Kind::Gauge, "The revision that packets are judged by."),
+    metric("ringfence_agent_followed_revision", Kind::Gauge, "The newest revision that was received."),
+    metric(
+        "ringfence_agent_lag_revisions",
+        Kind::Gauge,
+        "Revisions that were received and are not yet what packets are judged by.",
+    ),
+    metric(
+        "ringfence_agent_staleness_seconds",
+        Kind::Gauge,
+        "How long ago the newest revision received was known to be the store's newest.",
+    ),
+    metric("ringfence_agent_gateway_connected", Kind::Gauge, "1 while a gateway is followed."),
+    metric(GATEWAY_LOST, Kind::Counter, "Gateways that were followed and lost: each one is a reconnect."),
+    metric("ringfence_agent_problems", Kind::Gauge, "What keeps the node from enforcing the newest revision."),
+    Metric {
+        name: "ringfence_agent_endpoints",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "Declared endpoints: `waiting-for-interface`, `waiting-for-store`, `refused`, `registered`.",
+    },
+];
+
+/// Health of an agent that runs.
+pub(crate) fn health(feed: Arc<Feed>, datapath: DatapathHandle, registry: Arc<Registry>, tls: Arc<Tls>) -> Health {
+    let (of_ready, datapath_of_ready) = (Arc::clone(&feed), datapath.clone());
+    Health {
+        process: "ringfence-agent",
+        version: env!("CARGO_PKG_VERSION"),
+        metrics: &[METRICS],
+        tls,
+        not_live: Box::new(Vec::new),
+        not_ready: Box::new(move || not_ready(&of_ready, &datapath_of_ready)),
+        observe: Box::new(move || observe(&feed, &datapath, &registry)),
+    }
+}
+
+/// An agent that lost its gateway goes on enforcing: that does not make it less ready.
+fn not_ready(feed: &Feed, datapath: &DatapathHandle) -> Vec<String> {
+    let realised = datapath.realised().borrow().clone();
+    let mut reasons = realised.problems;
+    if !feed.followed().complete {
+        let gateway = feed.gateway();
+        reasons.push(if gateway.is_empty() {
+            "no gateway has been reached since the start; packets are judged as before it".to_owned()
+        } else {
+            format!("the state of gateway {gateway} is not complete yet")
+        });
+    } else if realised.revision.0 == 0 {
+        reasons.push("no revision is realised yet: every endpoint is refused everything".to_owned());
+    }
+    reasons
+}
+
+fn observe(feed: &Feed, datapath: &DatapathHandle, registry: &Registry) {
+    let realised = datapath.realised().borrow().clone();
+    let followed = feed.followed().mesh.revision().0;
+    ::metrics::gauge!("ringfence_agent_realised_revision").set(float(realised.revision.0));
+    ::metrics::gauge!("ringfence_agent_followed_revision").set(float(followed));
+    ::metrics::gauge!("ringfence_agent_lag_revisions").set(float(followed.saturating_sub(realised.revision.0)));
+    ::metrics::gauge!("ringfence_agent_staleness_seconds").set(feed.freshness().staleness().as_secs_f64());
+    let connected = if feed.gateway().is_empty() { 0.0 } else { 1.0 };
+    ::metrics::gauge!("ringfence_agent_gateway_connected").set(connected);
+    ::metrics::gauge!("ringfence_agent_problems").set(float(realised.problems.len() as u64));
+    let states: Vec<&str> =
+        registry.entries().iter().map(|entry| state(&entry.attachment, &entry.registration)).collect();
+    for state in ["waiting-for-interface", "waiting-for-store", "refused", "registered"] {
+        let count = states.iter().filter(|other| **other == state).count();
+        ::metrics::gauge!("ringfence_agent_endpoints", "state" => state).set(float(count as u64));
+    }
+}
+
+const fn state(attachment: &Attachment, registration: &Registration) -> &'static str {
+    match (attachment, registration) {
+        (Attachment::Waiting { .. }, _) => "waiting-for-interface",
+        (_, Registration::Waiting { .. }) => "waiting-for-store",
+        (_, Registration::Refused { .. }) => "refused",
+        (_, Registration::Registered { .. }) => "registered",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ringfence_runtime::metrics;
+
+    use super::*;
+
+    /// Every name in this crate's sources, in the table and in the reference is one of the others, too.
+    #[test]
+    fn names_in_the_sources_the_table_and_the_reference_are_the_same() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let reference = std::fs::read_to_string(root.join("../docs/operations/metrics.md")).unwrap();
+        assert!(reference.contains(&metrics::reference(METRICS)), "should be:\n{}", metrics::reference(METRICS));
+        for Metric { name, kind, .. } in METRICS {
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+        }
+        let prefix = ["ringfence", "_agent_"].concat();
+        let quoted = format!("\"{prefix}");
+        let everywhere: Vec<&str> = METRICS.iter().chain(metrics::EVERYWHERE).map(|metric| metric.name).collect();
+        let mut directories = vec![root.join("src")];
+        while let Some(directory) = directories.pop() {
+            for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let used = text.split(&quoted).skip(1).filter_map(|rest| rest.split('"').next());
+                for name in used.map(|rest| format!("{prefix}{rest}")) {
+                    assert!(everywhere.contains(&name.as_str()), "{}: {name} is in no table", path.display());
+                }
+            }
+        }
+    }
+}

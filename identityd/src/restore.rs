@@ -1,0 +1,130 @@
+//! A new store out of a backup: one fresh data directory for each member, all from the same file.
+//!
+//! ```text
+//! backup file ─► Snapshot, its revision raised ─► snapshot (entry 1 of term 1, the members of the configuration)
+//!                                              └► wal/ that begins behind entry 1, with a vote of term 1
+//! ```
+//!
+//! The members start with the same snapshot and no log: they elect a leader and go on from there. The revision is
+//! raised so that nobody who followed the old store has seen a newer one: every follower gets the restored state as a
+//! snapshot, and revisions never go back.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use openraft::{CommittedLeaderId, Membership};
+use ringfence_policy::{mesh::Mesh, record::Snapshot, revision::Revision};
+use ringfence_proto::backup::{self, InvalidBackup};
+
+use crate::{
+    config::Config,
+    raft::{LogId, MemberNode, SnapshotMeta, StoredMembership, Vote},
+    snapshot::{SnapshotError, Snapshots},
+    wal::{Wal, WalError, WalFailed, WalOptions},
+};
+
+/// What is added to the backup's revision unless the operator says otherwise.
+pub const REVISION_BUMP: u64 = 1_000_000;
+const FIRST_TERM: u64 = 1;
+const FIRST_INDEX: u64 = 1;
+
+/// A data directory cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The backup cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The backup is no good.
+    #[error("{}: {source}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: InvalidBackup,
+    },
+    /// There is something in the directory.
+    #[error(
+        "data_dir: {} is not empty: a restored store begins with empty directories; move the old one away on every member",
+        path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory cannot be made.
+    #[error("data_dir: {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The log.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The log.
+    #[error("the log cannot be written: {source}")]
+    WalFailed {
+        /// Why.
+        #[from]
+        source: WalFailed,
+    },
+}
+
+/// Makes the data directory of `config` from a backup; returns the revision that the store goes on from.
+///
+/// # Errors
+/// `RestoreError`; a directory that was not finished does not start.
+pub async fn restore(config: &Config, file: &std::path::Path, bump: u64) -> Result<Revision, RestoreError> {
+    let bytes = std::fs::read(file).map_err(|source| RestoreError::Read { path: file.to_owned(), source })?;
+    let backup = backup::read(&bytes).map_err(|source| RestoreError::Invalid { path: file.to_owned(), source })?;
+    let directory = &config.data_dir;
+    let failed = |source| RestoreError::Directory { path: directory.clone(), source };
+    let wal_path = directory.join("wal");
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    if std::fs::read_dir(directory).map_err(failed)?.next().is_some() {
+        return Err(RestoreError::NotEmpty { path: directory.clone() });
+    }
+
+    let revision = Revision(backup.snapshot.revision.0.saturating_add(bump));
+    let mesh = Mesh::from_snapshot(Snapshot { revision, ..backup.snapshot });
+    let meta = first_entry(config);
+    // The snapshot first: a directory without a log is refused, one with a log and no snapshot would be empty.
+    Snapshots::open(directory)?.build(&meta, &mesh)?;
+    std::fs::create_dir(&wal_path).map_err(failed)?;
+    let wal = Wal::open(&wal_path, config.id, WalOptions::default())?;
+    wal.save_vote(Vote::new(FIRST_TERM, lowest(config))).await?;
+    if let Some(log_id) = meta.last_log_id {
+        wal.purge(log_id).await?;
+    }
+    wal.close();
+    Ok(revision)
+}
+
+/// The same on every member: they agree on it without having talked.
+fn first_entry(config: &Config) -> SnapshotMeta {
+    let log_id = LogId::new(CommittedLeaderId::new(FIRST_TERM, lowest(config)), FIRST_INDEX);
+    let node = |member: &crate::config::MemberConfig| MemberNode {
+        address: member.address.clone(),
+        cluster: Some(member.cluster.clone()),
+    };
+    let nodes: BTreeMap<u64, MemberNode> = config.members.iter().map(|member| (member.id, node(member))).collect();
+    let voters = nodes.keys().copied().collect();
+    let membership = Membership::new(vec![voters], nodes);
+    SnapshotMeta {
+        last_log_id: Some(log_id),
+        last_membership: StoredMembership::new(Some(log_id), membership),
+        snapshot_id: "restored".to_owned(),
+    }
+}
+
+fn lowest(config: &Config) -> u64 {
+    config.members.iter().map(|member| member.id).min().unwrap_or(config.id)
+}

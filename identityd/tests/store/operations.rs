@@ -1,0 +1,148 @@
+//! What an operator does to a store: look, back up, restore, compact.
+
+use ringfence_identityd::restore::{RestoreError, restore};
+use ringfence_policy::{mesh::Mesh, revision::Revision};
+use ringfence_proto::{
+    backup,
+    follow::{FollowEvent, Follower},
+    v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
+    version,
+};
+use ringfence_runtime::tls::TlsFiles;
+use tonic::{Code, Status};
+
+use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
+
+async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
+    let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.message().await.unwrap() {
+        bytes.extend(part.data);
+    }
+    bytes
+}
+
+async fn mesh_of(store: &Store, id: u64) -> Mesh {
+    let mut follower = Follower::connect(store.channel(id), Revision(0), "test".to_owned()).await.unwrap();
+    let mut mesh = Mesh::default();
+    loop {
+        match follower.next().await.unwrap() {
+            FollowEvent::Snapshot(snapshot) => mesh = Mesh::from_snapshot(snapshot),
+            FollowEvent::Delta(delta) => mesh.apply(&delta).unwrap(),
+            FollowEvent::Progress { .. } => return mesh,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_goes_on_from_its_backup_in_new_directories() {
+    let mut store = Store::start(5000).await;
+    store.register().await;
+    store.execute(1, &allocate("east", "kept"), PATIENCE).await.unwrap();
+    store.converge().await;
+    let file = store.directory.path().join("backup");
+    std::fs::write(&file, backup_of(&store, 2).await).unwrap();
+    let before = mesh_of(&store, 2).await;
+    let lost = store.execute(1, &allocate("east", "lost"), PATIENCE).await.unwrap();
+    assert!(lost.changed);
+
+    for id in [1, 2, 3] {
+        store.kill(id).await;
+        let refused = restore(&store.configs[&id], &file, 1000).await.unwrap_err();
+        assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
+    }
+    for id in [1, 2, 3] {
+        let config = store.configs.get_mut(&id).unwrap();
+        config.data_dir = config.data_dir.with_extension("restored");
+        let revision = restore(config, &file, 1000).await.unwrap();
+        assert_eq!(revision, Revision(before.revision().0 + 1000));
+    }
+    for id in [1, 2, 3] {
+        store.restart(id).await;
+    }
+    let leader = store.leader().await;
+    store.converge().await;
+    for id in [1, 2, 3] {
+        let mesh = mesh_of(&store, id).await;
+        assert_eq!((mesh.records(), mesh.revision().0), (before.records(), before.revision().0 + 1000), "member {id}");
+    }
+    let again = store.execute(leader, &allocate("east", "lost"), PATIENCE).await.unwrap();
+    assert_eq!((again.changed, again.revision.0), (true, before.revision().0 + 1001));
+    // Who followed the old store further than the backup gets the new state as a whole.
+    let mut follower = Follower::connect(store.channel(leader), lost.revision, "old".to_owned()).await.unwrap();
+    assert!(matches!(follower.next().await.unwrap(), FollowEvent::Snapshot(_)));
+    // What was restored is a data directory like any other.
+    for id in [1, 2, 3] {
+        store.kill(id).await;
+    }
+    for id in [1, 2, 3] {
+        store.restart(id).await;
+    }
+    let leader = store.leader().await;
+    assert!(!store.execute(leader, &allocate("east", "lost"), PATIENCE).await.unwrap().changed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
+    let store = Store::start(5000).await;
+    store.register().await;
+    store.converge().await;
+    let leader = store.leader().await;
+    let mut digests = Vec::new();
+    for id in [1, 2, 3] {
+        let mut client = MaintenanceClient::new(store.channel(id));
+        let report = client.member_report(v1::MemberReportRequest {}).await.unwrap().into_inner();
+        assert_eq!((report.leader, report.oldest_revision), (leader, 0));
+        assert!(report.wal_bytes > 0 && report.state_bytes > 0 && report.certificate_not_after > 0, "{report:?}");
+        // All members of the tests show the same certificate.
+        assert_eq!(report.heard_feature_levels, [(1, version::LEVEL)].into());
+        digests.push((report.digest_index, report.state_digest));
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "S14 is broken: {digests:?}");
+    let mut client = MaintenanceClient::new(store.channel(1));
+    let compacted = client.compact(v1::CompactRequest { revision: 4 }).await.unwrap().into_inner();
+    assert_eq!(compacted.oldest_revision, 4);
+    let ahead = client.compact(v1::CompactRequest { revision: 400 }).await.unwrap_err();
+    assert_eq!(ahead.code(), Code::OutOfRange, "{ahead}");
+    let mut follower = Follower::connect(store.channel(1), Revision(3), "test".to_owned()).await.unwrap();
+    assert!(matches!(follower.next().await.unwrap(), FollowEvent::Snapshot(_)));
+    let mut follower = Follower::connect(store.channel(1), Revision(4), "test".to_owned()).await.unwrap();
+    assert!(matches!(follower.next().await.unwrap(), FollowEvent::Delta(_)));
+    let whole = backup::read(&backup_of(&store, 3).await).unwrap();
+    assert_eq!(whole.header.saved_by, "member 3 (south)");
+    until("the same revision everywhere", || async {
+        (whole.snapshot.revision == mesh_of(&store, 1).await.revision()).then_some(())
+    })
+    .await;
+}
+
+/// What each certificate gets for: a read, a write of cluster east, one of cluster west, a backup, a vote.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_gets_at_a_member_what_the_table_says() {
+    let store = Store::start(5000).await;
+    store.register().await;
+    let files = &store.configs[&1].tls;
+    for (name, _) in OTHERS {
+        let file = |suffix: &str| files.ca.with_file_name(format!("{name}.{suffix}"));
+        let tls = TlsFiles { ca: files.ca.clone(), certificate: file("crt"), key: file("key") };
+        let channel = dial(&tls, &store.configs[&1].listen.to_string());
+        let mut mesh = MeshClient::new(channel.clone());
+        let code = |status: Result<(), Status>| status.map_or_else(|status| status.code(), |()| Code::Ok);
+        let mut codes = vec![code(mesh.status(v1::StatusRequest {}).await.map(drop))];
+        for cluster in ["east", "west"] {
+            let command = v1::Command::from(allocate(cluster, "roles"));
+            codes.push(code(mesh.execute(command).await.map(drop)));
+        }
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        codes.push(code(maintenance.backup(v1::BackupRequest {}).await.map(drop)));
+        codes.push(code(RaftClient::new(channel).vote(v1::RaftMessage::default()).await.map(drop)));
+        let (ok, no) = (Code::Ok, Code::PermissionDenied);
+        let expected = match name {
+            "admin" => [ok, ok, ok, ok, no],
+            "reader" => [ok, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no],
+            _ => [no; 5],
+        };
+        assert_eq!(codes, expected, "{name}");
+    }
+}

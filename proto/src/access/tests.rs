@@ -1,0 +1,130 @@
+//! The table, exhaustively: every role × every request × every site, with and without somebody to speak for.
+
+use super::*;
+use ringfence_policy::name::Name;
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn role(text: &str) -> Role {
+    text.parse().unwrap()
+}
+
+const ROLES: [&str; 7] =
+    ["member/1", "gateway/east", "gateway/west", "agent/east/n1", "agent/west/n1", "admin/alice", "reader/bob"];
+
+fn node(cluster: &str, node: &str) -> Scope {
+    Scope::Node { cluster: name(cluster), node: name(node) }
+}
+
+/// Every kind of request; `own` marks what belongs to cluster east and node east/n1.
+fn requests() -> Vec<(&'static str, Access)> {
+    let mut all = vec![("read", Access::Read), ("raft", Access::Raft), ("administer", Access::Administer)];
+    let scopes = || {
+        [
+            ("mesh", Scope::Mesh),
+            ("east", Scope::Cluster(name("east"))),
+            ("west", Scope::Cluster(name("west"))),
+            ("east/n1", node("east", "n1")),
+            ("east/n2", node("east", "n2")),
+            ("west/n1", node("west", "n1")),
+            ("unknown", Scope::Unknown),
+        ]
+    };
+    all.extend(
+        scopes()
+            .map(|(word, scope)| (Box::leak(format!("write {word}").into_boxed_str()) as &str, Access::Write(scope))),
+    );
+    all.extend(
+        scopes()
+            .map(|(word, scope)| (Box::leak(format!("report {word}").into_boxed_str()) as &str, Access::Report(scope))),
+    );
+    all
+}
+
+/// What a caller may do at a site, in the words of `requests`.
+fn allowed(site: &Site, caller: &str, asker: Option<&str>) -> Vec<&'static str> {
+    let caller = Caller { role: role(caller), on_behalf_of: asker.map(role) };
+    requests()
+        .into_iter()
+        .filter(|(_, access)| authorise(site, &caller, access).is_ok())
+        .map(|(word, _)| word)
+        .collect()
+}
+
+fn all_but(excluded: &[&str]) -> Vec<&'static str> {
+    requests().into_iter().map(|(word, _)| word).filter(|word| !excluded.contains(word)).collect()
+}
+
+#[test]
+fn the_table_at_the_store() {
+    for caller in ROLES {
+        let expected = match caller {
+            "member/1" => all_but(&[]),
+            "admin/alice" => all_but(&["raft"]),
+            "reader/bob" => vec!["read"],
+            "gateway/east" => vec![
+                "read",
+                "write east",
+                "write east/n1",
+                "write east/n2",
+                "report east",
+                "report east/n1",
+                "report east/n2",
+            ],
+            "gateway/west" => vec!["read", "write west", "write west/n1", "report west", "report west/n1"],
+            _ => vec![],
+        };
+        assert_eq!(allowed(&Site::Store, caller, None), expected, "{caller}");
+    }
+}
+
+#[test]
+fn the_table_at_a_gateway() {
+    let site = Site::Gateway(name("east"));
+    for caller in ROLES {
+        let expected = match caller {
+            "admin/alice" => all_but(&["raft", "administer"]),
+            "reader/bob" => vec!["read"],
+            "agent/east/n1" => vec!["read", "write east/n1", "report east/n1"],
+            _ => vec![],
+        };
+        assert_eq!(allowed(&site, caller, None), expected, "{caller}");
+    }
+}
+
+#[test]
+fn only_a_gateway_speaks_for_others_and_only_at_the_store() {
+    for caller in ROLES {
+        for asker in ROLES {
+            assert_eq!(
+                allowed(&Site::Gateway(name("east")), caller, Some(asker)),
+                Vec::<&str>::new(),
+                "{caller} for {asker}"
+            );
+            let expected = match (caller, asker) {
+                ("gateway/east", "admin/alice") => {
+                    vec!["read", "write mesh", "write east", "write east/n1", "write east/n2"]
+                }
+                ("gateway/west", "admin/alice") => vec!["read", "write mesh", "write west", "write west/n1"],
+                ("gateway/east", "agent/east/n1") => vec!["read", "write east/n1"],
+                ("gateway/west", "agent/west/n1") => vec!["read", "write west/n1"],
+                _ => vec![],
+            };
+            assert_eq!(allowed(&Site::Store, caller, Some(asker)), expected, "{caller} for {asker}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_says_what_it_is_and_what_it_may_not() {
+    let caller = Caller { role: role("agent/east/n1"), on_behalf_of: None };
+    let access = Access::Write(node("east", "n2"));
+    let refusal = authorise(&Site::Gateway(name("east")), &caller, &access).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "agent/east/n1 may not change records of node east/n2 here: an agent writes and reports only its own node and \
+         that node's endpoints"
+    );
+}

@@ -1,0 +1,99 @@
+//! Connections of long-lived processes: each one made anew with the certificates of its moment.
+
+use std::{fmt, io, sync::Arc};
+
+use hyper_util::rt::TokioIo;
+use ringfence_policy::name::Name;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{codegen::http::Uri, transport::Channel};
+
+use super::{InvalidAddress, SERVER_NAME, plain};
+use crate::{
+    access::{Role, UnknownRole},
+    version::Introduction,
+};
+
+/// Whom a process wants to reach: a certificate of the mesh is not enough to be taken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// A member of the store.
+    Member,
+    /// The gateway of a cluster.
+    Gateway(Name),
+}
+
+/// Makes connections over mutual TLS.
+#[derive(Clone)]
+pub struct Dialer {
+    expected: Arc<Expected>,
+    tls: Arc<dyn Fn() -> Arc<ClientConfig> + Send + Sync>,
+}
+
+/// Somebody else answered.
+#[derive(Debug, thiserror::Error)]
+enum WrongPeer {
+    #[error("it is not known who answered: {0}")]
+    Unknown(#[from] UnknownRole),
+    #[error("{role} answered where {expected} should be")]
+    Other { role: Role, expected: Arc<Expected> },
+}
+
+impl Dialer {
+    /// `tls` is asked for every new connection.
+    #[must_use]
+    pub fn new(expected: Expected, tls: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static) -> Self {
+        Self { expected: Arc::new(expected), tls: Arc::new(tls) }
+    }
+
+    /// A connection that is made when first used, and again when it broke.
+    ///
+    /// # Errors
+    /// `InvalidAddress::Form` unless `address` is `host:port`.
+    pub fn channel(&self, address: &str) -> Result<Channel, InvalidAddress> {
+        // What tonic knows as plain HTTP/2 is wrapped in TLS here.
+        let introduction = Introduction::own().to_string();
+        let endpoint = plain("http", address)?.user_agent(introduction).expect("a version is a valid header");
+        let (dialer, address): (Self, Arc<str>) = (self.clone(), address.into());
+        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let (dialer, address) = (dialer.clone(), address.clone());
+            async move { dialer.connect(&address).await.map(TokioIo::new) }
+        })))
+    }
+
+    async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await?;
+        self.check(&stream).map_err(io::Error::other)?;
+        Ok(stream)
+    }
+
+    fn check(&self, stream: &TlsStream<TcpStream>) -> Result<(), WrongPeer> {
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let role = Role::of_certificate(certificate.ok_or(UnknownRole::NoCertificate)?)?;
+        let right = match (&*self.expected, &role) {
+            (Expected::Member, Role::Member(_)) => true,
+            (Expected::Gateway(cluster), Role::Gateway(of)) => cluster == of,
+            _ => false,
+        };
+        if right { Ok(()) } else { Err(WrongPeer::Other { role, expected: self.expected.clone() }) }
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("expected", &self.expected).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member => f.write_str("a member of the store"),
+            Self::Gateway(cluster) => write!(f, "the gateway of cluster {cluster}"),
+        }
+    }
+}
