@@ -18,7 +18,7 @@ use crate::{
     raft::{LogId, Raft, guard::Members},
     state::StateError,
     storage::Storage,
-    wal::WalOptions,
+    wal::{WalFailed, WalOptions},
 };
 
 /// A member of the store that serves.
@@ -36,6 +36,12 @@ pub struct Member {
 /// A member cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberFailed {
+    /// The log failed: nothing can be promised any more.
+    #[error("{source}")]
+    Log {
+        /// Why.
+        source: WalFailed,
+    },
     /// Raft stopped: its storage failed.
     #[error("Raft has stopped: {source}")]
     Raft {
@@ -150,6 +156,15 @@ impl Member {
 
     /// Returns when the member cannot go on.
     pub async fn failed(&self) -> MemberFailed {
+        // The log says more about its failure than Raft, which stops because of it.
+        tokio::select! {
+            biased;
+            source = self.storage.wal.failed() => MemberFailed::Log { source },
+            failed = self.raft_or_service_failed() => failed,
+        }
+    }
+
+    async fn raft_or_service_failed(&self) -> MemberFailed {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(source) = metrics.borrow_and_update().running_state.clone() {

@@ -13,7 +13,10 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ringfence_policy::{
@@ -112,6 +115,8 @@ pub enum Doubt {
 pub struct State {
     path: PathBuf,
     database: RwLock<Option<sled::Db>>,
+    /// sled waits for ever in its destructor once a write has failed.
+    failed: AtomicBool,
 }
 
 impl State {
@@ -124,14 +129,20 @@ impl State {
         let stored = opened.and_then(|database| read(&database).map(|stored| (database, stored)));
         match stored {
             Ok((database, stored)) => {
-                Ok((Self { path: path.to_owned(), database: RwLock::new(Some(database)) }, Ok(stored)))
+                let state = Self::closed(path);
+                state.set(Some(database));
+                Ok((state, Ok(stored)))
             }
             Err(doubt) => {
-                let state = Self { path: path.to_owned(), database: RwLock::new(None) };
+                let state = Self::closed(path);
                 state.wipe()?;
                 Ok((state, Err(doubt)))
             }
         }
+    }
+
+    fn closed(path: &Path) -> Self {
+        Self { path: path.to_owned(), database: RwLock::new(None), failed: AtomicBool::new(false) }
     }
 
     /// Replaces everything by an empty database.
@@ -145,6 +156,7 @@ impl State {
             _ => {}
         }
         let database = open_sled(&self.path).map_err(|source| self.sled(source))?;
+        self.failed.store(false, Ordering::SeqCst);
         self.set(Some(database));
         Ok(())
     }
@@ -189,7 +201,16 @@ impl State {
     /// Closes the files. Writes fail from now on.
     pub fn close(&self) {
         // Its last handle: sled writes what it holds back and unlocks its file.
-        self.set(None);
+        let last = self.set(None);
+        if self.failed.load(Ordering::SeqCst) {
+            std::mem::forget(last);
+        }
+    }
+
+    /// Closes without another write, on a disk that is known to fail. The files stay locked until the process ends.
+    pub fn leak(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.close();
     }
 
     /// A handle of its own, so that a write does not wait for a flush.
@@ -197,11 +218,12 @@ impl State {
         self.database.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StateError::Closed)
     }
 
-    fn set(&self, database: Option<sled::Db>) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    fn set(&self, database: Option<sled::Db>) -> Option<sled::Db> {
+        std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), database)
     }
 
     fn sled(&self, source: sled::Error) -> StateError {
+        self.failed.store(true, Ordering::SeqCst);
         StateError::Sled { path: self.path.clone(), source }
     }
 

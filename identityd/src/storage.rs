@@ -141,6 +141,10 @@ impl Storage {
 
     /// Closes the files as they are, as a crash does.
     pub fn abandon(&self) {
+        if self.wal.has_failed() {
+            // Both lie on one disk.
+            self.state.leak();
+        }
         self.state.close();
         self.wal.close();
         // Unlocking fails only for a file that is not locked.
