@@ -23,6 +23,7 @@ extern crate self as ringfence_identityd;
 
 pub mod codec;
 pub mod config;
+pub mod digests;
 pub mod freshness;
 pub mod machine;
 pub mod member;

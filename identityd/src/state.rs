@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{self, CodecError},
+    digests::Digests,
     raft::{LogId, StoredMembership},
 };
 
@@ -47,6 +48,15 @@ pub struct Marker {
     pub revision: Revision,
     /// Sum of the digests of all records: equal states have equal sums (S14).
     pub digest: u64,
+}
+
+impl Marker {
+    /// Remembers the digest of the state after the last entry applied.
+    pub(crate) fn note(&self, digests: &Digests) {
+        if let Some(LogId { index, .. }) = self.applied {
+            digests.note(index, self.digest);
+        }
+    }
 }
 
 /// State that was read back.

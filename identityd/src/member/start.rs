@@ -109,7 +109,8 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     };
     let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
     let (own, others) = split_members(&config);
-    let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone()));
+    let digests = storage.applier.digests().clone();
+    let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone(), digests));
     let stopping = CancellationToken::new();
     let mesh = MeshService::new(
         raft.clone(),

@@ -12,6 +12,7 @@ use ringfence_proto::follow::SharedHistory;
 
 use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::{
+    digests::Digests,
     machine::{self, Index},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Marker, State},
@@ -26,6 +27,7 @@ pub struct Applier {
     state: Arc<State>,
     snapshots: Snapshots,
     position: Arc<Mutex<Position>>,
+    digests: Arc<Digests>,
 }
 
 /// Where the state machine stands, and what it derives from the mesh.
@@ -48,7 +50,15 @@ impl Applier {
     #[must_use]
     pub fn new(history: Arc<SharedHistory>, state: Arc<State>, snapshots: Snapshots, marker: Marker) -> Self {
         let index = history.read(|history| Index::of(history.mesh()));
-        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })) }
+        let digests = Arc::new(Digests::default());
+        marker.note(&digests);
+        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })), digests }
+    }
+
+    /// The digests of the last states, for other members to compare with theirs (S14).
+    #[must_use]
+    pub const fn digests(&self) -> &Arc<Digests> {
+        &self.digests
     }
 
     /// Where the state machine stands, with the digest of its state (S14).
@@ -116,8 +126,11 @@ impl RaftStateMachine<TypeConfig> for Applier {
     {
         let mut position = self.position();
         let mut changed = Vec::new();
-        let answers =
-            entries.into_iter().map(|entry| self.apply_entry(&mut position, entry, &mut changed)).collect::<Vec<_>>();
+        let mut answers = Vec::new();
+        for entry in entries {
+            answers.push(self.apply_entry(&mut position, entry, &mut changed));
+            position.marker.note(&self.digests);
+        }
         self.history
             .read(|history| self.state.write(history.mesh(), &changed, &position.marker))
             .map_err(|error| StorageIOError::write_state_machine(&error))?;
@@ -151,6 +164,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         };
         self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
         let mut position = self.position();
+        marker.note(&self.digests);
         *position = Position { marker, index: Index::of(&mesh) };
         self.history.reset(mesh);
         Ok(())

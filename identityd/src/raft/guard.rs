@@ -27,7 +27,7 @@ use super::{
     Raft,
     network::{Channels, Lane},
 };
-use crate::config::MemberConfig;
+use crate::{config::MemberConfig, digests::Digests};
 
 /// Rounds without a quorum after which a member counts itself as cut off.
 const TOLERATED_MISSES: u32 = 2;
@@ -38,6 +38,7 @@ pub struct Members {
     others: Vec<MemberConfig>,
     raft: Raft,
     history: Arc<SharedHistory>,
+    digests: Arc<Digests>,
     heard: Mutex<BTreeMap<u64, Heard>>,
     quorum: watch::Sender<bool>,
 }
@@ -53,10 +54,16 @@ struct Heard {
 impl Members {
     /// This member and the others; no quorum is known yet.
     #[must_use]
-    pub fn new(own: MemberConfig, others: Vec<MemberConfig>, raft: Raft, history: Arc<SharedHistory>) -> Self {
+    pub fn new(
+        own: MemberConfig,
+        others: Vec<MemberConfig>,
+        raft: Raft,
+        history: Arc<SharedHistory>,
+        digests: Arc<Digests>,
+    ) -> Self {
         // A member alone is its own quorum.
         let quorum = watch::Sender::new(others.is_empty());
-        Self { own, others, raft, history, heard: Mutex::default(), quorum }
+        Self { own, others, raft, history, digests, heard: Mutex::default(), quorum }
     }
 
     /// Whether a quorum answers, and a way to wait for a change.
@@ -99,6 +106,7 @@ impl Members {
             ServerState::Candidate => "candidate",
             ServerState::Learner | ServerState::Shutdown => "learner",
         };
+        let (applied_index, state_digest) = self.digests.latest();
         v1::MemberStatus {
             id: self.own.id,
             address: self.own.address.clone(),
@@ -106,8 +114,9 @@ impl Members {
             state: state.to_owned(),
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or_default(),
-            applied_index: metrics.last_applied.map_or(0, |log_id| log_id.index),
+            applied_index,
             revision: self.history.head().borrow().0,
+            state_digest,
         }
     }
 
@@ -170,6 +179,9 @@ impl Members {
             let mut heard = self.heard();
             match answer {
                 Some(status) => {
+                    if let Err(error) = self.digests.compare(id, status.applied_index, status.state_digest) {
+                        tracing::error!("{error}");
+                    }
                     heard.insert(id, Heard { at: Instant::now(), status, answers: true });
                     count += 1;
                 }

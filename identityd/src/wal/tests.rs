@@ -289,11 +289,10 @@ fn records_of_an_older_file_never_pass_for_records() {
     drop(wal);
     let paths = segments(&directory);
     let (first, last) = (fs::read(&paths[0]).unwrap(), paths.last().unwrap());
-    let (whole, sequence) = (fs::read(last).unwrap(), paths.len() as u64);
+    let (mut reused, sequence) = (fs::read(last).unwrap(), paths.len() as u64);
     let end = *offsets(last, sequence).last().unwrap();
     let before = contents(&directory);
     // As if the file system had handed out the first segment's blocks again, behind the end of the last one.
-    let mut reused = whole.clone();
     reused[end..].copy_from_slice(&first[end..]);
     fs::write(last, &reused).unwrap();
     assert_eq!(contents(&directory), before);
