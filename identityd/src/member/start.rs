@@ -27,9 +27,11 @@ use crate::{
     freshness::Freshness,
     raft::{
         MemberNode, Raft,
-        guard::Members,
+        guard::{Members, Times},
         log::Log,
         network::{Channels, MAX_RAFT_MESSAGE_BYTES, Network},
+        propose::Proposer,
+        read::Reads,
         service::RaftService,
     },
     service::MeshService,
@@ -98,9 +100,10 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
 
     let channels = Channels::new(client_tls);
     let freshness = Arc::new(OnceLock::new());
-    let network = Network::new(channels.clone(), freshness.clone());
-    let log = Log::new(storage.wal.clone());
-    let raft = match Raft::new(config.id, raft_config, network, log, storage.applier.clone()).await {
+    let log = Log::new(config.id, storage.wal.clone());
+    let network = Network::new(channels.clone(), freshness.clone(), log.durable());
+    let applier = storage.applier.clone().behind(log.durable());
+    let raft = match Raft::new(config.id, raft_config, network, log, applier).await {
         Ok(raft) => raft,
         Err(error) => {
             storage.abandon();
@@ -108,21 +111,24 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         }
     };
     let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
-    let (own, others) = split_members(&config);
+    let (own, founders) = (own_member(&config, address), config.members.clone());
     let digests = storage.applier.digests().clone();
-    let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone(), digests));
+    let members = Members::new(own, founders, raft.clone(), storage.history.clone(), digests, freshness.clone());
+    let members = Arc::new(members);
     let stopping = CancellationToken::new();
+    let proposer = Proposer::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
+    let reads = Reads::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
     let mesh = MeshService::new(
-        raft.clone(),
+        proposer.clone(),
+        reads.clone(),
         storage.history.clone(),
         members.clone(),
         freshness.clone(),
-        channels.clone(),
         stopping.clone(),
     );
     let router = server
         .add_service(
-            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone()))
+            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
         )
@@ -133,8 +139,11 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         );
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
-    let interval = Duration::from_millis(config.heartbeat_interval_ms);
-    let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
+    let times = Times {
+        interval: Duration::from_millis(config.heartbeat_interval_ms),
+        lease: Duration::from_millis(config.election_timeout_max_ms),
+    };
+    let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
     let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
     initialize(&config, member).await
 }
@@ -189,9 +198,12 @@ fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
     .validate()
 }
 
-fn split_members(config: &Config) -> (MemberConfig, Vec<MemberConfig>) {
-    let own = MemberConfig { id: config.id, cluster: config.cluster.clone(), address: String::new() };
-    let is_own = |member: &&MemberConfig| member.id == config.id;
-    let own = config.members.iter().find(is_own).cloned().unwrap_or(own);
-    (own, config.members.iter().filter(|member| !is_own(member)).cloned().collect())
+/// As the list has it; one that joins a running store is reached where it listens until the log says more.
+fn own_member(config: &Config, address: SocketAddr) -> MemberConfig {
+    let own = config.members.iter().find(|member| member.id == config.id).cloned();
+    own.unwrap_or_else(|| MemberConfig {
+        id: config.id,
+        cluster: config.cluster.clone(),
+        address: address.to_string(),
+    })
 }
