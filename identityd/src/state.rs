@@ -113,6 +113,9 @@ pub enum Doubt {
     /// Something is missing or too much.
     #[error("its records do not add up to its marker: they were only partly on stable storage")]
     Digest,
+    /// A snapshot came in, and the process ended before the state was replaced.
+    #[error("it stands behind the snapshot, which was installed just before the last stop")]
+    BehindSnapshot,
     /// The log cannot carry it on.
     #[error("it stands at entry {applied}, which does not fit the log and the snapshot")]
     Log {
@@ -183,7 +186,7 @@ impl State {
                 None => batch.remove(record_key(key)),
             }
         }
-        batch.insert(MARKER_KEY, codec::encode(marker));
+        batch.insert(MARKER_KEY, codec::seal(&codec::encode(marker)));
         let database = self.database()?;
         database.apply_batch(batch).map_err(|source| self.sled(source))
     }
@@ -278,7 +281,7 @@ fn read(database: &sled::Db) -> Result<Stored, Doubt> {
     let sled = |source| Doubt::Sled { source };
     let value = |source| Doubt::Value { source };
     let marker = database.get(MARKER_KEY).map_err(sled)?.ok_or(Doubt::Missing)?;
-    let marker: Marker = codec::decode(&marker).map_err(value)?;
+    let marker: Marker = codec::unseal(&marker).and_then(codec::decode).map_err(value)?;
     let mut records = BTreeMap::new();
     for item in database.scan_prefix(RECORD_PREFIX) {
         let (key, bytes) = item.map_err(sled)?;

@@ -10,13 +10,15 @@ use ringfence_policy::{
 };
 use ringfence_proto::follow::SharedHistory;
 
-use super::{Answer, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig, durable::Durable};
+use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::{
     digests::Digests,
     machine::{self, Index},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Marker, State},
 };
+
+type Answer = Result<Committed, Refusal>;
 
 /// The state machine; clones share one state.
 #[derive(Clone)]
@@ -26,7 +28,6 @@ pub struct Applier {
     snapshots: Snapshots,
     position: Arc<Mutex<Position>>,
     digests: Arc<Digests>,
-    durable: Option<Durable>,
 }
 
 /// Where the state machine stands, and what it derives from the mesh.
@@ -51,14 +52,7 @@ impl Applier {
         let index = history.read(|history| Index::of(history.mesh()));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
-        let position = Arc::new(Mutex::new(Position { marker, index }));
-        Self { history, state, snapshots, position, digests, durable: None }
-    }
-
-    /// Applies no entry before the own log holds it for good.
-    #[must_use]
-    pub fn behind(self, durable: Durable) -> Self {
-        Self { durable: Some(durable), ..self }
+        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })), digests }
     }
 
     /// The digests of the last states, for other members to compare with theirs (S14).
@@ -77,26 +71,17 @@ impl Applier {
         self.position.lock().expect("no code panics while it holds the state machine's position")
     }
 
-    /// One entry, with an answer for each of its commands; the keys that it changed are added to `changed`.
-    fn apply_entry(
-        &self,
-        position: &mut Position,
-        entry: Entry,
-        changed: &mut Vec<RecordKey>,
-    ) -> Result<Vec<Answer>, StorageError> {
-        let mut answers = Vec::new();
+    /// One entry; the keys that it changed are added to `changed`.
+    fn apply_entry(&self, position: &mut Position, entry: Entry, changed: &mut Vec<RecordKey>) -> Answer {
+        position.marker.applied = Some(entry.log_id);
         match entry.payload {
-            EntryPayload::Normal(batch) => {
-                let commands = batch.take().map_err(|error| StorageIOError::apply(entry.log_id, &error))?;
-                answers.extend(commands.iter().map(|command| self.execute(position, command, changed)));
-            }
+            EntryPayload::Normal(command) => return self.execute(position, &command, changed),
             EntryPayload::Membership(membership) => {
                 position.marker.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Blank => {}
         }
-        position.marker.applied = Some(entry.log_id);
-        Ok(answers)
+        Ok(Committed { revision: position.marker.revision, changed: false, identity: None })
     }
 
     fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<RecordKey>) -> Answer {
@@ -134,20 +119,16 @@ impl RaftStateMachine<TypeConfig> for Applier {
         Ok((marker.applied, marker.membership))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Answer>>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Answer>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        if let (Some(durable), Some(last)) = (&self.durable, entries.last()) {
-            durable.wait_for(last.log_id).await;
-        }
         let mut position = self.position();
         let mut changed = Vec::new();
-        let mut answers = Vec::with_capacity(entries.len());
+        let mut answers = Vec::new();
         for entry in entries {
-            answers.push(self.apply_entry(&mut position, entry, &mut changed)?);
+            answers.push(self.apply_entry(&mut position, entry, &mut changed));
             position.marker.note(&self.digests);
         }
         self.history
@@ -192,7 +173,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let snapshots = self.snapshots.clone();
         match blocking(move || snapshots.current()).await {
-            Ok(current) => Ok(current.map(|(meta, _, file)| Snapshot { meta, snapshot: Box::new(file) })),
+            Ok(current) => Ok(current.map(|(meta, file)| Snapshot { meta, snapshot: Box::new(file) })),
             Err(error) => Err(read_error(&error)),
         }
     }
@@ -209,7 +190,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             snapshots.current().map_err(|error| read_error(&error))
         });
         match built.await? {
-            Some((meta, _, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
+            Some((meta, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
             None => Err(read_error(&SnapshotError::Io {
                 path: "snapshot".into(),
                 source: std::io::ErrorKind::NotFound.into(),
