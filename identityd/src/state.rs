@@ -21,7 +21,7 @@ use std::{
 
 use ringfence_policy::{
     mesh::Mesh,
-    record::{Change, RecordKey, Snapshot, Versioned},
+    record::{RecordKey, Snapshot, Versioned},
     revision::Revision,
 };
 use serde::{Deserialize, Serialize};
@@ -179,11 +179,25 @@ impl State {
     /// # Errors
     /// `StateError`.
     pub fn write(&self, mesh: &Mesh, changed: &[RecordKey], marker: &Marker) -> Result<(), StateError> {
+        let change = |key: &RecordKey| (codec::encode(key), mesh.records().get(key).map(codec::encode));
+        self.write_encoded(changed.iter().map(change), marker)
+    }
+
+    /// Writes changed records, key and value encoded, and the marker, as a whole or not at all.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn write_encoded(
+        &self,
+        changes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+        marker: &Marker,
+    ) -> Result<(), StateError> {
         let mut batch = sled::Batch::default();
-        for key in changed {
-            match mesh.records().get(key) {
-                Some(versioned) => batch.insert(record_key(key), codec::encode(versioned)),
-                None => batch.remove(record_key(key)),
+        for (key, value) in changes {
+            let key = [RECORD_PREFIX, &key].concat();
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
         }
         batch.insert(MARKER_KEY, codec::seal(&codec::encode(marker)));
@@ -257,24 +271,8 @@ pub fn mesh_digest(mesh: &Mesh) -> u64 {
     mesh.records().iter().fold(0, |sum: u64, (key, versioned)| sum.wrapping_add(record_digest(key, versioned)))
 }
 
-/// The digest after `changes`, counted from the one before; `before` and `after` are the mesh around them.
-#[must_use]
-pub fn moved_digest(digest: u64, before: &BTreeMap<RecordKey, Versioned>, after: &Mesh, changes: &[Change]) -> u64 {
-    changes.iter().map(Change::key).fold(digest, |sum, key| {
-        let gone = before.get(&key).map_or(0, |versioned| record_digest(&key, versioned));
-        let come = after.records().get(&key).map_or(0, |versioned| record_digest(&key, versioned));
-        sum.wrapping_sub(gone).wrapping_add(come)
-    })
-}
-
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
     sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open()
-}
-
-fn record_key(key: &RecordKey) -> Vec<u8> {
-    let mut bytes = RECORD_PREFIX.to_vec();
-    bytes.extend(codec::encode(key));
-    bytes
 }
 
 fn read(database: &sled::Db) -> Result<Stored, Doubt> {
@@ -317,7 +315,7 @@ mod tests {
     use ringfence_policy::{
         identity::ClusterId,
         name::Name,
-        record::{Cluster, Delta, Record},
+        record::{Change, Cluster, Delta, Record},
     };
 
     fn mesh(count: u32) -> Mesh {

@@ -152,7 +152,7 @@ impl Storage {
     /// # Errors
     /// `StateError` if the state could not be flushed: it will be rebuilt.
     pub fn close(&self) -> Result<(), StateError> {
-        let flushed = self.state.flush();
+        let flushed = self.applier.persist().and_then(|()| self.state.flush());
         self.abandon();
         flushed
     }

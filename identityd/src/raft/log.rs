@@ -21,6 +21,8 @@ pub struct Log {
     member: u64,
     wal: Arc<Wal>,
     durable: Durable,
+    /// Committed, and not in the log yet.
+    committed: Option<LogId>,
 }
 
 impl Log {
@@ -28,7 +30,7 @@ impl Log {
     #[must_use]
     pub fn new(member: u64, wal: Arc<Wal>) -> Self {
         let durable = Durable::new(wal.contents().last_log_id());
-        Self { member, wal, durable }
+        Self { member, wal, durable, committed: None }
     }
 
     /// How far the log is on stable storage.
@@ -95,8 +97,10 @@ impl RaftLogStorage<TypeConfig> for Log {
         Ok(self.wal.contents().vote.map(uncommitted))
     }
 
+    /// Goes to the disk behind the next entries: a write of its own would cost as much as theirs, and what is missing
+    /// after a crash the leader tells again.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.wal.save_committed(committed);
+        self.committed = committed;
         Ok(())
     }
 
@@ -127,6 +131,9 @@ impl RaftLogStorage<TypeConfig> for Log {
                 callback.log_io_completed(result.map_err(io::Error::other));
             }
         });
+        if let Some(committed) = self.committed.take() {
+            self.wal.save_committed(Some(committed));
+        }
         Ok(())
     }
 
