@@ -24,7 +24,7 @@ fn put(index: u64) -> Entry {
     let id = u32::try_from(index).unwrap();
     let name = Name::new(format!("c{id}")).unwrap();
     let cluster = Cluster { name, id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
-    Entry { log_id: log_id(index), payload: openraft::EntryPayload::Normal(Command::PutCluster(cluster)) }
+    Entry { log_id: log_id(index), payload: openraft::EntryPayload::Normal(Command::PutCluster(cluster).into()) }
 }
 
 /// Appends entries durably and applies them, as Raft does with committed ones.
@@ -41,7 +41,7 @@ async fn commit(storage: &Storage, range: std::ops::RangeInclusive<u64>) {
 async fn replay(storage: &Storage) {
     let applied = storage.applier.marker().applied.map_or(0, |log_id| log_id.index + 1);
     let committed = storage.wal.contents().committed.map_or(0, |log_id| log_id.index + 1);
-    let entries = Log::new(storage.wal.clone()).try_get_log_entries(applied..committed.max(applied)).await.unwrap();
+    let entries = Log::new(1, storage.wal.clone()).try_get_log_entries(applied..committed.max(applied)).await.unwrap();
     storage.applier.clone().apply(entries).await.unwrap();
 }
 
@@ -184,7 +184,7 @@ impl StoreBuilder<TypeConfig, Log, Applier, (tempfile::TempDir, Arc<Wal>)> for B
     async fn build(&self) -> Result<((tempfile::TempDir, Arc<Wal>), Log, Applier), crate::raft::StorageError> {
         let directory = tempfile::tempdir().unwrap();
         let storage = open(directory.path()).unwrap();
-        Ok(((directory, storage.wal.clone()), Log::new(storage.wal.clone()), storage.applier))
+        Ok(((directory, storage.wal.clone()), Log::new(1, storage.wal.clone()), storage.applier))
     }
 }
 
@@ -199,6 +199,6 @@ async fn a_log_state_is_that_of_its_entries() {
     let directory = tempfile::tempdir().unwrap();
     let storage = open(directory.path()).unwrap();
     commit(&storage, 0..=3).await;
-    let state = Log::new(storage.wal.clone()).get_log_state().await.unwrap();
+    let state = Log::new(1, storage.wal.clone()).get_log_state().await.unwrap();
     assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(log_id(3))));
 }
