@@ -25,6 +25,7 @@ pub mod codec;
 pub mod config;
 pub mod digests;
 pub mod freshness;
+pub mod history;
 pub mod machine;
 pub mod member;
 pub mod raft;

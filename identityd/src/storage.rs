@@ -1,7 +1,7 @@
 //! A member's data directory: opened, checked and, where in doubt, rebuilt.
 //!
 //! ```text
-//! data_dir/  lock   wal/   state/   snapshot
+//! data_dir/  lock   wal/   state/   snapshot   history/
 //! open:  lock ─► log ─► state ─┬─ fits the log ───────────────────────────► go on
 //!                              └─ missing, damaged, behind the log ─► wipe ─► snapshot ─► the log does the rest
 //! ```
@@ -18,6 +18,7 @@ use ringfence_policy::mesh::History;
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{
+    history::{Bounds, DiskHistory},
     raft::{LogId, SnapshotMeta, applier::Applier},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Doubt, Marker, State, StateError, Stored},
@@ -141,9 +142,11 @@ impl Storage {
             }
             Err(doubt) => rebuild(directory, &state, &snapshots, &log, &doubt)?,
         };
-        let history = Arc::new(SharedHistory::new(History::new(mesh, history)));
+        let past = DiskHistory::open(&directory.join("history"), member, Bounds::default(), mesh.revision());
+        let past = Arc::new(past);
+        let history = Arc::new(SharedHistory::with_past(History::new(mesh, history), past.clone()));
         let state = Arc::new(state);
-        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker);
+        let applier = Applier::new(history.clone(), past, state.clone(), snapshots, marker);
         Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
     }
 

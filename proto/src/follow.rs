@@ -10,6 +10,7 @@
 
 mod client;
 mod frames;
+mod past;
 mod server;
 mod shared;
 mod until;
@@ -17,6 +18,7 @@ mod waker;
 pub mod wire;
 
 pub use client::{FollowError, FollowEvent, Follower};
+pub use past::Past;
 pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve};
 pub use shared::SharedHistory;
 pub use until::until;

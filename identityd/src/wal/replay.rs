@@ -93,6 +93,9 @@ pub enum DamageReason {
         /// Why.
         source: CodecError,
     },
+    /// A record of another kind of file.
+    #[error("this is a record of the history, not of the log")]
+    Delta,
     /// Entries are not in order.
     #[error("entry {found} follows entry {last}")]
     Gap {
@@ -237,6 +240,7 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
         RecordKind::Truncate => contents.truncate(value(frame)?),
         RecordKind::Purge => contents.purge(value::<LogId>(frame)?),
         RecordKind::Committed => contents.committed = value::<Option<LogId>>(frame)?,
+        RecordKind::Delta => return Err(DamageReason::Delta),
     }
     Ok(())
 }

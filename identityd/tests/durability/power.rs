@@ -68,7 +68,17 @@ impl Disk {
         assert!(run(Command::new("umount").arg(&self.mount)));
         let check = Command::new("fsck.ext4").args(["-p", "-f"]).arg(&self.image).output().unwrap();
         assert!(matches!(check.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&check.stdout));
-        assert!(self.mount());
+        // Somebody else's mount namespace can hold on to the dead file system, which is then mounted once more.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(self.mount());
+            if std::fs::write(self.mount.join("alive"), "").is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the file system that was shut down does not go away");
+            assert!(run(Command::new("umount").arg(&self.mount)));
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{
     frames::{EncodedSnapshot, Frames, encode_delta, encode_snapshot},
+    past::Past,
     waker::{self, Waker},
 };
 
@@ -27,6 +28,7 @@ pub struct SharedHistory {
     waking: OnceLock<()>,
     /// A snapshot is encoded by one follower while the others that need one wait for it.
     encoding: Mutex<()>,
+    past: Option<Arc<dyn Past>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,13 @@ impl SharedHistory {
         let head = history.mesh().revision();
         let inner = RwLock::new(Inner { history, frames: Frames::default() });
         let (head, waker) = (watch::Sender::new(head), Waker::new(head));
-        Self { inner, head, waker, waking: OnceLock::new(), encoding: Mutex::new(()) }
+        Self { inner, head, waker, waking: OnceLock::new(), encoding: Mutex::new(()), past: None }
+    }
+
+    /// Shares a history with a longer past.
+    #[must_use]
+    pub fn with_past(history: History, past: Arc<dyn Past>) -> Self {
+        Self { past: Some(past), ..Self::new(history) }
     }
 
     /// Reads under the lock: keep `f` short, the writer waits for it.
@@ -122,8 +130,21 @@ impl SharedHistory {
         };
         match ready {
             Some(next) => next,
-            None => Next::Snapshot(self.snapshot().await),
+            None => match self.past(from).await {
+                Some(deltas) => Next::Deltas(deltas),
+                None => Next::Snapshot(self.snapshot().await),
+            },
         }
+    }
+
+    /// The next revisions from before memory begins. One that has nothing yet gets a snapshot rather than everything
+    /// that ever was.
+    async fn past(&self, from: Revision) -> Option<Vec<(Revision, Bytes)>> {
+        let is_behind = Revision::default() < from && from < *self.head.borrow();
+        let past = self.past.clone().filter(|_| is_behind)?;
+        let read = tokio::task::spawn_blocking(move || past.deltas_after(from, DELTAS_AT_ONCE)).await.ok()??;
+        let deltas: Vec<_> = read.iter().map(|delta| (delta.revision, encode_delta(delta))).collect();
+        (!deltas.is_empty()).then_some(deltas)
     }
 
     /// One that is being sent already, if the deltas since are there; else a new one.
