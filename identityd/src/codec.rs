@@ -4,7 +4,8 @@
 //! value      format:1 | postcard
 //! segment    "RFWALSEG" | version:4 | member:8 | sequence:8 | crc:4          then records, then zeros
 //! record     payload length:4 | crc:4 | synced:4 | kind:1 | payload          crc also covers sequence and offset
-//! snapshot   "RFSNAPSH" | version:4 | head length:4 | body length:8 | head | body | crc:4
+//! snapshot   "RFSNAPSH" | version:4                                      then sections: head, records …, end
+//! section    payload length:4 | crc:4 | kind:1 | payload                 crc also covers the section's number
 //! ```
 //!
 //! Integers are little-endian, checksums CRC-32 (IEEE). A record's checksum covers where it lies, so that bytes of an
@@ -23,8 +24,12 @@ pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"RFWALSEG";
 const SNAPSHOT_MAGIC: [u8; 8] = *b"RFSNAPSH";
-/// Length of a snapshot's fixed part in bytes.
-pub const SNAPSHOT_PREFIX_BYTES: usize = 24;
+/// Length of what a snapshot begins with, in bytes.
+pub const SNAPSHOT_PREFIX_BYTES: usize = 12;
+/// Length of a section of a snapshot without its payload, in bytes.
+pub const SECTION_HEADER_BYTES: usize = 9;
+/// The largest payload of a section in bytes; reading one never takes more memory.
+pub const MAX_SECTION_BYTES: usize = 4 << 20;
 const CRC_BYTES: usize = 4;
 
 /// Bytes cannot be read.
@@ -81,6 +86,20 @@ pub enum RecordKind {
     Purge = 4,
     /// Entries up to a log id are committed.
     Committed = 5,
+    /// What one revision changed; only in the history.
+    Delta = 6,
+}
+
+/// What a section of a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SectionKind {
+    /// What the snapshot covers.
+    Head = 1,
+    /// Some of its records.
+    Records = 2,
+    /// How many records there are, and their digest.
+    End = 3,
 }
 
 /// The beginning of a segment.
@@ -213,6 +232,7 @@ pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> 
         3 => RecordKind::Truncate,
         4 => RecordKind::Purge,
         5 => RecordKind::Committed,
+        6 => RecordKind::Delta,
         _ => return Scanned::Damaged,
     };
     if record_crc(sequence, u32_of(offset), record) != u32_at(record, 4) {
@@ -221,39 +241,83 @@ pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> 
     Scanned::Record(Frame { kind, synced: u32_at(record, 8), payload: &record[RECORD_HEADER_BYTES..] })
 }
 
-/// A whole snapshot file.
+/// What a snapshot begins with.
 #[must_use]
-pub fn encode_snapshot(head: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SNAPSHOT_PREFIX_BYTES + head.len() + body.len() + CRC_BYTES);
-    bytes.extend_from_slice(&SNAPSHOT_MAGIC);
-    bytes.extend_from_slice(&u32::from(FORMAT_VERSION).to_le_bytes());
-    bytes.extend_from_slice(&u32_of(head.len()).to_le_bytes());
-    bytes.extend_from_slice(&u64_of(body.len()).to_le_bytes());
-    bytes.extend_from_slice(head);
-    bytes.extend_from_slice(body);
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
+pub fn snapshot_prefix() -> [u8; SNAPSHOT_PREFIX_BYTES] {
+    let mut bytes = [0; SNAPSHOT_PREFIX_BYTES];
+    bytes[..8].copy_from_slice(&SNAPSHOT_MAGIC);
+    bytes[8..].copy_from_slice(&u32::from(FORMAT_VERSION).to_le_bytes());
     bytes
 }
 
-/// Head and body of a whole snapshot file.
+/// Checks what a snapshot begins with.
 ///
 /// # Errors
-/// `CodecError` for anything that `encode_snapshot` did not write as it stands.
-pub fn decode_snapshot(bytes: &[u8]) -> Result<(&[u8], &[u8]), CodecError> {
-    if bytes.len() < SNAPSHOT_PREFIX_BYTES + CRC_BYTES {
-        return Err(CodecError::TooShort { length: bytes.len() });
+/// `CodecError` for another kind of file and for a newer format.
+pub fn check_snapshot_prefix(bytes: [u8; SNAPSHOT_PREFIX_BYTES]) -> Result<(), CodecError> {
+    match check_magic(&bytes, SNAPSHOT_MAGIC) {
+        Ok(()) if bytes != snapshot_prefix() => Err(CodecError::Checksum),
+        checked => checked,
     }
-    check_magic(bytes, SNAPSHOT_MAGIC)?;
-    let (content, crc) = bytes.split_at(bytes.len() - CRC_BYTES);
-    if crc32fast::hash(content) != u32_at(crc, 0) {
+}
+
+/// Section `number` of a snapshot, counted from 0.
+#[must_use]
+pub fn encode_section(number: u32, kind: SectionKind, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SECTION_HEADER_BYTES + payload.len());
+    bytes.extend_from_slice(&u32_of(payload.len()).to_le_bytes());
+    bytes.extend_from_slice(&[0; CRC_BYTES]);
+    bytes.push(kind as u8);
+    let crc = section_crc(number, &bytes, payload);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The length of the payload that a section's header announces, in bytes.
+///
+/// # Errors
+/// `CodecError::Checksum` for a length that no section has.
+pub fn section_length(header: &[u8; SECTION_HEADER_BYTES]) -> Result<usize, CodecError> {
+    let length = u32_at(header, 0) as usize;
+    if length <= MAX_SECTION_BYTES { Ok(length) } else { Err(CodecError::Checksum) }
+}
+
+/// The kind of section `number`, if it is whole.
+///
+/// # Errors
+/// `CodecError::Checksum`.
+pub fn check_section(
+    number: u32,
+    header: &[u8; SECTION_HEADER_BYTES],
+    payload: &[u8],
+) -> Result<SectionKind, CodecError> {
+    if section_crc(number, header, payload) != u32_at(header, 4) {
         return Err(CodecError::Checksum);
     }
-    let (head_length, body_length) = (u32_at(bytes, 12) as usize, u64_at(bytes, 16));
-    let content = &content[SNAPSHOT_PREFIX_BYTES..];
-    match content.split_at_checked(head_length) {
-        Some((head, body)) if u64_of(body.len()) == body_length => Ok((head, body)),
-        _ => Err(CodecError::TooShort { length: bytes.len() }),
+    match header[8] {
+        1 => Ok(SectionKind::Head),
+        2 => Ok(SectionKind::Records),
+        3 => Ok(SectionKind::End),
+        _ => Err(CodecError::Checksum),
+    }
+}
+
+/// Puts a checksum before bytes.
+#[must_use]
+pub fn seal(bytes: &[u8]) -> Vec<u8> {
+    [&crc32fast::hash(bytes).to_le_bytes(), bytes].concat()
+}
+
+/// The bytes that were sealed.
+///
+/// # Errors
+/// `CodecError` if they are not the same.
+pub fn unseal(sealed: &[u8]) -> Result<&[u8], CodecError> {
+    match sealed.split_at_checked(CRC_BYTES) {
+        Some((crc, bytes)) if u32_at(crc, 0) == crc32fast::hash(bytes) => Ok(bytes),
+        Some(_) => Err(CodecError::Checksum),
+        None => Err(CodecError::TooShort { length: sealed.len() }),
     }
 }
 
@@ -273,6 +337,15 @@ fn record_crc(sequence: u64, offset: u32, record: &[u8]) -> u32 {
     hasher.update(&offset.to_le_bytes());
     hasher.update(&record[..4]);
     hasher.update(&record[8..]);
+    hasher.finalize()
+}
+
+fn section_crc(number: u32, header: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    hasher.update(&header[..4]);
+    hasher.update(&header[8..]);
+    hasher.update(payload);
     hasher.finalize()
 }
 
@@ -323,17 +396,32 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_of_a_snapshot_is_seen() {
-        let bytes = encode_snapshot(b"head", b"body");
-        assert_eq!(decode_snapshot(&bytes), Ok((&b"head"[..], &b"body"[..])));
+    fn every_flipped_bit_of_a_section_is_seen() {
+        let bytes = encode_section(3, SectionKind::Records, b"payload");
+        let check = |number, bytes: &[u8]| {
+            let (header, payload) = bytes.split_first_chunk().unwrap();
+            check_section(number, header, payload)
+        };
+        assert_eq!(check(3, &bytes), Ok(SectionKind::Records));
+        assert_eq!(check(4, &bytes), Err(CodecError::Checksum), "a section in another place");
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_snapshot(&damaged).is_err(), "bit {bit}");
+            assert_eq!(check(3, &damaged), Err(CodecError::Checksum), "bit {bit}");
         }
-        for length in 0..bytes.len() {
-            assert!(decode_snapshot(&bytes[..length]).is_err(), "{length} bytes");
+        assert_eq!(section_length(&[0xff; SECTION_HEADER_BYTES]), Err(CodecError::Checksum));
+    }
+
+    #[test]
+    fn what_is_sealed_comes_back_whole_or_not_at_all() {
+        let sealed = seal(b"marker");
+        assert_eq!(unseal(&sealed), Ok(&b"marker"[..]));
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&damaged).is_err(), "bit {bit}");
         }
+        assert_eq!(unseal(b"abc"), Err(CodecError::TooShort { length: 3 }));
     }
 
     #[test]

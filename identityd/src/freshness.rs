@@ -49,6 +49,12 @@ impl Freshness {
         last.at.elapsed().saturating_add(last.staleness)
     }
 
+    /// Time since a leader was heard, however stale it was itself.
+    #[must_use]
+    pub fn since_leader(&self) -> Duration {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).at.elapsed()
+    }
+
     fn as_leader(&self) -> Option<Duration> {
         let metrics = self.metrics.borrow();
         let leads = metrics.state == ServerState::Leader;

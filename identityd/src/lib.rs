@@ -17,9 +17,15 @@
     reason = "Refusal, tonic's Status and openraft's errors are large and not ours to box; errors are not on the hot path"
 )]
 
+// The log's own tests and the tests in `tests/` share a faulty disk.
+#[cfg(test)]
+extern crate self as ringfence_identityd;
+
 pub mod codec;
 pub mod config;
+pub mod digests;
 pub mod freshness;
+pub mod history;
 pub mod machine;
 pub mod maintenance;
 pub mod member;

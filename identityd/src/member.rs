@@ -19,10 +19,14 @@ use crate::{
     config::Config,
     freshness::Freshness,
     observe,
-    raft::{LogId, Raft, guard::Members},
+    raft::{
+        LogId, Raft,
+        guard::Members,
+        transfer::{Transfer, TransferFailed},
+    },
     state::StateError,
     storage::Storage,
-    wal::WalOptions,
+    wal::{WalFailed, WalOptions},
 };
 
 /// A member of the store that serves.
@@ -32,6 +36,7 @@ pub struct Member {
     storage: Storage,
     members: Arc<Members>,
     freshness: Arc<Freshness>,
+    transfer: Transfer,
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     guard: JoinHandle<()>,
@@ -41,6 +46,12 @@ pub struct Member {
 /// A member cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberFailed {
+    /// The log failed: nothing can be promised any more.
+    #[error("{source}")]
+    Log {
+        /// Why.
+        source: WalFailed,
+    },
     /// Raft stopped: its storage failed.
     #[error("Raft has stopped: {source}")]
     Raft {
@@ -171,6 +182,15 @@ impl Member {
 
     /// Returns when the member cannot go on.
     pub async fn failed(&self) -> MemberFailed {
+        // The log says more about its failure than Raft, which stops because of it.
+        tokio::select! {
+            biased;
+            source = self.storage.wal.failed() => MemberFailed::Log { source },
+            failed = self.raft_or_service_failed() => failed,
+        }
+    }
+
+    async fn raft_or_service_failed(&self) -> MemberFailed {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(source) = metrics.borrow_and_update().running_state.clone() {
@@ -185,11 +205,18 @@ impl Member {
         }
     }
 
-    /// Stops in order: no new calls, calls under way end (at most `drain`), Raft, then everything to stable storage.
+    /// Stops in order: leadership goes to another member, no new calls, calls under way end (at most `drain`), Raft,
+    /// then everything to stable storage.
     ///
     /// # Errors
     /// `MemberFailed::Flush` if the state is not on stable storage; the log is in any case.
     pub async fn shutdown(mut self, drain: Duration) -> Result<(), MemberFailed> {
+        match tokio::time::timeout(drain / 2, self.transfer.to(None)).await {
+            Ok(Ok(leader)) => tracing::info!(leader, "leadership handed over"),
+            Ok(Err(TransferFailed::NotLeader)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "leadership is not handed over: the others will elect a leader"),
+            Err(_elapsed) => tracing::warn!("leadership could not be handed over in time"),
+        }
         self.stopping.cancel();
         if tokio::time::timeout(drain / 2, &mut self.server).await.is_err() {
             tracing::warn!("calls under way did not end in time and are cut off");

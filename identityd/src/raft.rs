@@ -1,31 +1,43 @@
 //! Consensus: openraft with this store's log, state machine and network.
 //!
 //! ```text
-//! Execute ─► Raft ─┬─ log.rs ─────► Wal                       (acknowledged = here, on a majority)
-//!                  ├─ network.rs ─► other members' service.rs
-//!                  └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory ─► followers
-//! guard.rs: pings the others; a member without a quorum does not stand for election
+//! Execute ─► propose.rs ─► Batch ─► Raft ─┬─ log.rs ─────► Wal           (acknowledged = here, on a majority)
+//! (many commands)         (one entry)     ├─ network.rs ─► other members' service.rs
+//!                                         └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory
+//! List ─► read.rs: one question to a quorum for all reads that wait
+//! membership.rs, transfer.rs: who is a member, who leads
+//! guard.rs: pings the others; a member without a quorum, or with a leader, does not stand for election
 //! ```
 
 pub mod applier;
+pub mod batch;
+pub mod durable;
 pub mod guard;
 pub mod log;
+pub mod membership;
 pub mod network;
+pub mod propose;
+pub mod read;
 pub mod service;
+pub mod transfer;
 
 use ringfence_policy::{
-    command::{Command, Committed, Refusal},
+    command::{Committed, Refusal},
     name::Name,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::SnapshotFile;
+use batch::Batch;
+
+/// What a command did, or why it was refused.
+pub type Answer = Result<Committed, Refusal>;
 
 openraft::declare_raft_types!(
-    /// What Raft replicates: commands, answered with what they did or why they were refused.
+    /// What Raft replicates: commands that waited together, each with an answer of its own, in their order.
     pub TypeConfig:
-        D = Command,
-        R = Result<Committed, Refusal>,
+        D = Batch,
+        R = Vec<Answer>,
         NodeId = u64,
         Node = MemberNode,
         Entry = openraft::Entry<TypeConfig>,

@@ -1,9 +1,12 @@
 //! The gRPC service `Mesh`: what gateways and the CLI ask of a store member.
 
+mod admission;
 mod execute;
-mod leader;
 mod limits;
 mod list;
+mod store;
+
+pub use store::StoreService;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,19 +19,18 @@ use ringfence_proto::{
     version::{self, NotUnderstood, Peers},
 };
 use ringfence_runtime::metrics::Counted;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     freshness::Freshness,
     observe,
-    raft::{Raft, guard::Members, network::Channels},
+    raft::{guard::Members, propose::Proposer, read::Reads},
     reports::{Reports, milliseconds},
 };
+use admission::Admission;
 
-/// Commands that one member has under way at once; more are refused.
-const COMMANDS_UNDER_WAY: usize = 1024;
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why a stream ends when the member does.
@@ -37,31 +39,31 @@ const STOPPING: &str = "this member is stopping";
 /// Everything the service answers from.
 #[derive(Clone)]
 pub struct MeshService {
-    pub(crate) raft: Raft,
-    pub(crate) history: Arc<SharedHistory>,
-    pub(crate) members: Arc<Members>,
-    pub(crate) freshness: Arc<Freshness>,
-    pub(crate) channels: Channels,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) reports: Arc<Reports>,
-    pub(crate) under_way: Arc<Semaphore>,
-    pub(crate) stopping: CancellationToken,
+    proposer: Proposer,
+    reads: Reads,
+    history: Arc<SharedHistory>,
+    members: Arc<Members>,
+    freshness: Arc<Freshness>,
+    peers: Arc<Peers>,
+    reports: Arc<Reports>,
+    admission: Arc<Admission>,
+    stopping: CancellationToken,
 }
 
 impl MeshService {
     /// For a running Raft; streams end when `stopping` is cancelled.
     #[must_use]
     pub fn new(
-        raft: Raft,
+        proposer: Proposer,
+        reads: Reads,
         history: Arc<SharedHistory>,
         members: Arc<Members>,
         freshness: Arc<Freshness>,
-        channels: Channels,
         peers: Arc<Peers>,
         stopping: CancellationToken,
     ) -> Self {
-        let under_way = Arc::new(Semaphore::new(COMMANDS_UNDER_WAY));
-        Self { raft, history, members, freshness, channels, peers, reports: Arc::default(), under_way, stopping }
+        let admission = Admission::new(admission::BOUNDS);
+        Self { proposer, reads, history, members, freshness, peers, reports: Arc::default(), admission, stopping }
     }
 
     /// Nothing enters the log that another member cannot read. This one made the command out of its message already.
@@ -109,24 +111,22 @@ impl mesh_server::Mesh for MeshService {
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let forwarded = leader::is_forwarded(request.metadata());
+        let deadline = Instant::from_std(deadline::of(request.metadata()));
+        let client = request.remote_addr();
         let permit = Permit::of(&request)?;
         let command = Command::try_from(request.into_inner())?;
         permit.check(&Access::of_command(&command))?;
-        limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let bytes = limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.understood(&command).map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let _place = self.under_way.try_acquire().map_err(|_| {
-            Status::resource_exhausted(format!("{COMMANDS_UNDER_WAY} commands are under way at this member: try again"))
-        })?;
-        let committed = observe::proposal(self.execute_until(command, deadline, forwarded)).await?;
+        let place = self.admission.enter(client, bytes);
+        let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let committed = observe::proposal(self.execute_until(command, bytes, deadline)).await?;
         Ok(Response::new(committed))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let forwarded = leader::is_forwarded(request.metadata());
-        let stream = self.list_until(request.into_inner(), deadline, forwarded).await?;
+        let deadline = Instant::from_std(deadline::of(request.metadata()));
+        let stream = self.list_until(request.into_inner(), deadline).await?;
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 

@@ -1,26 +1,25 @@
 //! Snapshots: the whole state at one log entry in one file, written beside, synced, then renamed.
 //!
 //! ```text
-//! build    Mesh + SnapshotMeta ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members, in parts
-//! receive  parts ─► snapshot.incoming ─ fsync, checksum ─ rename ─► snapshot ─► State, Mesh
+//! build    Mesh + SnapshotMeta ─ sections ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members, in parts
+//! receive  parts ─► snapshot.incoming ─ fsync, every section checked ─ rename ─► snapshot ─► State, Mesh
 //! ```
+//!
+//! A file is written, sent, received and checked without ever being in memory as a whole.
+
+mod file;
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, Write},
+    io,
     path::{Path, PathBuf},
 };
 
-use ringfence_policy::{mesh::Mesh, record::Snapshot};
+use ringfence_policy::mesh::Mesh;
 
-use crate::{
-    codec::{self, CodecError},
-    raft::SnapshotMeta,
-    wal::sync_parent,
-};
+pub use file::{PART_BYTES, SnapshotFile};
 
-/// The largest part in which a snapshot travels, in bytes.
-pub const PART_BYTES: usize = 1 << 20;
+use crate::{codec::CodecError, raft::SnapshotMeta, wal::sync_parent};
 
 const CURRENT: &str = "snapshot";
 const BUILDING: &str = "snapshot.building";
@@ -51,57 +50,10 @@ pub enum SnapshotError {
     },
 }
 
-/// An open snapshot file. It stays readable while a newer one takes its name.
-#[derive(Debug)]
-pub struct SnapshotFile {
-    path: PathBuf,
-    file: File,
-}
-
 /// The snapshots of one member: the current one, and one that is being built or received.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     directory: PathBuf,
-}
-
-impl SnapshotFile {
-    /// Appends a part.
-    ///
-    /// # Errors
-    /// `SnapshotError::Io`.
-    pub fn append(&mut self, part: &[u8]) -> Result<(), SnapshotError> {
-        self.file.write_all(part).map_err(|source| io_error(&self.path, source))
-    }
-
-    /// The next part, at most `PART_BYTES` long; empty at the end.
-    ///
-    /// # Errors
-    /// `SnapshotError::Io`.
-    pub fn next_part(&mut self) -> Result<Vec<u8>, SnapshotError> {
-        let mut part = Vec::with_capacity(PART_BYTES);
-        let limit = u64::try_from(PART_BYTES).unwrap_or(u64::MAX);
-        (&self.file).take(limit).read_to_end(&mut part).map_err(|source| io_error(&self.path, source))?;
-        Ok(part)
-    }
-
-    /// Whether the file is a whole snapshot.
-    ///
-    /// # Errors
-    /// `SnapshotError::Content` if it is not.
-    pub fn check(&mut self) -> Result<(), SnapshotError> {
-        self.read().map(|_| ())
-    }
-
-    fn read(&mut self) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
-        let mut bytes = Vec::new();
-        self.file.rewind().map_err(|source| io_error(&self.path, source))?;
-        self.file.read_to_end(&mut bytes).map_err(|source| io_error(&self.path, source))?;
-        let content = |source| SnapshotError::Content { path: self.path.clone(), source };
-        let (head, body) = codec::decode_snapshot(&bytes).map_err(content)?;
-        let meta = codec::decode(head).map_err(content)?;
-        let snapshot: Snapshot = codec::decode(body).map_err(content)?;
-        Ok((meta, Mesh::from_snapshot(snapshot)))
-    }
 }
 
 impl Snapshots {
@@ -126,25 +78,14 @@ impl Snapshots {
         self.directory.join(CURRENT).exists()
     }
 
-    /// Removes the current snapshot; durable on return.
-    ///
-    /// # Errors
-    /// `SnapshotError::Io`.
-    pub fn remove(&self) -> Result<(), SnapshotError> {
-        let path = self.directory.join(CURRENT);
-        std::fs::remove_file(&path).and_then(|()| sync_parent(&path)).map_err(|source| io_error(&path, source))
-    }
-
     /// Writes a snapshot and makes it the current one; durable on return.
     ///
     /// # Errors
     /// `SnapshotError::Io`; the current one is then as before.
     pub fn build(&self, meta: &SnapshotMeta, mesh: &Mesh) -> Result<(), SnapshotError> {
-        let bytes = codec::encode_snapshot(&codec::encode(meta), &codec::encode(&mesh.snapshot()));
-        let path = self.directory.join(BUILDING);
-        let mut file = File::create(&path).map_err(|source| io_error(&path, source))?;
-        file.write_all(&bytes).map_err(|source| io_error(&path, source))?;
-        self.publish(&path, &file)
+        let mut file = self.begin(BUILDING)?;
+        file.write(meta, mesh)?;
+        self.publish(&file)
     }
 
     /// An empty file for parts that come in.
@@ -152,9 +93,7 @@ impl Snapshots {
     /// # Errors
     /// `SnapshotError::Io`.
     pub fn begin_receiving(&self) -> Result<SnapshotFile, SnapshotError> {
-        let path = self.directory.join(INCOMING);
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        Ok(SnapshotFile { file: file.map_err(|source| io_error(&path, source))?, path })
+        self.begin(INCOMING)
     }
 
     /// Checks a received file and makes it the current snapshot; durable on return.
@@ -163,28 +102,43 @@ impl Snapshots {
     /// `SnapshotError`; the current one is then as before.
     pub fn install(&self, mut received: SnapshotFile) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
         let content = received.read()?;
-        self.publish(&received.path, &received.file)?;
+        self.publish(&received)?;
         Ok(content)
     }
 
-    /// The current snapshot, checked, with its file open at the beginning.
+    /// What the current snapshot covers, with its file, every section checked.
     ///
     /// # Errors
     /// `SnapshotError` if there is one and it cannot be read.
-    pub fn current(&self) -> Result<Option<(SnapshotMeta, Mesh, SnapshotFile)>, SnapshotError> {
-        let path = self.directory.join(CURRENT);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_error(&path, source)),
-        };
-        let mut file = SnapshotFile { path, file };
-        let (meta, mesh) = file.read()?;
-        file.file.rewind().map_err(|source| io_error(&file.path, source))?;
-        Ok(Some((meta, mesh, file)))
+    pub fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotFile)>, SnapshotError> {
+        let Some(mut file) = self.open_current()? else { return Ok(None) };
+        Ok(Some((file.covers()?, file)))
     }
 
-    fn publish(&self, path: &Path, file: &File) -> Result<(), SnapshotError> {
+    /// What the current snapshot covers and holds.
+    ///
+    /// # Errors
+    /// `SnapshotError` if there is one and it cannot be read.
+    pub fn load(&self) -> Result<Option<(SnapshotMeta, Mesh)>, SnapshotError> {
+        self.open_current()?.map(|mut file| file.read()).transpose()
+    }
+
+    fn open_current(&self) -> Result<Option<SnapshotFile>, SnapshotError> {
+        let path = self.directory.join(CURRENT);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(SnapshotFile { path, file })),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(io_error(&path, source)),
+        }
+    }
+
+    fn begin(&self, name: &str) -> Result<SnapshotFile, SnapshotError> {
+        let path = self.directory.join(name);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        Ok(SnapshotFile { file: file.map_err(|source| io_error(&path, source))?, path })
+    }
+
+    fn publish(&self, SnapshotFile { path, file }: &SnapshotFile) -> Result<(), SnapshotError> {
         let current = self.directory.join(CURRENT);
         file.sync_all().map_err(|source| io_error(path, source))?;
         std::fs::rename(path, &current).map_err(|source| io_error(path, source))?;
@@ -199,14 +153,44 @@ fn io_error(path: &Path, source: io::Error) -> SnapshotError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_policy::revision::Revision;
+    use ringfence_policy::{
+        identity::ClusterId,
+        name::Name,
+        record::{Change, Cluster, Delta, Record},
+    };
 
     fn meta(id: &str) -> SnapshotMeta {
         SnapshotMeta { snapshot_id: id.to_owned(), ..SnapshotMeta::default() }
     }
 
-    fn mesh(revision: u64) -> Mesh {
-        Mesh::from_snapshot(Snapshot { revision: Revision(revision), ..Snapshot::default() })
+    fn mesh(count: u32) -> Mesh {
+        let mut mesh = Mesh::default();
+        for id in 1..=count {
+            let name = Name::new(format!("c{id}")).unwrap();
+            let record =
+                Record::Cluster(Cluster { name, id: ClusterId::new(id % 200 + 1).unwrap(), pod_cidrs: vec![] });
+            mesh.apply(&Delta { revision: mesh.revision().next(), changes: vec![Change::Put(record)] }).unwrap();
+        }
+        mesh
+    }
+
+    fn bytes_of(snapshots: &Snapshots) -> Vec<u8> {
+        let (_, mut file) = snapshots.current().unwrap().unwrap();
+        let mut bytes = Vec::new();
+        loop {
+            let part = file.next_part().unwrap();
+            assert!(part.len() <= PART_BYTES);
+            if part.is_empty() {
+                return bytes;
+            }
+            bytes.extend(part);
+        }
+    }
+
+    fn receive<'a>(target: &Snapshots, parts: impl IntoIterator<Item = &'a [u8]>) -> SnapshotFile {
+        let mut file = target.begin_receiving().unwrap();
+        parts.into_iter().for_each(|part| file.append(part).unwrap());
+        file
     }
 
     #[test]
@@ -214,21 +198,39 @@ mod tests {
         let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (source, target) = (Snapshots::open(source.path()).unwrap(), Snapshots::open(target.path()).unwrap());
         assert!(source.current().unwrap().is_none());
-        source.build(&meta("new"), &mesh(9)).unwrap();
+        // Several sections, and several parts.
+        let large = mesh(60_000);
+        source.build(&meta("new"), &large).unwrap();
         target.build(&meta("old"), &mesh(3)).unwrap();
-        let bytes = {
-            let (.., mut file) = source.current().unwrap().unwrap();
-            let bytes = file.next_part().unwrap();
-            assert!(file.next_part().unwrap().is_empty());
-            bytes
-        };
-        let mut cut = target.begin_receiving().unwrap();
-        cut.append(&bytes[..bytes.len() - 1]).unwrap();
-        assert!(matches!(target.install(cut), Err(SnapshotError::Content { .. })));
+        let bytes = bytes_of(&source);
+        assert!(bytes.len() > PART_BYTES, "{} bytes", bytes.len());
+        for cut in [1, 30, bytes.len() / 2] {
+            let file = receive(&target, [&bytes[..bytes.len() - cut]]);
+            assert!(matches!(target.install(file), Err(SnapshotError::Content { .. })));
+        }
+        let longer = receive(&target, [&bytes[..], b"x"]);
+        assert!(matches!(target.install(longer), Err(SnapshotError::Content { .. })));
         assert_eq!(target.current().unwrap().unwrap().0, meta("old"));
-        let mut whole = target.begin_receiving().unwrap();
-        bytes.chunks(7).for_each(|part| whole.append(part).unwrap());
-        assert_eq!(target.install(whole).unwrap(), (meta("new"), mesh(9)));
-        assert_eq!(target.current().unwrap().unwrap().1, mesh(9));
+        let mut whole = receive(&target, bytes.chunks(7000));
+        whole.check().unwrap();
+        assert_eq!(target.install(whole).unwrap(), (meta("new"), large.clone()));
+        assert_eq!(target.load().unwrap().unwrap(), (meta("new"), large));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_snapshot_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(directory.path()).unwrap();
+        snapshots.build(&meta("id"), &mesh(2)).unwrap();
+        let bytes = bytes_of(&snapshots);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(directory.path().join(CURRENT), damaged).unwrap();
+            assert!(matches!(snapshots.load(), Err(SnapshotError::Content { .. })), "bit {bit}");
+        }
+        // Sections of equal length in another order, or one of them left out, have other numbers.
+        snapshots.build(&meta("id"), &Mesh::default()).unwrap();
+        assert_eq!(snapshots.load().unwrap().unwrap(), (meta("id"), Mesh::default()));
     }
 }

@@ -13,18 +13,22 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ringfence_policy::{
     mesh::Mesh,
-    record::{Change, RecordKey, Snapshot, Versioned},
+    record::{RecordKey, Snapshot, Versioned},
     revision::Revision,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{self, CodecError},
+    digests::Digests,
     raft::{LogId, StoredMembership},
 };
 
@@ -44,6 +48,15 @@ pub struct Marker {
     pub revision: Revision,
     /// Sum of the digests of all records: equal states have equal sums (S14).
     pub digest: u64,
+}
+
+impl Marker {
+    /// Remembers the digest of the state after the last entry applied.
+    pub(crate) fn note(&self, digests: &Digests) {
+        if let Some(LogId { index, .. }) = self.applied {
+            digests.note(index, self.digest);
+        }
+    }
 }
 
 /// State that was read back.
@@ -100,6 +113,9 @@ pub enum Doubt {
     /// Something is missing or too much.
     #[error("its records do not add up to its marker: they were only partly on stable storage")]
     Digest,
+    /// A snapshot came in, and the process ended before the state was replaced.
+    #[error("it stands behind the snapshot, which was installed just before the last stop")]
+    BehindSnapshot,
     /// The log cannot carry it on.
     #[error("it stands at entry {applied}, which does not fit the log and the snapshot")]
     Log {
@@ -112,6 +128,8 @@ pub enum Doubt {
 pub struct State {
     path: PathBuf,
     database: RwLock<Option<sled::Db>>,
+    /// sled waits for ever in its destructor once a write has failed.
+    failed: AtomicBool,
 }
 
 impl State {
@@ -124,14 +142,20 @@ impl State {
         let stored = opened.and_then(|database| read(&database).map(|stored| (database, stored)));
         match stored {
             Ok((database, stored)) => {
-                Ok((Self { path: path.to_owned(), database: RwLock::new(Some(database)) }, Ok(stored)))
+                let state = Self::closed(path);
+                state.set(Some(database));
+                Ok((state, Ok(stored)))
             }
             Err(doubt) => {
-                let state = Self { path: path.to_owned(), database: RwLock::new(None) };
+                let state = Self::closed(path);
                 state.wipe()?;
                 Ok((state, Err(doubt)))
             }
         }
+    }
+
+    fn closed(path: &Path) -> Self {
+        Self { path: path.to_owned(), database: RwLock::new(None), failed: AtomicBool::new(false) }
     }
 
     /// Replaces everything by an empty database.
@@ -145,6 +169,7 @@ impl State {
             _ => {}
         }
         let database = open_sled(&self.path).map_err(|source| self.sled(source))?;
+        self.failed.store(false, Ordering::SeqCst);
         self.set(Some(database));
         Ok(())
     }
@@ -154,14 +179,28 @@ impl State {
     /// # Errors
     /// `StateError`.
     pub fn write(&self, mesh: &Mesh, changed: &[RecordKey], marker: &Marker) -> Result<(), StateError> {
+        let change = |key: &RecordKey| (codec::encode(key), mesh.records().get(key).map(codec::encode));
+        self.write_encoded(changed.iter().map(change), marker)
+    }
+
+    /// Writes changed records, key and value encoded, and the marker, as a whole or not at all.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn write_encoded(
+        &self,
+        changes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+        marker: &Marker,
+    ) -> Result<(), StateError> {
         let mut batch = sled::Batch::default();
-        for key in changed {
-            match mesh.records().get(key) {
-                Some(versioned) => batch.insert(record_key(key), codec::encode(versioned)),
-                None => batch.remove(record_key(key)),
+        for (key, value) in changes {
+            let key = [RECORD_PREFIX, &key].concat();
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
         }
-        batch.insert(MARKER_KEY, codec::encode(marker));
+        batch.insert(MARKER_KEY, codec::seal(&codec::encode(marker)));
         let database = self.database()?;
         database.apply_batch(batch).map_err(|source| self.sled(source))
     }
@@ -189,7 +228,16 @@ impl State {
     /// Closes the files. Writes fail from now on.
     pub fn close(&self) {
         // Its last handle: sled writes what it holds back and unlocks its file.
-        self.set(None);
+        let last = self.set(None);
+        if self.failed.load(Ordering::SeqCst) {
+            std::mem::forget(last);
+        }
+    }
+
+    /// Closes without another write, on a disk that is known to fail. The files stay locked until the process ends.
+    pub fn leak(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.close();
     }
 
     /// A handle of its own, so that a write does not wait for a flush.
@@ -197,11 +245,12 @@ impl State {
         self.database.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StateError::Closed)
     }
 
-    fn set(&self, database: Option<sled::Db>) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    fn set(&self, database: Option<sled::Db>) -> Option<sled::Db> {
+        std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), database)
     }
 
     fn sled(&self, source: sled::Error) -> StateError {
+        self.failed.store(true, Ordering::SeqCst);
         StateError::Sled { path: self.path.clone(), source }
     }
 
@@ -222,31 +271,15 @@ pub fn mesh_digest(mesh: &Mesh) -> u64 {
     mesh.records().iter().fold(0, |sum: u64, (key, versioned)| sum.wrapping_add(record_digest(key, versioned)))
 }
 
-/// The digest after `changes`, counted from the one before; `before` and `after` are the mesh around them.
-#[must_use]
-pub fn moved_digest(digest: u64, before: &BTreeMap<RecordKey, Versioned>, after: &Mesh, changes: &[Change]) -> u64 {
-    changes.iter().map(Change::key).fold(digest, |sum, key| {
-        let gone = before.get(&key).map_or(0, |versioned| record_digest(&key, versioned));
-        let come = after.records().get(&key).map_or(0, |versioned| record_digest(&key, versioned));
-        sum.wrapping_sub(gone).wrapping_add(come)
-    })
-}
-
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
     sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open()
-}
-
-fn record_key(key: &RecordKey) -> Vec<u8> {
-    let mut bytes = RECORD_PREFIX.to_vec();
-    bytes.extend(codec::encode(key));
-    bytes
 }
 
 fn read(database: &sled::Db) -> Result<Stored, Doubt> {
     let sled = |source| Doubt::Sled { source };
     let value = |source| Doubt::Value { source };
     let marker = database.get(MARKER_KEY).map_err(sled)?.ok_or(Doubt::Missing)?;
-    let marker: Marker = codec::decode(&marker).map_err(value)?;
+    let marker: Marker = codec::unseal(&marker).and_then(codec::decode).map_err(value)?;
     let mut records = BTreeMap::new();
     for item in database.scan_prefix(RECORD_PREFIX) {
         let (key, bytes) = item.map_err(sled)?;
@@ -282,7 +315,7 @@ mod tests {
     use ringfence_policy::{
         identity::ClusterId,
         name::Name,
-        record::{Cluster, Delta, Record},
+        record::{Change, Cluster, Delta, Record},
     };
 
     fn mesh(count: u32) -> Mesh {

@@ -1,7 +1,7 @@
 //! A member's data directory: opened, checked and, where in doubt, rebuilt.
 //!
 //! ```text
-//! data_dir/  lock   wal/   state/   snapshot
+//! data_dir/  lock   wal/   state/   snapshot   history/
 //! open:  lock ─► log ─► state ─┬─ fits the log ───────────────────────────► go on
 //!                              └─ missing, damaged, behind the log ─► wipe ─► snapshot ─► the log does the rest
 //! ```
@@ -14,15 +14,13 @@ use std::{
     time::SystemTime,
 };
 
-use ringfence_policy::{
-    mesh::{History, Mesh},
-    record::Snapshot,
-};
+use ringfence_policy::mesh::History;
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{
+    history::{Bounds, DiskHistory},
     raft::{LogId, SnapshotMeta, applier::Applier},
-    snapshot::{SnapshotError, Snapshots},
+    snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Doubt, Marker, State, StateError, Stored},
     wal::{Contents, Wal, WalError, WalOptions, sync_parent},
 };
@@ -65,6 +63,21 @@ pub enum StorageError {
         path: PathBuf,
         /// The last entry that was purged.
         purged: u64,
+    },
+    /// The log's last entries are gone, though they were applied.
+    #[error(
+        "data_dir: {}: the state holds entry {applied}, but the log ends with entry {last}: the end of the log is lost, \
+         and what this member promised with it. Restore the directory, or remove it as a whole and let the member join \
+         again while a majority of the others runs",
+        path.display()
+    )]
+    CutShort {
+        /// The directory.
+        path: PathBuf,
+        /// The last entry applied.
+        applied: u64,
+        /// The last entry of the log; 0 if there is none.
+        last: u64,
     },
     /// The log.
     #[error(transparent)]
@@ -116,16 +129,24 @@ impl Storage {
         let wal = Wal::open(&wal_path, member, options)?;
         let (state, stored) = State::open(&state_path)?;
         let log = wal.contents().clone();
-        let Stored { marker, mesh } = match stored.and_then(|stored| fits(stored, &log)) {
-            Ok(stored) => {
-                remove_damaged_snapshot(&snapshots)?;
+        let stored = stored.and_then(|stored| fits(stored, &log));
+        let Stored { marker, mesh } = match stored.and_then(|stored| covers(stored, snapshots.current())) {
+            Ok((stored, Ok(covered))) => {
+                not_cut_short(directory, &stored, covered, &log)?;
+                stored
+            }
+            Ok((stored, Err(damaged))) => {
+                not_cut_short(directory, &stored, None, &log)?;
+                replace_snapshot(&snapshots, &state, &stored, &damaged)?;
                 stored
             }
             Err(doubt) => rebuild(directory, &state, &snapshots, &log, &doubt)?,
         };
-        let history = Arc::new(SharedHistory::new(History::new(mesh, history)));
+        let past = DiskHistory::open(&directory.join("history"), member, Bounds::default(), mesh.revision());
+        let past = Arc::new(past);
+        let history = Arc::new(SharedHistory::with_past(History::new(mesh, history), past.clone()));
         let state = Arc::new(state);
-        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker);
+        let applier = Applier::new(history.clone(), past, state.clone(), snapshots, marker);
         Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
     }
 
@@ -134,13 +155,17 @@ impl Storage {
     /// # Errors
     /// `StateError` if the state could not be flushed: it will be rebuilt.
     pub fn close(&self) -> Result<(), StateError> {
-        let flushed = self.state.flush();
+        let flushed = self.applier.persist().and_then(|()| self.state.flush());
         self.abandon();
         flushed
     }
 
     /// Closes the files as they are, as a crash does.
     pub fn abandon(&self) {
+        if self.wal.has_failed() {
+            // Both lie on one disk.
+            self.state.leak();
+        }
         self.state.close();
         self.wal.close();
         // Unlocking fails only for a file that is not locked.
@@ -174,22 +199,54 @@ fn fits(stored: Stored, log: &Contents) -> Result<Stored, Doubt> {
     };
     let same_story = match log.entries.get(&applied.index) {
         Some(entry) => entry.log_id == applied,
-        // A snapshot that was installed just before a crash is ahead of the whole log.
+        // A snapshot that was installed just before a crash is ahead of the whole log; `not_cut_short` tells.
         None => log.last_log_id() <= Some(applied) && log.purged <= Some(applied),
     };
     if same_story && log.purged <= Some(applied) { Ok(stored) } else { Err(Doubt::Log { applied: applied.index }) }
 }
 
-/// The state is whole, so a damaged snapshot is only a copy that can be made again.
-fn remove_damaged_snapshot(snapshots: &Snapshots) -> Result<(), SnapshotError> {
-    match snapshots.current() {
-        Err(error @ SnapshotError::Content { .. }) => {
-            tracing::warn!(%error, "removing a damaged snapshot: it will be made again from the state, which is whole");
-            snapshots.remove()
-        }
-        Err(error) => Err(error),
-        Ok(_) => Ok(()),
+/// The state must not be behind the snapshot. Gives what the snapshot covers, or how it is damaged, beside the state.
+fn covers(
+    stored: Stored,
+    snapshot: Result<Option<(SnapshotMeta, SnapshotFile)>, SnapshotError>,
+) -> Result<(Stored, Result<Option<LogId>, SnapshotError>), Doubt> {
+    let covered = snapshot.map(|current| current.and_then(|(meta, _)| meta.last_log_id));
+    match &covered {
+        Ok(covered) if *covered > stored.marker.applied => Err(Doubt::BehindSnapshot),
+        _ => Ok((stored, covered)),
     }
+}
+
+/// What was applied was in the log before; only a snapshot brings what the log never held.
+fn not_cut_short(
+    directory: &Path,
+    stored: &Stored,
+    covered: Option<LogId>,
+    log: &Contents,
+) -> Result<(), StorageError> {
+    match (stored.marker.applied, log.last_log_id()) {
+        (Some(applied), last) if Some(applied) > last.max(covered) => Err(StorageError::CutShort {
+            path: directory.to_owned(),
+            applied: applied.index,
+            last: last.map_or(0, |last| last.index),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The state is whole, so a damaged snapshot is only a copy. The log was purged behind it: it is made again at once.
+fn replace_snapshot(
+    snapshots: &Snapshots,
+    state: &State,
+    stored: &Stored,
+    damaged: &SnapshotError,
+) -> Result<(), StorageError> {
+    tracing::warn!(%damaged, "making a damaged snapshot again from the state, which is whole");
+    state.flush()?;
+    let Marker { applied, membership, .. } = stored.marker.clone();
+    let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
+    let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };
+    Ok(snapshots.build(&meta, &stored.mesh)?)
 }
 
 fn rebuild(
@@ -199,10 +256,7 @@ fn rebuild(
     log: &Contents,
     doubt: &Doubt,
 ) -> Result<Stored, StorageError> {
-    let (meta, mesh) = snapshots.current()?.map_or_else(
-        || (SnapshotMeta::default(), Mesh::from_snapshot(Snapshot::default())),
-        |(meta, mesh, _)| (meta, mesh),
-    );
+    let (meta, mesh) = snapshots.load()?.unwrap_or_default();
     if let Some(LogId { index, .. }) = log.purged.filter(|purged| Some(*purged) > meta.last_log_id) {
         return Err(StorageError::Gap { path: directory.to_owned(), purged: index });
     }

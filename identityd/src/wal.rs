@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! append, save_vote, … ─► queue ─► writer thread: takes all that waits ─► one write ─► one fdatasync ─► callbacks
-//!        └─► Contents in memory (readers)                     └─ segment full: the next one, made durable first
+//!        └─► Contents in memory (readers)       └─ segment full: the spare one, which another thread has made ready
 //! open: segments ─► replay ─► Contents; a torn tail is cut, any other damage refuses to start
 //! ```
 //!
 //! A failed write or sync poisons the log: nobody can tell what is on the disk then, so nothing is acknowledged any
-//! more until the process is started again and has read it.
+//! more until the process is started again, has read it, and has written anew what no record vouches for.
 
 mod contents;
 mod disk;
 mod replay;
+mod spare;
 mod writer;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::codec::{self, RecordKind};
 use crate::raft::{Entry, LogId, Vote};
@@ -42,7 +43,7 @@ pub struct WalOptions {
     /// Size of a segment in bytes; a larger one is made for a record that does not fit.
     pub segment_bytes: u32,
     /// Where segments live.
-    pub disk: Box<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
 }
 
 /// The log has failed; it takes nothing any more.
@@ -56,12 +57,13 @@ pub struct WalFailed {
 pub struct Wal {
     contents: Arc<Mutex<Contents>>,
     requests: mpsc::Sender<Request>,
+    failed: watch::Receiver<Option<WalFailed>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, disk: Box::new(RealDisk) }
+        Self { segment_bytes: 16 << 20, disk: Arc::new(RealDisk) }
     }
 }
 
@@ -76,16 +78,32 @@ impl Wal {
     ///
     /// # Errors
     /// `WalError` for damage that is not a torn tail, another member's log, a newer format, and for IO.
-    pub fn open(directory: &Path, member: u64, mut options: WalOptions) -> Result<Self, WalError> {
+    pub fn open(directory: &Path, member: u64, options: WalOptions) -> Result<Self, WalError> {
         let replayed = replay::replay(directory, member)?;
-        let contents = replayed.contents.clone();
-        let writer = Writer::start(directory.to_owned(), member, &mut options, replayed)?;
+        let contents = Arc::new(Mutex::new(replayed.contents.clone()));
+        let (failure, failed) = watch::channel(None);
+        let writer = Writer::start(directory, member, options, replayed, failure)?;
         let (requests, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn(move || writer.run(options.disk, &queue))
+            .spawn(move || writer.run(&queue))
             .map_err(|source| WalError::Io { path: directory.to_owned(), source })?;
-        Ok(Self { contents: Arc::new(Mutex::new(contents)), requests, writer: Mutex::new(Some(thread)) })
+        Ok(Self { contents, requests, failed, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Whether the log takes nothing any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
+    /// Returns when the log has failed; never, if it is closed before.
+    pub async fn failed(&self) -> WalFailed {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await.map(|failed| failed.clone()) {
+            Ok(Some(failed)) => failed,
+            _ => std::future::pending().await,
+        }
     }
 
     /// A look at what the log holds.
@@ -120,6 +138,9 @@ impl Wal {
     pub async fn save_vote(&self, vote: Vote) -> Result<(), WalFailed> {
         self.write(RecordKind::Vote, codec::encode(&vote), None).await?;
         self.contents().vote = Some(vote);
+        // A record behind it vouches for it: damage of the vote can then not pass for a torn tail.
+        let committed = self.contents().committed;
+        self.save_committed(committed);
         Ok(())
     }
 

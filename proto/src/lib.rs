@@ -30,4 +30,6 @@ pub mod version;
 )]
 pub mod v1 {
     tonic::include_proto!("ringfence.v1");
+
+    pub use crate::follow::wire::{FollowEvent, follow_event};
 }

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::shell;
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 2] = [
+const BENCHES: [(&str, &[&str]); 3] = [
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
     ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),
+    ("store", &["-p", "ringfence-identityd", "--bench", "store"]),
 ];
 
 #[derive(Debug, clap::Args)]
@@ -21,9 +22,57 @@ pub(crate) struct Arguments {
     /// Fewer rounds.
     #[arg(long)]
     quick: bool,
+    /// Seconds of one measurement, where a bench measures over time.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// Rounds of each measurement, where a bench measures over time.
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<usize>,
+    /// Another system to measure in the same run: `etcd` for `store`.
+    #[arg(long, value_name = "PEER")]
+    peer: Option<String>,
+    /// Only workloads whose name contains this, where a bench has several.
+    #[arg(long, value_name = "PART")]
+    only: Vec<String>,
     /// Also write the rows to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What a bench is told; only `store` knows more than `--quick`.
+    fn flags(&self, name: &str) -> Result<Vec<String>> {
+        let mut flags: Vec<String> = self.quick.then(|| "--quick".to_owned()).into_iter().collect();
+        let mut own = Vec::new();
+        let mut add = |flag: &str, value: Option<String>| own.extend(value.into_iter().flat_map(|v| [flag.to_owned(), v]));
+        add("--seconds", self.seconds.map(|seconds| seconds.to_string()));
+        add("--rounds", self.rounds.map(|rounds| rounds.to_string()));
+        add("--peer", self.peer.clone());
+        self.only.iter().for_each(|part| add("--only", Some(part.clone())));
+        match name {
+            "store" => {
+                install_peer(self.peer.as_deref())?;
+                flags.extend(own);
+            }
+            _ if own.is_empty() || self.name == "all" => {}
+            _ => bail!("bench {name} does not take {}", own.join(" ")),
+        }
+        Ok(flags)
+    }
+}
+
+/// Installs the peer where it is missing and we may.
+fn install_peer(peer: Option<&str>) -> Result<()> {
+    match peer {
+        None => Ok(()),
+        Some("etcd") if shell::is_installed("etcd") => Ok(()),
+        Some("etcd") if shell::is_root() => {
+            let mut install = std::process::Command::new("apt-get");
+            shell::show(install.args(["install", "--yes", "--no-install-recommends", "etcd-server"]))
+        }
+        Some("etcd") => bail!("etcd is not installed: as root, `apt-get install etcd-server`"),
+        Some(other) => bail!("there is no peer `{other}` for the store; there is: etcd"),
+    }
 }
 
 /// One figure.
@@ -54,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut rows = Vec::new();
     for (name, target) in chosen {
-        rows.extend(run_one(name, target, arguments.quick)?);
+        rows.extend(run_one(name, target, arguments)?);
     }
     println!("\n{}", table(&rows));
     if let Some(path) = &arguments.json {
@@ -64,20 +113,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn run_one(name: &str, target: &[&str], quick: bool) -> Result<Vec<Row>> {
+fn run_one(name: &str, target: &[&str], arguments: &Arguments) -> Result<Vec<Row>> {
     let directory = shell::root().join("target/xtask");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let file = directory.join(format!("bench-{name}.json"));
     // Rows of an earlier run must not pass for those of this one.
     let _ = fs::remove_file(&file);
     let mut command = shell::cargo();
-    command
-        .args(["bench", "--locked"])
-        .args(target)
-        .arg("--")
-        .args(quick.then_some("--quick"))
-        .arg("--json")
-        .arg(&file);
+    command.args(["bench", "--locked"]).args(target).arg("--").args(arguments.flags(name)?).arg("--json").arg(&file);
     shell::show(&mut command)?;
     if file.is_file() {
         return read(&file);

@@ -208,6 +208,7 @@ impl Mesh for Store {
                 last_log_index: 9,
                 applied_index: 8,
                 revision: 7,
+                state_digest: 0,
             }],
             gateways: vec![v1::GatewayStatus {
                 cluster: "east".to_owned(),

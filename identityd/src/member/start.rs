@@ -15,7 +15,10 @@ use openraft::{
 use ringfence_proto::{
     access::{AccessLayer, Site},
     connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
-    v1::{maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer},
+    v1::{
+        maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
+        store_server::StoreServer,
+    },
 };
 use ringfence_runtime::{
     health::HealthError,
@@ -32,12 +35,15 @@ use crate::{
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
-        guard::Members,
+        guard::{Members, Times},
         log::Log,
         network::{Channels, MAX_RAFT_MESSAGE_BYTES, Network},
+        propose::Proposer,
+        read::Reads,
         service::RaftService,
+        transfer::Transfer,
     },
-    service::MeshService,
+    service::{MeshService, StoreService},
     storage::{Storage, StorageError},
     wal::WalOptions,
 };
@@ -100,9 +106,10 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
 
     let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()));
     let freshness = Arc::new(OnceLock::new());
-    let network = Network::new(channels.clone(), freshness.clone());
-    let log = Log::new(storage.wal.clone());
-    let raft = match Raft::new(config.id, raft_config, network, log, storage.applier.clone()).await {
+    let log = Log::new(config.id, storage.wal.clone());
+    let network = Network::new(channels.clone(), freshness.clone(), log.durable());
+    let applier = storage.applier.clone().behind(log.durable());
+    let raft = match Raft::new(config.id, raft_config, network, log, applier).await {
         Ok(raft) => raft,
         Err(error) => {
             storage.abandon();
@@ -110,24 +117,39 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         }
     };
     let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
-    let (own, others) = split_members(&config);
-    let members = Arc::new(Members::new(own, others, raft.clone(), storage.history.clone()));
+    let (own, founders) = (own_member(&config, address), config.members.clone());
+    let digests = storage.applier.digests().clone();
+    let members = Members::new(own, founders, raft.clone(), storage.history.clone(), digests, freshness.clone());
+    let members = Arc::new(members);
     let stopping = CancellationToken::new();
     let layer = AccessLayer::new(Site::Store);
     let peers = layer.peers();
+    let proposer = Proposer::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
+    let reads = Reads::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
+    let times = Times {
+        interval: Duration::from_millis(config.heartbeat_interval_ms),
+        lease: Duration::from_millis(config.election_timeout_max_ms),
+    };
+    let transfer = Transfer {
+        raft: raft.clone(),
+        members: members.clone(),
+        channels: channels.clone(),
+        proposer: proposer.clone(),
+        times,
+    };
     let mesh = MeshService::new(
-        raft.clone(),
+        proposer.clone(),
+        reads.clone(),
         storage.history.clone(),
         members.clone(),
         freshness.clone(),
-        channels.clone(),
         peers.clone(),
         stopping.clone(),
     );
     let router = server()
         .layer(layer)
         .add_service(
-            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone()))
+            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
         )
@@ -135,7 +157,8 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
             MeshServer::new(mesh)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
+        )
+        .add_service(StoreServer::new(StoreService::new(transfer.clone())));
     let maintenance = MaintenanceService {
         raft: raft.clone(),
         applier: storage.applier.clone(),
@@ -150,9 +173,8 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::spawn(tls.clone().follow(stopping.clone()));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
-    let interval = Duration::from_millis(config.heartbeat_interval_ms);
-    let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, stopping, server, guard, tls };
+    let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
+    let member = Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, tls };
     initialize(&config, member).await
 }
 
@@ -165,6 +187,8 @@ async fn initialize(config: &Config, member: Member) -> Result<Member, StartErro
         .collect();
     let initialized = match member.raft.is_initialized().await {
         Ok(true) => Ok(()),
+        // The store that it is added to tells it who the members are.
+        Ok(false) if config.join => Ok(()),
         Ok(false) => member.raft.initialize(nodes).await,
         Err(error) => Err(RaftError::Fatal(error)),
     };
@@ -198,15 +222,18 @@ fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
         max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT.min(config.snapshot_every),
         replication_lag_threshold: config.snapshot_every.saturating_mul(2),
         // The guard allows it as soon as a quorum answers.
-        enable_elect: config.members.len() == 1,
+        enable_elect: config.members.len() == 1 && !config.join,
         ..openraft::Config::default()
     }
     .validate()
 }
 
-fn split_members(config: &Config) -> (MemberConfig, Vec<MemberConfig>) {
-    let own = MemberConfig { id: config.id, cluster: config.cluster.clone(), address: String::new() };
-    let is_own = |member: &&MemberConfig| member.id == config.id;
-    let own = config.members.iter().find(is_own).cloned().unwrap_or(own);
-    (own, config.members.iter().filter(|member| !is_own(member)).cloned().collect())
+/// As the list has it; one that joins a running store is reached where it listens until the log says more.
+fn own_member(config: &Config, address: SocketAddr) -> MemberConfig {
+    let own = config.members.iter().find(|member| member.id == config.id).cloned();
+    own.unwrap_or_else(|| MemberConfig {
+        id: config.id,
+        cluster: config.cluster.clone(),
+        address: address.to_string(),
+    })
 }

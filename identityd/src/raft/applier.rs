@@ -1,25 +1,33 @@
 //! Raft's state machine: applies committed entries to the mesh, to the state on disk and to the followers' history.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+mod lagging;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::SystemTime,
+};
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use ringfence_policy::{
     command::{Command, Committed, Refusal},
     mesh::Mesh,
-    record::{Change, Delta, RecordKey, Versioned},
+    record::{Change, Delta},
+    revision::Revision,
 };
 use ringfence_proto::follow::SharedHistory;
 use ringfence_runtime::metrics::Timed;
 
-use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
+use super::{Answer, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig, durable::Durable};
 use crate::{
+    codec,
+    digests::Digests,
+    history::DiskHistory,
     machine::{self, Index},
     observe::APPLY,
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
-    state::{self, Marker, State},
+    state::{self, Marker, State, StateError},
 };
-
-type Answer = Result<Committed, Refusal>;
+use lagging::{EncodedChange, Lagging};
 
 /// The state machine; clones share one state.
 #[derive(Clone)]
@@ -28,6 +36,10 @@ pub struct Applier {
     state: Arc<State>,
     snapshots: Snapshots,
     position: Arc<Mutex<Position>>,
+    digests: Arc<Digests>,
+    past: Arc<DiskHistory>,
+    lagging: Arc<Lagging>,
+    durable: Option<Durable>,
 }
 
 /// Where the state machine stands, and what it derives from the mesh.
@@ -35,22 +47,55 @@ pub struct Applier {
 struct Position {
     marker: Marker,
     index: Index,
+    /// Encoded deltas that the history on disk gets next.
+    passed: Vec<(Revision, Vec<u8>)>,
 }
 
 /// Writes a snapshot of the moment in which it was made.
 pub struct SnapshotBuilder {
     snapshots: Snapshots,
     state: Arc<State>,
+    lagging: Arc<Lagging>,
     mesh: Mesh,
     meta: SnapshotMeta,
 }
 
 impl Applier {
-    /// A state machine that stands where `marker` says; `history` holds the mesh of that moment.
+    /// A state machine that stands where `marker` says; `history` holds the mesh of that moment, `past` what led to it.
     #[must_use]
-    pub fn new(history: Arc<SharedHistory>, state: Arc<State>, snapshots: Snapshots, marker: Marker) -> Self {
+    pub fn new(
+        history: Arc<SharedHistory>,
+        past: Arc<DiskHistory>,
+        state: Arc<State>,
+        snapshots: Snapshots,
+        marker: Marker,
+    ) -> Self {
         let index = history.read(|history| Index::of(history.mesh()));
-        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })) }
+        let digests = Arc::new(Digests::default());
+        marker.note(&digests);
+        let position = Arc::new(Mutex::new(Position { marker, index, passed: Vec::new() }));
+        let lagging = Lagging::start(state.clone());
+        Self { history, past, state, snapshots, position, digests, lagging, durable: None }
+    }
+
+    /// Applies no entry before the own log holds it for good.
+    #[must_use]
+    pub fn behind(self, durable: Durable) -> Self {
+        Self { durable: Some(durable), ..self }
+    }
+
+    /// Brings the state on disk up to what was applied, as an orderly stop does. Not on stable storage yet.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub fn persist(&self) -> Result<(), StateError> {
+        self.lagging.write()
+    }
+
+    /// The digests of the last states, for other members to compare with theirs (S14).
+    #[must_use]
+    pub const fn digests(&self) -> &Arc<Digests> {
+        &self.digests
     }
 
     /// Where the state machine stands, with the digest of its state (S14).
@@ -63,44 +108,64 @@ impl Applier {
         self.position.lock().expect("no code panics while it holds the state machine's position")
     }
 
-    /// One entry; the keys that it changed are added to `changed`.
-    fn apply_entry(&self, position: &mut Position, entry: Entry, changed: &mut Vec<RecordKey>) -> Answer {
-        position.marker.applied = Some(entry.log_id);
+    /// One entry, with an answer for each of its commands; what it changed is added to `changed`.
+    fn apply_entry(
+        &self,
+        position: &mut Position,
+        entry: Entry,
+        changed: &mut Vec<EncodedChange>,
+    ) -> Result<Vec<Answer>, StorageError> {
+        let mut answers = Vec::new();
         match entry.payload {
-            EntryPayload::Normal(command) => return self.execute(position, &command, changed),
+            EntryPayload::Normal(batch) => {
+                let commands = batch.take().map_err(|error| StorageIOError::apply(entry.log_id, &error))?;
+                answers.extend(commands.iter().map(|command| self.execute(position, command, changed)));
+            }
             EntryPayload::Membership(membership) => {
                 position.marker.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Blank => {}
         }
-        Ok(Committed { revision: position.marker.revision, changed: false, identity: None })
+        position.marker.applied = Some(entry.log_id);
+        Ok(answers)
     }
 
-    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<RecordKey>) -> Answer {
-        let Position { marker, index } = position;
-        let (changes, identity, before) = self.history.read(|history| {
+    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<EncodedChange>) -> Answer {
+        let Position { marker, index, passed } = position;
+        let (delta, identity) = self.history.read(|history| {
             let mesh = history.mesh();
             let (changes, identity) = machine::transition(mesh, index, command)?;
             index.apply(mesh, &changes);
-            let before = changes.iter().filter_map(|change| old_record(mesh, change)).collect();
-            Ok::<_, Refusal>((changes, identity, before))
+            let revision = marker.revision.next();
+            for change in &changes {
+                let (before, encoded) = encode(mesh, revision, change);
+                let after = encoded.1.as_ref().map_or(0, |value| codec::digest(&[&encoded.0, value]));
+                marker.digest = marker.digest.wrapping_sub(before).wrapping_add(after);
+                changed.push(encoded);
+            }
+            Ok::<_, Refusal>((Delta { revision, changes }, identity))
         })?;
-        if changes.is_empty() {
+        if delta.changes.is_empty() {
             return Ok(Committed { revision: marker.revision, changed: false, identity });
         }
-        let delta = Delta { revision: marker.revision.next(), changes: changes.clone() };
+        marker.revision = delta.revision;
+        passed.push((delta.revision, codec::encode(&delta)));
         self.history.push(delta).expect("only the state machine moves the history, one revision at a time");
-        marker.revision = marker.revision.next();
-        marker.digest =
-            self.history.read(|history| state::moved_digest(marker.digest, &before, history.mesh(), &changes));
-        changed.extend(changes.iter().map(Change::key));
         Ok(Committed { revision: marker.revision, changed: true, identity })
     }
 }
 
-fn old_record(mesh: &Mesh, change: &Change) -> Option<(RecordKey, Versioned)> {
+/// What a change of one revision takes from the digest of all records, and the record as it will be, encoded once for
+/// digest and disk. A revision changes a record at most once, so `mesh` still has the one from before.
+fn encode(mesh: &Mesh, revision: Revision, change: &Change) -> (u64, EncodedChange) {
     let key = change.key();
-    mesh.records().get(&key).cloned().map(|versioned| (key, versioned))
+    let encoded_key = codec::encode(&key);
+    let before = mesh.records().get(&key).map_or(0, |old| codec::digest(&[&encoded_key, &codec::encode(old)]));
+    let value = match change {
+        Change::Put(record) => Some(codec::encode(&(revision, record))),
+        Change::Delete(_) => None,
+    };
+    (before, (encoded_key, value))
 }
 
 impl RaftStateMachine<TypeConfig> for Applier {
@@ -111,19 +176,27 @@ impl RaftStateMachine<TypeConfig> for Applier {
         Ok((marker.applied, marker.membership))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Answer>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Answer>>, StorageError>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let (Some(durable), Some(last)) = (&self.durable, entries.last()) {
+            durable.wait_for(last.log_id).await;
+        }
         let _timed = Timed::new(APPLY);
         let mut position = self.position();
         let mut changed = Vec::new();
-        let answers =
-            entries.into_iter().map(|entry| self.apply_entry(&mut position, entry, &mut changed)).collect::<Vec<_>>();
-        self.history
-            .read(|history| self.state.write(history.mesh(), &changed, &position.marker))
-            .map_err(|error| StorageIOError::write_state_machine(&error))?;
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            answers.push(self.apply_entry(&mut position, entry, &mut changed)?);
+            position.marker.note(&self.digests);
+        }
+        self.past.append(&position.passed, SystemTime::now());
+        position.passed.clear();
+        let noted = self.lagging.note(changed, position.marker.clone());
+        noted.map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)
     }
 
@@ -133,6 +206,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         SnapshotBuilder {
             snapshots: self.snapshots.clone(),
             state: self.state.clone(),
+            lagging: self.lagging.clone(),
             mesh: self.history.read(|history| history.mesh().clone()),
             meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
         }
@@ -152,9 +226,12 @@ impl RaftStateMachine<TypeConfig> for Applier {
             revision: mesh.revision(),
             digest: state::mesh_digest(&mesh),
         };
+        self.lagging.clear();
         self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
         let mut position = self.position();
-        *position = Position { marker, index: Index::of(&mesh) };
+        marker.note(&self.digests);
+        self.past.reset(mesh.revision());
+        *position = Position { marker, index: Index::of(&mesh), passed: Vec::new() };
         self.history.reset(mesh);
         Ok(())
     }
@@ -162,7 +239,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let snapshots = self.snapshots.clone();
         match blocking(move || snapshots.current()).await {
-            Ok(current) => Ok(current.map(|(meta, _, file)| Snapshot { meta, snapshot: Box::new(file) })),
+            Ok(current) => Ok(current.map(|(meta, file)| Snapshot { meta, snapshot: Box::new(file) })),
             Err(error) => Err(read_error(&error)),
         }
     }
@@ -170,16 +247,17 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (snapshots, state, mesh, meta) =
-            (self.snapshots.clone(), self.state.clone(), std::mem::take(&mut self.mesh), self.meta.clone());
+        let (snapshots, state, lagging) = (self.snapshots.clone(), self.state.clone(), self.lagging.clone());
+        let (mesh, meta) = (std::mem::take(&mut self.mesh), self.meta.clone());
         // The log is purged behind a snapshot: afterwards the state must not fall back behind it.
         let built = blocking(move || {
-            state.flush().map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
+            let written = lagging.write().and_then(|()| state.flush());
+            written.map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
             snapshots.build(&meta, &mesh).map_err(|error| write_error(&error))?;
             snapshots.current().map_err(|error| read_error(&error))
         });
         match built.await? {
-            Some((meta, _, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
+            Some((meta, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
             None => Err(read_error(&SnapshotError::Io {
                 path: "snapshot".into(),
                 source: std::io::ErrorKind::NotFound.into(),

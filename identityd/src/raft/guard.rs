@@ -1,15 +1,23 @@
-//! The quorum guard, in place of pre-vote: a member that reaches no quorum does not stand for election, so that it does
-//! not come back with a term far ahead and stop the others' writes (docs/decisions/0001).
+//! The quorum guard, in place of pre-vote: who may stand for election, and when (docs/decisions/0001).
 //!
 //! ```text
-//! every interval: ping all others ─┬─ a quorum answers ─► may stand for election
-//!                                  └─ two rounds without ─► may not, and takes no writes
+//! every interval: ping all others ─┬─ no quorum answers, twice ──────────► may not, and takes no writes
+//!                                  ├─ a quorum, and one of them leads ───► may not: what is slow is this member
+//!                                  └─ a quorum, and nobody leads ────────► may; the one with the longest log at once,
+//!                                                                          when the old leader's lease is over
 //! ```
 //!
-//! The answers also tell every member about the others, for `status`.
+//! So a member that comes back does not come with a term far ahead, a member whose own disk stalls does not unseat a
+//! leader that is well, and a dead leader is replaced after its lease instead of after a lease and an election timeout.
+//! A leader that answers pings but does not replicate any more is tolerated for a few leases only.
+//!
+//! Who the others are is what the log says, at every moment. The answers also tell every member about the others, for
+//! `status`.
+
+mod roster;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,23 +31,47 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
+pub use roster::Roster;
+
 use super::{
     Raft,
     network::{Channels, Lane},
 };
-use crate::config::MemberConfig;
+use crate::{config::MemberConfig, digests::Digests, freshness::Freshness};
 
 /// Rounds without a quorum after which a member counts itself as cut off.
 const TOLERATED_MISSES: u32 = 2;
+/// Leases that a leader which answers pings, but sends nothing, keeps its place.
+const PATIENCE_LEASES: u32 = 4;
+/// How long after the lease an election begins: both followers' leases must be over.
+const LEASE_MARGIN: Duration = Duration::from_millis(40);
+/// How much later members with shorter logs, or higher ids, stand for election.
+const STAGGER: Duration = Duration::from_millis(150);
+/// Rounds while there is no leader are this far apart.
+const URGENT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What the guard works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Between two rounds of pings.
+    pub interval: Duration,
+    /// How long followers grant a silent leader its place: `election_timeout_max_ms`.
+    pub lease: Duration,
+}
 
 /// What this member knows about itself and the others.
 pub struct Members {
     own: MemberConfig,
-    others: Vec<MemberConfig>,
+    /// Who founded the store; counts until the log says more.
+    founders: Vec<MemberConfig>,
     raft: Raft,
     history: Arc<SharedHistory>,
+    digests: Arc<Digests>,
     heard: Mutex<BTreeMap<u64, Heard>>,
+    /// Since when this member is known to lead.
+    leads_since: Mutex<Option<Instant>>,
     quorum: watch::Sender<bool>,
+    freshness: Arc<Freshness>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,12 +83,19 @@ struct Heard {
 }
 
 impl Members {
-    /// This member and the others; no quorum is known yet.
+    /// This member among those that found the store; no quorum is known yet.
     #[must_use]
-    pub fn new(own: MemberConfig, others: Vec<MemberConfig>, raft: Raft, history: Arc<SharedHistory>) -> Self {
+    pub fn new(
+        own: MemberConfig,
+        founders: Vec<MemberConfig>,
+        raft: Raft,
+        history: Arc<SharedHistory>,
+        digests: Arc<Digests>,
+        freshness: Arc<Freshness>,
+    ) -> Self {
         // A member alone is its own quorum.
-        let quorum = watch::Sender::new(others.is_empty());
-        Self { own, others, raft, history, heard: Mutex::default(), quorum }
+        let quorum = watch::Sender::new(founders.iter().all(|member| member.id == own.id));
+        Self { own, founders, raft, history, digests, heard: Mutex::default(), leads_since: Mutex::default(), quorum, freshness }
     }
 
     /// Whether a quorum answers, and a way to wait for a change.
@@ -71,22 +110,38 @@ impl Members {
         &self.own
     }
 
+    /// The members as the log has them now.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        Roster::new(metrics.membership_config.membership(), &self.founders)
+    }
+
     /// The member with an id.
     #[must_use]
-    pub fn get(&self, id: u64) -> Option<&MemberConfig> {
-        std::iter::once(&self.own).chain(&self.others).find(|member| member.id == id)
+    pub fn get(&self, id: u64) -> Option<MemberConfig> {
+        self.roster().members.remove(&id)
+    }
+
+    /// How long this member has led, at least.
+    #[must_use]
+    pub fn leads_for(&self) -> Duration {
+        self.leads_since.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Ids of the members that answer, this one included.
+    #[must_use]
+    pub fn answering(&self) -> BTreeSet<u64> {
+        let heard = self.heard();
+        let others = heard.iter().filter(|(_, heard)| heard.answers).map(|(id, _)| *id);
+        others.chain([self.own.id]).collect()
     }
 
     /// "1 of 3 members answer, 2 are needed; silent: member 2 (west, 10.0.0.2:7400), …"
     #[must_use]
     pub fn describe_quorum(&self) -> String {
-        let heard = self.heard();
-        let answers = |member: &&MemberConfig| heard.get(&member.id).is_some_and(|heard| heard.answers);
-        let silent: Vec<_> = self.others.iter().filter(|member| !answers(member)).map(ToString::to_string).collect();
-        let total = self.others.len() + 1;
-        let answering = total - silent.len();
-        let silent = if silent.is_empty() { "none".to_owned() } else { silent.join(", ") };
-        format!("{answering} of {total} members answer, {} are needed; silent: {silent}", needed(total))
+        self.roster().describe_quorum(&self.answering())
     }
 
     /// What this member answers to a ping.
@@ -99,6 +154,7 @@ impl Members {
             ServerState::Candidate => "candidate",
             ServerState::Learner | ServerState::Shutdown => "learner",
         };
+        let (applied_index, state_digest) = self.digests.latest();
         v1::MemberStatus {
             id: self.own.id,
             address: self.own.address.clone(),
@@ -106,7 +162,8 @@ impl Members {
             state: state.to_owned(),
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or_default(),
-            applied_index: metrics.last_applied.map_or(0, |log_id| log_id.index),
+            applied_index,
+            state_digest,
             revision: self.history.head().borrow().0,
         }
     }
@@ -114,74 +171,124 @@ impl Members {
     /// All members in the order of their ids; one that does not answer keeps what it said last and is `unreachable`.
     #[must_use]
     pub fn status(&self) -> Vec<v1::MemberStatus> {
+        let roster = self.roster();
         let heard = self.heard();
-        let mut all = vec![self.own_status()];
-        for member in &self.others {
-            let known = heard.get(&member.id);
-            let mut status = known.map(|heard| heard.status.clone()).unwrap_or_default();
-            (status.id, status.address) = (member.id, member.address.clone());
+        let status = |(id, member): (&u64, &MemberConfig)| {
+            let known = heard.get(id);
+            let mut status = if *id == self.own.id {
+                self.own_status()
+            } else {
+                known.map(|heard| heard.status.clone()).unwrap_or_default()
+            };
+            (status.id, status.address) = (*id, member.address.clone());
             status.cluster = member.cluster.to_string();
-            if !known.is_some_and(|heard| heard.answers) {
+            if *id != self.own.id && !known.is_some_and(|heard| heard.answers) {
                 "unreachable".clone_into(&mut status.state);
+            } else if !roster.is_voter(*id) {
+                "learner".clone_into(&mut status.state);
             }
-            all.push(status);
-        }
-        all.sort_by_key(|status| status.id);
-        all
+            status
+        };
+        roster.members.iter().map(status).collect()
     }
 
     /// Pings until cancelled, and lets Raft stand for election or not.
-    pub async fn guard(self: Arc<Self>, channels: Channels, interval: Duration, token: CancellationToken) {
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut misses = 0;
+    pub async fn guard(self: Arc<Self>, channels: Channels, times: Times, token: CancellationToken) {
+        let (mut misses, mut round) = (0, Duration::ZERO);
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(round) => {}
             }
-            let answering = self.ping_all(&channels, interval).await + 1;
-            misses = if answering >= needed(self.others.len() + 1) { 0 } else { misses + 1 };
-            let quorum = match misses {
-                0 => true,
-                misses if misses >= TOLERATED_MISSES => false,
-                _ => continue,
-            };
-            self.raft.runtime_config().elect(quorum);
-            if self.quorum.send_replace(quorum) != quorum {
-                if quorum {
-                    tracing::info!("a quorum of the store answers");
-                } else {
-                    tracing::warn!("no quorum of the store: {}", self.describe_quorum());
-                }
+            self.ping_all(&channels, times.interval).await;
+            let has_quorum = self.roster().has_quorum(&self.answering());
+            misses = if has_quorum { 0 } else { misses + 1 };
+            if misses == 0 || misses >= TOLERATED_MISSES {
+                self.note_quorum(has_quorum);
+            }
+            let is_urgent = has_quorum && self.let_stand(times).await;
+            if !has_quorum {
+                self.raft.runtime_config().elect(false);
+            }
+            round = if is_urgent { URGENT_INTERVAL.min(times.interval) } else { times.interval };
+        }
+    }
+
+    fn note_quorum(&self, quorum: bool) {
+        if self.quorum.send_replace(quorum) != quorum {
+            if quorum {
+                tracing::info!("a quorum of the store answers");
+            } else {
+                tracing::warn!("no quorum of the store: {}", self.describe_quorum());
             }
         }
     }
 
-    async fn ping_all(&self, channels: &Channels, timeout: Duration) -> usize {
+    /// Whether this member may stand for election, with a quorum in reach; begins one if it is its turn. True while
+    /// there is no leader.
+    async fn let_stand(&self, times: Times) -> bool {
+        let (leads, known_leader) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.state == ServerState::Leader, metrics.current_leader.is_some())
+        };
+        {
+            let mut since = self.leads_since.lock().unwrap_or_else(PoisonError::into_inner);
+            *since = if leads { since.or_else(|| Some(Instant::now())) } else { None };
+        }
+        let silent = self.freshness.since_leader();
+        let has_leader = leads || self.heard().values().any(|heard| heard.answers && heard.status.state == "leader");
+        let may = !leads && (!has_leader || silent > times.lease * PATIENCE_LEASES);
+        self.raft.runtime_config().elect(may);
+        let roster = self.roster();
+        if may && known_leader && roster.is_voter(self.own.id) {
+            let turn = times.lease + LEASE_MARGIN + STAGGER * self.rank(&roster);
+            if silent >= turn
+                && let Err(error) = self.raft.trigger().elect().await
+            {
+                tracing::warn!(%error, "cannot stand for election");
+            }
+        }
+        !has_leader
+    }
+
+    /// How many voters that answer are better candidates: longer logs first, then lower ids.
+    fn rank(&self, roster: &Roster) -> u32 {
+        let own = self.raft.metrics().borrow().last_log_index.unwrap_or_default();
+        let heard = self.heard();
+        let is_better = |(id, heard): &(&u64, &Heard)| {
+            let other = heard.status.last_log_index;
+            heard.answers && roster.is_voter(**id) && (other > own || other == own && **id < self.own.id)
+        };
+        u32::try_from(heard.iter().filter(is_better).count()).unwrap_or(u32::MAX)
+    }
+
+    async fn ping_all(&self, channels: &Channels, timeout: Duration) {
+        let others = self.roster().others(self.own.id);
         let mut pings = JoinSet::new();
-        for member in &self.others {
-            let (id, channels, address, from) = (member.id, channels.clone(), member.address.clone(), self.own.id);
+        for (id, member) in &others {
+            let (id, channels, address, from) = (*id, channels.clone(), member.address.clone(), self.own.id);
             pings.spawn(async move { (id, ping(&channels, &address, from, timeout).await) });
         }
-        let mut count = 0;
         while let Some(answer) = pings.join_next().await {
             let Ok((id, answer)) = answer else { continue };
             let mut heard = self.heard();
             match answer {
                 Some(status) => {
+                    if let Err(error) = self.digests.compare(id, status.applied_index, status.state_digest) {
+                        tracing::error!("{error}");
+                    }
                     heard.insert(id, Heard { at: Instant::now(), status, answers: true });
-                    count += 1;
                 }
                 // One lost ping does not make a member unreachable in the status.
                 None => {
                     if let Some(known) = heard.get_mut(&id) {
-                        known.answers = known.at.elapsed() < timeout * (TOLERATED_MISSES + 1);
+                        known.answers = known.at.elapsed() < timeout * TOLERATED_MISSES;
                     }
                 }
             }
         }
-        count
+        self.heard().retain(|id, _| others.contains_key(id));
     }
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<u64, Heard>> {
@@ -189,11 +296,8 @@ impl Members {
     }
 }
 
-const fn needed(members: usize) -> usize {
-    members / 2 + 1
-}
-
-async fn ping(channels: &Channels, address: &str, from: u64, timeout: Duration) -> Option<v1::MemberStatus> {
+/// Asks a member who it is and where it stands.
+pub async fn ping(channels: &Channels, address: &str, from: u64, timeout: Duration) -> Option<v1::MemberStatus> {
     let mut client = RaftClient::new(channels.get(Lane::Call, address).ok()?);
     let call = client.ping(Request::new(v1::PingRequest { from }));
     tokio::time::timeout(timeout, call).await.ok()?.ok()?.into_inner().status

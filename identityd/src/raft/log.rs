@@ -3,30 +3,48 @@
 use std::{fmt::Debug, io, ops::RangeBounds, sync::Arc};
 
 use openraft::{
-    LogState, OptionalSend, RaftLogReader, StorageIOError,
+    EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
 };
 
-use super::{Entry, LogId, StorageError, TypeConfig, Vote};
-use crate::{
-    codec,
-    wal::{Wal, WalFailed},
-};
+use super::{Entry, LogId, StorageError, TypeConfig, Vote, durable::Durable};
+use crate::wal::{Wal, WalFailed};
 
 /// Entries of one message to another member add up to about this much, one entry at least.
 const MESSAGE_BYTES: usize = 1 << 20;
+/// What an entry has beside its commands, at most; membership entries are small.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 /// The log as openraft sees it; clones share one write-ahead log.
 #[derive(Clone)]
 pub struct Log {
+    member: u64,
     wal: Arc<Wal>,
+    durable: Durable,
+    /// Committed, and not in the log yet.
+    committed: Option<LogId>,
 }
 
 impl Log {
-    /// Over an open write-ahead log.
+    /// The log of a member, over an open write-ahead log.
     #[must_use]
-    pub const fn new(wal: Arc<Wal>) -> Self {
-        Self { wal }
+    pub fn new(member: u64, wal: Arc<Wal>) -> Self {
+        let durable = Durable::new(wal.contents().last_log_id());
+        Self { member, wal, durable, committed: None }
+    }
+
+    /// How far the log is on stable storage.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.durable.clone()
+    }
+
+    /// Whether this member leads and made these entries itself. Nobody else can make entries under its own vote, so
+    /// nobody waits for them to be durable here before the leader itself does.
+    fn are_own(&self, entries: &[Entry]) -> bool {
+        let vote = self.wal.contents().vote;
+        let leads = vote.filter(|vote| vote.leader_id.voted_for() == Some(self.member));
+        leads.is_some_and(|vote| entries.iter().all(|entry| entry.log_id.leader_id == vote.leader_id))
     }
 }
 
@@ -44,7 +62,10 @@ impl RaftLogReader<TypeConfig> for Log {
         let mut bytes = 0;
         let small_enough = |entry: &&Entry| {
             let fits = bytes < MESSAGE_BYTES;
-            bytes += codec::encode(*entry).len();
+            bytes += ENTRY_OVERHEAD_BYTES;
+            if let EntryPayload::Normal(batch) = &entry.payload {
+                bytes += batch.encoded_len();
+            }
             fits
         };
         Ok(contents.entries.range(start..end).map(|(_, entry)| entry).take_while(small_enough).cloned().collect())
@@ -67,12 +88,19 @@ impl RaftLogStorage<TypeConfig> for Log {
         self.wal.save_vote(*vote).await.map_err(|error| StorageIOError::write_vote(&error).into())
     }
 
+    /// A member that led before it was stopped must not go on leading in its old term: what it told followers before
+    /// its own disk had it (`Durable`) may be gone here, and the same log ids would be given out again. With its vote
+    /// uncommitted it is a follower, and its next term a new one.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.wal.contents().vote)
+        let led = |vote: &Vote| vote.leader_id.voted_for() == Some(self.member);
+        let uncommitted = |vote: Vote| Vote { committed: vote.committed && !led(&vote), ..vote };
+        Ok(self.wal.contents().vote.map(uncommitted))
     }
 
+    /// Goes to the disk behind the next entries: a write of its own would cost as much as theirs, and what is missing
+    /// after a crash the leader tells again.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.wal.save_committed(committed);
+        self.committed = committed;
         Ok(())
     }
 
@@ -85,17 +113,39 @@ impl RaftLogStorage<TypeConfig> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.wal.append(entries.into_iter().collect(), move |result: Result<(), WalFailed>| {
-            callback.log_io_completed(result.map_err(io::Error::other));
+        let entries: Vec<_> = entries.into_iter().collect();
+        let last = entries.last().map(|entry| entry.log_id);
+        let durable = self.durable.clone();
+        let mut callback = Some(callback);
+        if self.are_own(&entries)
+            && !self.wal.has_failed()
+            && let Some(callback) = callback.take()
+        {
+            callback.log_io_completed(Ok(()));
+        }
+        self.wal.append(entries, move |result: Result<(), WalFailed>| {
+            if let (Ok(()), Some(last)) = (&result, last) {
+                durable.advance(last);
+            }
+            if let Some(callback) = callback {
+                callback.log_io_completed(result.map_err(io::Error::other));
+            }
         });
+        if let Some(committed) = self.committed.take() {
+            self.wal.save_committed(Some(committed));
+        }
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.wal.truncate(log_id.index).await.map_err(|error| StorageIOError::write_logs(&error).into())
+        let truncated = self.wal.truncate(log_id.index).await;
+        self.durable.truncate(log_id.index, self.wal.contents().last_log_id());
+        truncated.map_err(|error| StorageIOError::write_logs(&error).into())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        // A snapshot may have brought what this log never held.
+        self.durable.advance(log_id);
         self.wal.purge(log_id).await.map_err(|error| StorageIOError::write_logs(&error).into())
     }
 }

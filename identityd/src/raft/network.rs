@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{MemberNode, TypeConfig, Vote};
+use super::{MemberNode, TypeConfig, Vote, durable::Durable};
 use crate::{codec, freshness::Freshness};
 
 /// Raft's messages carry entries of the size of a client's message, and a little around them.
@@ -41,8 +41,10 @@ pub enum Lane {
     Raft,
     /// Snapshots.
     Snapshot,
-    /// Pings, and calls handed to the leader.
+    /// Pings, and what changes members.
     Call,
+    /// Commands and reads handed to the leader.
+    Handover,
 }
 
 /// Connections to other members, one for each lane, made when first used and again when broken.
@@ -80,6 +82,7 @@ impl Channels {
 pub struct Network {
     channels: Channels,
     freshness: Arc<std::sync::OnceLock<Arc<Freshness>>>,
+    durable: Durable,
 }
 
 /// Raft's messages to one member.
@@ -87,13 +90,18 @@ pub struct Connection {
     address: String,
     channels: Channels,
     freshness: Arc<std::sync::OnceLock<Arc<Freshness>>>,
+    durable: Durable,
 }
 
 impl Network {
-    /// Over shared connections. `freshness` is set once Raft runs.
+    /// Over shared connections. `freshness` is set once Raft runs; `durable` is the own log's.
     #[must_use]
-    pub const fn new(channels: Channels, freshness: Arc<std::sync::OnceLock<Arc<Freshness>>>) -> Self {
-        Self { channels, freshness }
+    pub const fn new(
+        channels: Channels,
+        freshness: Arc<std::sync::OnceLock<Arc<Freshness>>>,
+        durable: Durable,
+    ) -> Self {
+        Self { channels, freshness, durable }
     }
 }
 
@@ -102,7 +110,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Connection {
         let (channels, freshness) = (self.channels.clone(), self.freshness.clone());
-        Connection { address: node.address.clone(), channels, freshness }
+        Connection { address: node.address.clone(), channels, freshness, durable: self.durable.clone() }
     }
 }
 
@@ -121,6 +129,11 @@ impl RaftNetwork<TypeConfig> for Connection {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
+        // A follower applies what it is told to be committed: this member itself must have it by then. A leader whose
+        // disk hangs falls silent here, and the others elect another one.
+        if let Some(committed) = rpc.leader_commit {
+            self.durable.wait_for(committed).await;
+        }
         let staleness = self.freshness.get().map(|freshness| freshness.staleness()).unwrap_or_default();
         let request = message(codec::encode(&(staleness, rpc)), &option);
         answer(self.client(Lane::Raft)?.append_entries(request).await)

@@ -3,22 +3,35 @@
 use std::{sync::Arc, time::Duration};
 
 use openraft::{
-    Snapshot,
+    EntryPayload, Snapshot,
     raft::{AppendEntriesRequest, VoteRequest},
 };
+use ringfence_policy::command::Command;
 use ringfence_proto::v1::{self, raft_server};
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::{sync::Mutex, time::Instant};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
-use super::{Raft, SnapshotMeta, TypeConfig, Vote, guard::Members};
+use super::{
+    Raft, SnapshotMeta, TypeConfig, Vote,
+    guard::Members,
+    propose::{HANDOVER_TIMEOUT, Proposer},
+    read::{NotConfirmed, Reads},
+};
 use crate::{codec, freshness::Freshness};
+
+/// Marks an error after which the commands are surely not in the log, and never will be.
+const NOT_PROPOSED: &str = "ringfence-not-proposed";
+/// The answer must be on its way before the one who handed over gives up.
+const HANDOVER_MARGIN: Duration = Duration::from_millis(500);
 
 /// Serves Raft's messages and the guard's pings.
 pub struct RaftService {
     raft: Raft,
     freshness: Arc<Freshness>,
     members: Arc<Members>,
+    proposer: Proposer,
+    reads: Reads,
     /// Snapshots come in one at a time: they share a file.
     receiving: Mutex<()>,
 }
@@ -26,15 +39,50 @@ pub struct RaftService {
 impl RaftService {
     /// For a running Raft.
     #[must_use]
-    pub fn new(raft: Raft, freshness: Arc<Freshness>, members: Arc<Members>) -> Self {
-        Self { raft, freshness, members, receiving: Mutex::new(()) }
+    pub fn new(
+        raft: Raft,
+        freshness: Arc<Freshness>,
+        members: Arc<Members>,
+        proposer: Proposer,
+        reads: Reads,
+    ) -> Self {
+        Self { raft, freshness, members, proposer, reads, receiving: Mutex::new(()) }
     }
+
+    fn leads(&self) -> bool {
+        self.raft.metrics().borrow().current_leader == Some(self.members.own().id)
+    }
+}
+
+/// Whether an error says that nothing was proposed: the leader said so, or was never reached.
+#[must_use]
+pub fn surely_not_proposed(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    status.metadata().contains_key(NOT_PROPOSED)
+}
+
+fn not_proposed(reason: String) -> Status {
+    let mut status = Status::unavailable(reason);
+    status.metadata_mut().insert(NOT_PROPOSED, MetadataValue::from_static("1"));
+    status
 }
 
 #[tonic::async_trait]
 impl raft_server::Raft for RaftService {
     async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
         let (staleness, rpc): (Duration, AppendEntriesRequest<TypeConfig>) = decode(&request.into_inner().payload)?;
+        for entry in &rpc.entries {
+            if let EntryPayload::Normal(batch) = &entry.payload {
+                // A command that this version does not know must not get as far as the log.
+                batch.check().map_err(|error| Status::failed_precondition(format!("entry {}: {error}", entry.log_id)))?;
+            }
+        }
         let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;
         if answer.is_success() || answer.is_conflict() {
             self.freshness.heard_leader(staleness);
@@ -69,6 +117,38 @@ impl raft_server::Raft for RaftService {
         let file = blocking(move || file.check().map(|()| file)).await?;
         let answer = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await.map_err(stopped)?;
         Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer.vote) }))
+    }
+
+    async fn propose(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let deadline = Instant::now() + HANDOVER_TIMEOUT - HANDOVER_MARGIN;
+        let payload = request.into_inner().payload;
+        let commands: Vec<Command> = codec::decode(&payload)
+            .map_err(|error| not_proposed(format!("the leader does not understand the commands: {error}")))?;
+        if !self.leads() {
+            return Err(not_proposed("this member is not the leader any more".to_owned()));
+        }
+        // A leader without a quorum would take commands into its log and could not say what becomes of them (S11).
+        if !*self.members.quorum().borrow() {
+            return Err(not_proposed(format!("no quorum of the store: {}", self.members.describe_quorum())));
+        }
+        let proposed = self.proposer.submit_handed_over(commands, payload.len(), deadline).await;
+        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&proposed) }))
+    }
+
+    async fn read_index(&self, _: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
+        let confirmed = if self.leads() {
+            self.reads.confirm(Instant::now() + HANDOVER_TIMEOUT).await
+        } else {
+            Err(NotConfirmed::NoLeader)
+        };
+        let index = confirmed.map(|()| self.raft.metrics().borrow().last_applied.map(|log_id| log_id.index));
+        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&index) }))
+    }
+
+    async fn campaign(&self, request: Request<v1::CampaignRequest>) -> Result<Response<v1::CampaignResponse>, Status> {
+        tracing::info!(from = request.into_inner().from, "the leader hands leadership over to this member");
+        self.raft.trigger().elect().await.map_err(stopped)?;
+        Ok(Response::new(v1::CampaignResponse {}))
     }
 
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {

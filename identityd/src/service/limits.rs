@@ -38,8 +38,8 @@ fn list(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().map(|diagnostic| format!("\n  {diagnostic}")).collect()
 }
 
-/// Checks a command before it is proposed.
-pub(super) fn check(command: &Command) -> Result<(), OutOfLimits> {
+/// Checks a command before it is proposed; gives its encoded length.
+pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
     match command {
         Command::PutPolicies(policies) => check_policies(policies)?,
         Command::PutEndpoint(spec) => {
@@ -56,7 +56,7 @@ pub(super) fn check(command: &Command) -> Result<(), OutOfLimits> {
     }
     match codec::encode(command).len() {
         length if length > MAX_COMMAND_BYTES => Err(OutOfLimits::Command { length }),
-        _ => Ok(()),
+        length => Ok(length),
     }
 }
 

@@ -3,7 +3,7 @@ use openraft::{
     storage::{RaftLogStorage, RaftStateMachine},
     testing::{StoreBuilder, Suite},
 };
-use ringfence_policy::{command::Command, identity::ClusterId, name::Name, record::Cluster};
+use ringfence_policy::{command::Command, identity::ClusterId, mesh::Mesh, name::Name, record::Cluster};
 
 use super::*;
 use crate::raft::{Entry, TypeConfig, log::Log};
@@ -24,7 +24,7 @@ fn put(index: u64) -> Entry {
     let id = u32::try_from(index).unwrap();
     let name = Name::new(format!("c{id}")).unwrap();
     let cluster = Cluster { name, id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
-    Entry { log_id: log_id(index), payload: openraft::EntryPayload::Normal(Command::PutCluster(cluster)) }
+    Entry { log_id: log_id(index), payload: openraft::EntryPayload::Normal(Command::PutCluster(cluster).into()) }
 }
 
 /// Appends entries durably and applies them, as Raft does with committed ones.
@@ -41,7 +41,7 @@ async fn commit(storage: &Storage, range: std::ops::RangeInclusive<u64>) {
 async fn replay(storage: &Storage) {
     let applied = storage.applier.marker().applied.map_or(0, |log_id| log_id.index + 1);
     let committed = storage.wal.contents().committed.map_or(0, |log_id| log_id.index + 1);
-    let entries = Log::new(storage.wal.clone()).try_get_log_entries(applied..committed.max(applied)).await.unwrap();
+    let entries = Log::new(1, storage.wal.clone()).try_get_log_entries(applied..committed.max(applied)).await.unwrap();
     storage.applier.clone().apply(entries).await.unwrap();
 }
 
@@ -116,13 +116,56 @@ async fn a_damaged_snapshot_is_made_again_while_the_state_is_whole() {
     std::fs::write(path.join("snapshot"), &bytes).unwrap();
     let storage = open(path).unwrap();
     assert_eq!(position(&storage), expected);
-    assert!(!path.join("snapshot").exists());
     storage.close().unwrap();
+    std::fs::remove_dir_all(path.join("state")).unwrap();
+    let storage = open(path).unwrap();
+    assert_eq!(position(&storage), expected, "from the snapshot that was made again");
+    storage.close().unwrap();
+    std::fs::remove_file(path.join("snapshot")).unwrap();
     // Without state and snapshot nothing reaches the log's first entry.
     std::fs::remove_dir_all(path.join("state")).unwrap();
     assert!(matches!(open(path), Err(StorageError::Gap { purged: 5, .. })));
     std::fs::write(path.join("snapshot"), &bytes).unwrap();
     assert!(matches!(open(path), Err(StorageError::Snapshot(SnapshotError::Content { .. }))));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_installed_just_before_a_crash_counts() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (behind, ahead) = (open(old.path()).unwrap(), open(new.path()).unwrap());
+    commit(&behind, 0..=3).await;
+    commit(&ahead, 0..=9).await;
+    ahead.applier.clone().get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let expected = position(&ahead);
+    behind.close().unwrap();
+    // The snapshot has its name, the state is still the old one.
+    std::fs::copy(new.path().join("snapshot"), old.path().join("snapshot")).unwrap();
+    let storage = open(old.path()).unwrap();
+    assert_eq!(position(&storage), expected);
+    storage.close().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_lost_what_was_applied_refuses_to_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = open(directory.path()).unwrap();
+    commit(&storage, 0..=5).await;
+    let length = storage.wal.contents().entries.len();
+    storage.close().unwrap();
+    // From entry 4 on there are zeros: by itself the log of a member that never got further.
+    let path = std::fs::read_dir(directory.path().join("wal")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&path).unwrap();
+    let at = |end: usize| [&whole[..end], &vec![0; whole.len() - end]].concat();
+    let cut = (0..whole.len()).find(|end| {
+        std::fs::write(&path, at(*end)).unwrap();
+        Wal::open(&directory.path().join("wal"), 1, WalOptions::default())
+            .is_ok_and(|wal| wal.contents().entries.len() == length - 2)
+    });
+    std::fs::write(&path, at(cut.unwrap())).unwrap();
+    let error = open(directory.path()).err().unwrap();
+    assert!(matches!(error, StorageError::CutShort { applied: 5, last: 3, .. }), "{error}");
+    std::fs::write(&path, whole).unwrap();
+    open(directory.path()).unwrap();
 }
 
 #[test]
@@ -141,7 +184,7 @@ impl StoreBuilder<TypeConfig, Log, Applier, (tempfile::TempDir, Arc<Wal>)> for B
     async fn build(&self) -> Result<((tempfile::TempDir, Arc<Wal>), Log, Applier), crate::raft::StorageError> {
         let directory = tempfile::tempdir().unwrap();
         let storage = open(directory.path()).unwrap();
-        Ok(((directory, storage.wal.clone()), Log::new(storage.wal.clone()), storage.applier))
+        Ok(((directory, storage.wal.clone()), Log::new(1, storage.wal.clone()), storage.applier))
     }
 }
 
@@ -156,6 +199,6 @@ async fn a_log_state_is_that_of_its_entries() {
     let directory = tempfile::tempdir().unwrap();
     let storage = open(directory.path()).unwrap();
     commit(&storage, 0..=3).await;
-    let state = Log::new(storage.wal.clone()).get_log_state().await.unwrap();
+    let state = Log::new(1, storage.wal.clone()).get_log_state().await.unwrap();
     assert_eq!((state.last_purged_log_id, state.last_log_id), (None, Some(log_id(3))));
 }

@@ -10,6 +10,8 @@ use std::{
 use ringfence_runtime::metrics::Timed;
 
 use crate::observe::FSYNC;
+/// How much of a new segment is written and synced at once: a record that is synced meanwhile waits for no more.
+const FILL_BYTES: u64 = 1 << 20;
 
 /// An open segment.
 pub trait SegmentFile: Send {
@@ -26,25 +28,31 @@ pub trait SegmentFile: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// Makes, opens and removes segments.
-pub trait Disk: Send {
-    /// Makes a segment of `size` bytes that begins with `head`, on stable storage together with its name.
+/// Makes, opens, names and removes segments. Used by the log's thread and, for `create`, by one beside it.
+pub trait Disk: Send + Sync {
+    /// Makes a file of `size` zeros. The zeros are on stable storage when this returns, the name may not be.
     ///
     /// # Errors
-    /// As the file system says; the name then does not exist.
-    fn create(&mut self, path: &Path, head: &[u8], size: u64) -> io::Result<Box<dyn SegmentFile>>;
+    /// As the file system says; what was made of the file is of no use then.
+    fn create(&self, path: &Path, size: u64) -> io::Result<Box<dyn SegmentFile>>;
 
     /// Opens an existing segment for writing.
     ///
     /// # Errors
     /// As the file system says.
-    fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Gives a file another name in the same directory, on stable storage when this returns.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a segment; its name is gone from stable storage when this returns.
     ///
     /// # Errors
     /// As the file system says.
-    fn remove(&mut self, path: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The real file system.
@@ -63,29 +71,31 @@ impl SegmentFile for File {
 }
 
 impl Disk for RealDisk {
-    fn create(&mut self, path: &Path, head: &[u8], size: u64) -> io::Result<Box<dyn SegmentFile>> {
-        let beside = path.with_extension(super::UNFINISHED);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&beside)?;
+    fn create(&self, path: &Path, size: u64) -> io::Result<Box<dyn SegmentFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         // Written, not only reserved: a later fdatasync then has no file system metadata to write.
-        let zeros = vec![0; 1 << 20];
+        let zeros = vec![0; usize::try_from(size.min(FILL_BYTES)).expect("a mebibyte fits into memory")];
         let mut at = 0;
         while at < size {
-            let part = zeros.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            let part = usize::try_from(size - at).unwrap_or(usize::MAX).min(zeros.len());
             file.write_all_at(&zeros[..part], at)?;
+            file.sync_data()?;
             at += part as u64;
         }
-        file.write_all_at(head, 0)?;
         file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        sync_parent(path)?;
         Ok(Box::new(file))
     }
 
-    fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)?;
+        sync_parent(to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)?;
         sync_parent(path)
     }

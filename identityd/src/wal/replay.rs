@@ -93,6 +93,9 @@ pub enum DamageReason {
         /// Why.
         source: CodecError,
     },
+    /// A record of another kind of file.
+    #[error("this is a record of the history, not of the log")]
+    Delta,
     /// Entries are not in order.
     #[error("entry {found} follows entry {last}")]
     Gap {
@@ -130,6 +133,8 @@ pub(super) struct Replayed {
     pub(super) size: usize,
     /// Whether bytes behind `end` are a torn tail.
     pub(super) torn: bool,
+    /// The bytes before `end` of which no record says that they were on stable storage.
+    pub(super) unproven: Vec<u8>,
 }
 
 pub(super) fn replay(directory: &Path, member: u64) -> Result<Replayed, WalError> {
@@ -184,13 +189,14 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
     let Replayed { contents, segments, .. } = replayed;
     let Some(segment) = segments.last_mut() else { return Ok(()) };
     let damaged = |path: &Path, offset, reason| Err(WalError::Damaged { path: path.to_owned(), offset, reason });
-    let mut offset = SEGMENT_HEADER_BYTES;
+    let (mut offset, mut proven) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
     let whole = loop {
         match codec::scan_record(bytes, segment.sequence, offset) {
             Scanned::Record(frame) => {
                 if let Err(reason) = apply(contents, segment, frame) {
                     return damaged(&segment.path, offset, reason);
                 }
+                proven = proven.max(frame.synced as usize);
                 offset += codec::RECORD_HEADER_BYTES + frame.payload.len();
             }
             Scanned::End => break true,
@@ -208,6 +214,7 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
         }
     }
     (replayed.end, replayed.size, replayed.torn) = (offset, bytes.len(), !rest_is_zero);
+    replayed.unproven = bytes.get(proven..offset).unwrap_or_default().to_vec();
     Ok(())
 }
 
@@ -233,6 +240,7 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
         RecordKind::Truncate => contents.truncate(value(frame)?),
         RecordKind::Purge => contents.purge(value::<LogId>(frame)?),
         RecordKind::Committed => contents.committed = value::<Option<LogId>>(frame)?,
+        RecordKind::Delta => return Err(DamageReason::Delta),
     }
     Ok(())
 }

@@ -1,13 +1,17 @@
+#[path = "../../tests/durability/disk.rs"]
+mod disk;
+
 use std::{
     fs, io,
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicI32, Ordering::SeqCst},
     time::Duration,
 };
 
 use openraft::{CommittedLeaderId, EntryPayload};
 use tempfile::TempDir;
 
+use self::disk::{EIO, ENOSPC, FaultyDisk, Switches};
 use super::*;
 use crate::wal::replay::DamageReason;
 
@@ -23,7 +27,12 @@ fn entry(index: u64) -> Entry {
 }
 
 fn open(directory: &TempDir) -> Result<Wal, WalError> {
-    Wal::open(directory.path(), MEMBER, WalOptions { segment_bytes: SMALL, disk: Box::new(RealDisk) })
+    Wal::open(directory.path(), MEMBER, WalOptions { segment_bytes: SMALL, disk: Arc::new(RealDisk) })
+}
+
+fn open_on(directory: &TempDir, disk: &FaultyDisk) -> Wal {
+    let options = WalOptions { segment_bytes: SMALL, disk: Arc::new(disk.clone()) };
+    Wal::open(directory.path(), MEMBER, options).unwrap()
 }
 
 fn append(wal: &Wal, indexes: impl IntoIterator<Item = u64>) -> Result<(), WalFailed> {
@@ -34,6 +43,7 @@ fn append(wal: &Wal, indexes: impl IntoIterator<Item = u64>) -> Result<(), WalFa
 
 fn segments(directory: &TempDir) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().unwrap() == FINISHED);
     paths.sort();
     paths
 }
@@ -200,64 +210,37 @@ fn another_members_log_and_a_newer_format_are_refused() {
     assert!(matches!(open(&directory), Err(WalError::NewerFormat { .. })));
 }
 
-/// The real file system, until it is told to fail.
-#[derive(Clone, Default)]
-struct FailingDisk {
-    writes: Arc<AtomicBool>,
-    syncs: Arc<AtomicBool>,
-    creates: Arc<AtomicBool>,
-}
-
-struct FailingFile {
-    file: Box<dyn SegmentFile>,
-    disk: FailingDisk,
-}
-
-fn fail_if(flag: &AtomicBool) -> io::Result<()> {
-    if flag.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
-}
-
-impl SegmentFile for FailingFile {
-    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        fail_if(&self.disk.writes)?;
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        fail_if(&self.disk.syncs)?;
-        self.file.sync()
-    }
-}
-
-impl Disk for FailingDisk {
-    fn create(&mut self, path: &Path, head: &[u8], size: u64) -> io::Result<Box<dyn SegmentFile>> {
-        fail_if(&self.creates)?;
-        Ok(Box::new(FailingFile { file: RealDisk.create(path, head, size)?, disk: self.clone() }))
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
-        Ok(Box::new(FailingFile { file: RealDisk.open(path)?, disk: self.clone() }))
-    }
-
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
+#[tokio::test]
+async fn damage_of_the_last_vote_is_no_torn_tail() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory).unwrap();
+    wal.save_vote(Vote::new(3, 2)).await.unwrap();
+    drop(wal);
+    let path = segments(&directory).remove(0);
+    let whole = fs::read(&path).unwrap();
+    for at in codec::SEGMENT_HEADER_BYTES..offsets(&path, 1)[1] {
+        scribble(&path, at as u64, &[whole[at] ^ 0x10]);
+        assert!(matches!(open(&directory), Err(WalError::Damaged { .. })), "byte {at}: a member that forgot its vote");
+        fs::write(&path, &whole).unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_failed_write_sync_or_create_poisons_the_log() {
-    type Fault = fn(&FailingDisk) -> &AtomicBool;
-    let faults: [Fault; 3] = [|disk| &disk.syncs, |disk| &disk.writes, |disk| &disk.creates];
-    for fault in faults {
+    type Fault = fn(&Switches) -> &AtomicI32;
+    let faults: [Fault; 3] = [|disk| &disk.sync, |disk| &disk.write, |disk| &disk.create];
+    for (fault, errno) in faults.into_iter().flat_map(|fault| [(fault, EIO), (fault, ENOSPC)]) {
         let directory = tempfile::tempdir().unwrap();
-        let disk = FailingDisk::default();
-        let options = WalOptions { segment_bytes: SMALL, disk: Box::new(disk.clone()) };
-        let wal = Wal::open(directory.path(), MEMBER, options).unwrap();
+        let disk = FaultyDisk::default();
+        let wal = open_on(&directory, &disk);
         append(&wal, 0..5).unwrap();
-        fault(&disk).store(true, Ordering::SeqCst);
+        fault(&disk.0).store(errno, SeqCst);
+        disk.0.spare.store(disk.0.create.load(SeqCst), SeqCst);
         // Enough to need another segment.
-        assert!(append(&wal, 5..200).is_err());
-        fault(&disk).store(false, Ordering::SeqCst);
+        let failed = append(&wal, 5..200).unwrap_err().to_string();
+        assert!(failed.contains(&format!("os error {errno}")), "{failed}");
+        assert_eq!(wal.failed().await.to_string(), failed, "the member learns why");
+        fault(&disk.0).store(0, SeqCst);
         assert!(append(&wal, [200]).is_err(), "the disk works again, but nobody knows what is on it");
         let error = wal.save_vote(Vote::new(9, 9)).await.unwrap_err();
         assert!(error.to_string().contains("until identityd is restarted"), "{error}");
@@ -268,35 +251,85 @@ async fn a_failed_write_sync_or_create_poisons_the_log() {
 }
 
 #[test]
+fn segments_are_made_beside_the_writer_and_a_disk_that_was_full_for_a_while_does_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let wal = open_on(&directory, &disk);
+    (0..200).for_each(|index| append(&wal, [index]).unwrap());
+    let creators = std::mem::take(&mut *disk.0.creators.lock().unwrap());
+    assert!(creators.len() > 3 && creators[1..].iter().all(|thread| thread == "wal-spare"), "{creators:?}");
+    // No room for a spare one, and room again when it is needed.
+    disk.0.spare.store(ENOSPC, SeqCst);
+    (200..400).for_each(|index| append(&wal, [index]).unwrap());
+    assert!(disk.0.creators.lock().unwrap().iter().filter(|thread| *thread == "wal").count() > 1);
+    drop(wal);
+    assert_eq!(contents(&directory).entries.len(), 400);
+}
+
+/// After a failed sync the kernel takes the pages for clean: what is read back then is perhaps in memory only.
+#[test]
+fn what_no_record_vouches_for_is_written_again_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let wal = open_on(&directory, &disk);
+    (0..3).for_each(|index| append(&wal, [index]).unwrap());
+    drop(wal);
+    let offsets = offsets(&segments(&directory)[0], 1);
+    let disk = FaultyDisk::default();
+    drop(open_on(&directory, &disk));
+    assert_eq!(disk.0.bytes_written.load(SeqCst), offsets[3] - offsets[2], "the last record, and nothing else");
+    assert_eq!(disk.0.syncs.load(SeqCst), 1);
+}
+
+#[test]
+fn records_of_an_older_file_never_pass_for_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory).unwrap();
+    (0..60).for_each(|index| append(&wal, [index]).unwrap());
+    drop(wal);
+    let paths = segments(&directory);
+    let (first, last) = (fs::read(&paths[0]).unwrap(), paths.last().unwrap());
+    let (mut reused, sequence) = (fs::read(last).unwrap(), paths.len() as u64);
+    let end = *offsets(last, sequence).last().unwrap();
+    let before = contents(&directory);
+    // As if the file system had handed out the first segment's blocks again, behind the end of the last one.
+    reused[end..].copy_from_slice(&first[end..]);
+    fs::write(last, &reused).unwrap();
+    assert_eq!(contents(&directory), before);
+}
+
+#[test]
 fn writes_that_wait_share_one_sync() {
-    #[derive(Clone, Default)]
-    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
-    struct CountingFile(Box<dyn SegmentFile>, Counting);
-    impl SegmentFile for CountingFile {
+    struct Slow(RealDisk, Arc<std::sync::atomic::AtomicUsize>);
+    struct SlowFile(Box<dyn SegmentFile>, Arc<std::sync::atomic::AtomicUsize>);
+    impl SegmentFile for SlowFile {
         fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
             self.0.write_at(bytes, offset)
         }
         fn sync(&mut self) -> io::Result<()> {
-            self.1.0.fetch_add(1, Ordering::SeqCst);
-            // A slow disk: what is asked for meanwhile waits.
+            self.1.fetch_add(1, SeqCst);
+            // What is asked for meanwhile waits.
             std::thread::park_timeout(Duration::from_millis(20));
             self.0.sync()
         }
     }
-    impl Disk for Counting {
-        fn create(&mut self, path: &Path, head: &[u8], size: u64) -> io::Result<Box<dyn SegmentFile>> {
-            Ok(Box::new(CountingFile(RealDisk.create(path, head, size)?, self.clone())))
+    impl Disk for Slow {
+        fn create(&self, path: &Path, size: u64) -> io::Result<Box<dyn SegmentFile>> {
+            Ok(Box::new(SlowFile(self.0.create(path, size)?, self.1.clone())))
         }
-        fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
-            RealDisk.open(path)
+        fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
+            self.0.open(path)
         }
-        fn remove(&mut self, path: &Path) -> io::Result<()> {
-            RealDisk.remove(path)
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.0.remove(path)
         }
     }
     let directory = tempfile::tempdir().unwrap();
-    let counting = Counting::default();
-    let options = WalOptions { disk: Box::new(counting.clone()), ..WalOptions::default() };
+    let counting = Arc::default();
+    let options = WalOptions { disk: Arc::new(Slow(RealDisk, Arc::clone(&counting))), ..WalOptions::default() };
     let wal = Wal::open(directory.path(), MEMBER, options).unwrap();
     let (sender, receiver) = mpsc::channel();
     for index in 0..100 {
@@ -312,6 +345,6 @@ fn writes_that_wait_share_one_sync() {
         })
         .collect();
     assert_eq!(order, (0..100).collect::<Vec<_>>());
-    let syncs = counting.0.load(Ordering::SeqCst);
+    let syncs = counting.load(SeqCst);
     assert!(syncs < 20, "{syncs} syncs for 100 appends");
 }

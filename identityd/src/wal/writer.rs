@@ -4,10 +4,17 @@ use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
 };
 
-use super::{Disk, SegmentFile, WalError, WalFailed, WalOptions, replay::Replayed, replay::Segment, segment_path};
+use tokio::sync::watch;
+
+use super::{
+    Disk, SegmentFile, WalError, WalFailed, WalOptions,
+    replay::{Replayed, Segment},
+    segment_path,
+    spare::{Blank, Spare},
+};
 use crate::codec::{self, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::raft::{LogId, Vote};
 
@@ -41,9 +48,10 @@ pub(super) struct Request {
 }
 
 pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     member: u64,
-    segment_bytes: u32,
+    spare: Spare,
     file: Box<dyn SegmentFile>,
     segments: VecDeque<Segment>,
     /// Size of the current segment, end of its records, and how much of it is on stable storage.
@@ -53,7 +61,7 @@ pub(super) struct Writer {
     /// Encoded copies of what a new segment begins with.
     vote: Option<Vec<u8>>,
     purged: Option<Vec<u8>>,
-    failed: Option<WalFailed>,
+    failed: watch::Sender<Option<WalFailed>>,
 }
 
 impl Done {
@@ -67,55 +75,32 @@ impl Done {
 impl Writer {
     /// Goes on where a replayed log ends: cuts a torn tail, or begins the first segment.
     pub(super) fn start(
-        directory: PathBuf,
+        directory: &Path,
         member: u64,
-        options: &mut WalOptions,
+        options: WalOptions,
         replayed: Replayed,
+        failed: watch::Sender<Option<WalFailed>>,
     ) -> Result<Self, WalError> {
         let WalOptions { segment_bytes, disk } = options;
-        let segment_bytes = *segment_bytes;
         let vote = replayed.contents.vote.map(|vote: Vote| codec::encode(&vote));
         let purged = replayed.contents.purged.map(|log_id| codec::encode(&log_id));
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| WalError::Io { path, source }
+        let mut spare = Spare::new(disk.clone(), directory, segment_bytes);
+        let begun = match replayed.segments.last() {
+            Some(last) => reopen(disk.as_ref(), &last.path, &replayed)
+                .map_err(|source| WalError::Io { path: last.path.clone(), source })?,
+            None => Head { member, sequence: 1, vote: None, purged: None }
+                .begin(disk.as_ref(), directory, &mut spare, 0)
+                .map_err(|source| WalError::Io { path: directory.to_owned(), source })?,
         };
+        let Begun { file, segment, end, size } = begun;
         let mut segments: VecDeque<_> = replayed.segments.into();
-        let Some(last) = segments.back() else {
-            let head = Head { member, sequence: 1, vote: None, purged: None };
-            let (file, segment, end, size) =
-                head.create(disk.as_mut(), &directory, segment_bytes).map_err(io(&directory))?;
-            segments.push_back(segment);
-            let synced = end;
-            let failed = None;
-            return Ok(Self {
-                directory,
-                member,
-                segment_bytes,
-                file,
-                segments,
-                size,
-                end,
-                synced,
-                vote,
-                purged,
-                failed,
-            });
-        };
-        let mut file = disk.open(&last.path).map_err(io(&last.path))?;
-        if replayed.torn {
-            // Whatever is left there could pass for records once new ones have filled the gap before it.
-            file.write_at(&vec![0; replayed.size - replayed.end], replayed.end as u64).map_err(io(&last.path))?;
-        }
-        // What was read may have been in memory only, if the process died between write and sync.
-        file.sync().map_err(io(&last.path))?;
-        let (end, size) = (u32_of(replayed.end), u32_of(replayed.size));
-        let (synced, failed) = (end, None);
-        Ok(Self { directory, member, segment_bytes, file, segments, size, end, synced, vote, purged, failed })
+        segments.extend(segment);
+        let (directory, synced) = (directory.to_owned(), end);
+        Ok(Self { disk, directory, member, spare, file, segments, size, end, synced, vote, purged, failed })
     }
 
     /// Serves requests until it is told to close or nobody can ask any more.
-    pub(super) fn run(mut self, mut disk: Box<dyn Disk>, queue: &mpsc::Receiver<Request>) {
+    pub(super) fn run(mut self, queue: &mpsc::Receiver<Request>) {
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
             let mut bytes = 0;
@@ -126,7 +111,7 @@ impl Writer {
                 batch.push(request);
             }
             let closing = batch.iter().any(|request| matches!(request.done, Done::Close));
-            let result = self.write_batch(disk.as_mut(), &mut batch);
+            let result = self.write_batch(&mut batch);
             batch.into_iter().for_each(|request| request.done.call(&result));
             if closing {
                 return;
@@ -134,24 +119,24 @@ impl Writer {
         }
     }
 
-    fn write_batch(&mut self, disk: &mut dyn Disk, batch: &mut [Request]) -> Result<(), WalFailed> {
-        if let Some(failed) = &self.failed {
+    fn write_batch(&mut self, batch: &mut [Request]) -> Result<(), WalFailed> {
+        if let Some(failed) = &*self.failed.borrow() {
             return Err(failed.clone());
         }
-        self.try_write_batch(disk, batch).map_err(|error| {
+        self.try_write_batch(batch).map_err(|error| {
             let segment = self.segments.back().map(|segment| segment.path.display().to_string());
             let failed = WalFailed::new(format_args!("{}: {error}", segment.unwrap_or_default()));
             tracing::error!(%error, "writing the write-ahead log failed: this member acknowledges nothing any more");
-            self.failed = Some(failed.clone());
+            self.failed.send_replace(Some(failed.clone()));
             failed
         })
     }
 
-    fn try_write_batch(&mut self, disk: &mut dyn Disk, batch: &mut [Request]) -> io::Result<()> {
+    fn try_write_batch(&mut self, batch: &mut [Request]) -> io::Result<()> {
         let mut buffer = Vec::new();
         for request in batch.iter_mut() {
             for record in request.records.drain(..) {
-                self.push(disk, &mut buffer, record)?;
+                self.push(&mut buffer, record)?;
             }
         }
         self.write(&mut buffer)?;
@@ -159,19 +144,19 @@ impl Writer {
             self.sync()?;
         }
         match batch.iter().filter_map(|request| request.purge).max() {
-            Some(upto) => self.remove_segments(disk, upto.index),
+            Some(upto) => self.remove_segments(upto.index),
             None => Ok(()),
         }
     }
 
-    fn push(&mut self, disk: &mut dyn Disk, buffer: &mut Vec<u8>, record: Record) -> io::Result<()> {
+    fn push(&mut self, buffer: &mut Vec<u8>, record: Record) -> io::Result<()> {
         let Record { kind, index, payload } = record;
         let length = codec::RECORD_HEADER_BYTES + payload.len();
         if self.end as usize + buffer.len() + length > self.size as usize {
             // The next segment may exist only once this one is whole: then damage in this one is never a torn tail.
             self.write(buffer)?;
             self.sync()?;
-            self.next_segment(disk, length)?;
+            self.next_segment(length)?;
         }
         let segment = self.segments.back_mut().expect("a log has a segment from its start on");
         segment.last_index = segment.last_index.max(index);
@@ -179,7 +164,7 @@ impl Writer {
         match kind {
             RecordKind::Vote => self.vote = Some(payload),
             RecordKind::Purge => self.purged = Some(payload),
-            RecordKind::Entry | RecordKind::Truncate | RecordKind::Committed => {}
+            RecordKind::Entry | RecordKind::Truncate | RecordKind::Committed | RecordKind::Delta => {}
         }
         Ok(())
     }
@@ -189,6 +174,9 @@ impl Writer {
             self.file.write_at(buffer, u64::from(self.end))?;
             self.end += u32_of(buffer.len());
             buffer.clear();
+            if self.end > self.size / 2 {
+                self.spare.prepare();
+            }
         }
         Ok(())
     }
@@ -201,25 +189,46 @@ impl Writer {
         Ok(())
     }
 
-    fn next_segment(&mut self, disk: &mut dyn Disk, record_bytes: usize) -> io::Result<()> {
+    fn next_segment(&mut self, record_bytes: usize) -> io::Result<()> {
         let sequence = self.segments.back().map_or(1, |segment| segment.sequence + 1);
         let head = Head { member: self.member, sequence, vote: self.vote.as_deref(), purged: self.purged.as_deref() };
-        let needed = u32_of(head.bytes().len() + record_bytes);
-        let (file, segment, end, size) = head.create(disk, &self.directory, self.segment_bytes.max(needed))?;
-        self.file = file;
-        self.segments.push_back(segment);
-        (self.end, self.synced, self.size) = (end, end, size);
+        let begun = head.begin(self.disk.as_ref(), &self.directory, &mut self.spare, record_bytes)?;
+        self.segments.extend(begun.segment);
+        (self.file, self.end, self.synced, self.size) = (begun.file, begun.end, begun.end, begun.size);
         Ok(())
     }
 
     /// Only from the front: a truncation in a later segment must not lose the entries it is about before it.
-    fn remove_segments(&mut self, disk: &mut dyn Disk, upto: u64) -> io::Result<()> {
+    fn remove_segments(&mut self, upto: u64) -> io::Result<()> {
         while self.segments.len() > 1 && self.segments[0].last_index.is_none_or(|last| last <= upto) {
-            disk.remove(&self.segments[0].path)?;
+            self.disk.remove(&self.segments[0].path)?;
             self.segments.pop_front();
         }
         Ok(())
     }
+}
+
+/// A segment that records can be appended to.
+struct Begun {
+    file: Box<dyn SegmentFile>,
+    /// None for one that is in the list already.
+    segment: Option<Segment>,
+    end: u32,
+    size: u32,
+}
+
+/// The last segment of a log that was read, with nothing behind its records.
+fn reopen(disk: &dyn Disk, path: &Path, replayed: &Replayed) -> io::Result<Begun> {
+    let mut file = disk.open(path)?;
+    if replayed.torn {
+        // Whatever is left there could pass for records once new ones have filled the gap before it.
+        file.write_at(&vec![0; replayed.size - replayed.end], replayed.end as u64)?;
+    }
+    // What was read may have been in memory only: the process died between write and sync, or the sync failed, and then
+    // the kernel takes the pages for clean. Written again they are dirty, so this sync means what it says.
+    file.write_at(&replayed.unproven, (replayed.end - replayed.unproven.len()) as u64)?;
+    file.sync()?;
+    Ok(Begun { file, segment: None, end: u32_of(replayed.end), size: u32_of(replayed.size) })
 }
 
 /// What a segment begins with: its header, and the vote and the purge marker of the segments before it.
@@ -242,16 +251,16 @@ impl Head<'_> {
         bytes
     }
 
-    fn create(
-        &self,
-        disk: &mut dyn Disk,
-        directory: &Path,
-        size: u32,
-    ) -> io::Result<(Box<dyn SegmentFile>, Segment, u32, u32)> {
-        let path = segment_path(directory, self.sequence);
+    /// A segment with this head and room for a record, on stable storage before it gets its name.
+    fn begin(&self, disk: &dyn Disk, directory: &Path, spare: &mut Spare, record_bytes: usize) -> io::Result<Begun> {
         let head = self.bytes();
-        let file = disk.create(&path, &head, u64::from(size))?;
-        Ok((file, Segment { sequence: self.sequence, path, last_index: None }, u32_of(head.len()), size))
+        let (Blank { mut file, path: blank }, size) = spare.take(u32_of(head.len() + record_bytes))?;
+        file.write_at(&head, 0)?;
+        file.sync()?;
+        let path = segment_path(directory, self.sequence);
+        disk.rename(&blank, &path)?;
+        let segment = Segment { sequence: self.sequence, path, last_index: None };
+        Ok(Begun { file, segment: Some(segment), end: u32_of(head.len()), size })
     }
 }
 

@@ -192,7 +192,7 @@ fn refuse(refusal: &Refusal) -> Status {
 
 /// Paths come from clients: those that are not known share one name, so that nobody can fill the memory with names.
 fn method(path: &str) -> &'static str {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 17] = [
         "Mesh/Follow",
         "Mesh/Execute",
         "Mesh/List",
@@ -205,6 +205,11 @@ fn method(path: &str) -> &'static str {
         "Maintenance/MemberReport",
         "Maintenance/Backup",
         "Maintenance/Compact",
+        "Store/Members",
+        "Store/AddMember",
+        "Store/PromoteMember",
+        "Store/RemoveMember",
+        "Store/MoveLeader",
     ];
     let path = path.strip_prefix("/ringfence.v1.").unwrap_or_default();
     KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
