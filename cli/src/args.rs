@@ -80,6 +80,33 @@ pub(crate) enum Command {
     Ca(CaCommand),
 }
 
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// All members, learners too.
+    List,
+    /// Adds the member that runs at an address (with 'join: true') as a learner: it gets the log and does not vote yet.
+    Add {
+        /// HOST:PORT under which the other members reach it.
+        address: String,
+    },
+    /// Lets a learner vote, once it has caught up.
+    Promote {
+        /// The member's id.
+        id: u64,
+    },
+    /// Removes a member. Stop its process afterwards.
+    Remove {
+        /// The member's id.
+        id: u64,
+    },
+    /// Makes another member the leader.
+    MoveLeader {
+        /// The new leader's id; the voter with the longest log without.
+        id: Option<u64>,
+    },
+}
+
 /// Lists of records.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ListCommand {
@@ -296,9 +323,6 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    /// Verbs of the operator's pages that are still to come.
-    const TO_COME: [&str; 1] = ["ringfence store member "];
-
     /// The commands in the console blocks of a page, variables before them left out.
     fn commands(page: &str) -> Vec<String> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations").join(page);
@@ -317,8 +341,7 @@ mod tests {
         assert!(all.len() > 25, "{all:#?}");
         for line in all {
             let parsed = Arguments::try_parse_from(line.split(' '));
-            let to_come = TO_COME.iter().any(|start| line.starts_with(start));
-            assert_eq!(parsed.is_err(), to_come, "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
         }
     }
 }

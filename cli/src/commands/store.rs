@@ -6,19 +6,27 @@
 //! ```
 
 mod members;
+mod membership;
 mod snapshot;
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::{args::Global, failure::Failure};
+use crate::{
+    args::{Global, MemberCommand},
+    connect::Servers,
+    failure::Failure,
+};
 
 /// The store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Every member: who leads, how far each one is, what it takes on disk, until when its certificate is good.
     Status,
+    /// Who belongs to the store, and who leads it.
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// The digest of every member's state after the same log entry: they must be equal.
     Hash,
     /// Makes every member forget the steps up to a revision; who resumes from before gets a snapshot.
@@ -73,6 +81,7 @@ pub(crate) enum SnapshotCommand {
 pub(crate) async fn run(command: StoreCommand, global: &Global) -> Result<(), Failure> {
     match command {
         StoreCommand::Status => members::status(global).await,
+        StoreCommand::Member(command) => membership::run(&command, &mut Servers::new(global)?, global.output).await,
         StoreCommand::Hash => members::hash(global).await,
         StoreCommand::Compact { revision } => members::compact(global, revision).await,
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => snapshot::save(global, &file).await,

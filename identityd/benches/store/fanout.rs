@@ -44,9 +44,9 @@ impl Clock {
         let starts = starts.filter(|(_, window)| *window == MARK_PREFIX).map(|(start, _)| start + MARK_PREFIX.len());
         starts.filter_map(move |start| {
             let text = std::str::from_utf8(bytes.get(start..start + 4 * MARK_DIGITS + 3)?).ok()?;
-            let micros = text.split(':').try_fold(0, |sum, group| {
-                u64::from_str_radix(group, 16).map(|group| sum << 12 | group & 0xfff)
-            });
+            let micros = text
+                .split(':')
+                .try_fold(0, |sum, group| u64::from_str_radix(group, 16).map(|group| sum << 12 | group & 0xfff));
             Some(now.saturating_sub(Duration::from_micros(micros.ok()?)))
         })
     }
@@ -88,7 +88,8 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
     grpc.ready().await.unwrap();
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
     let path = PathAndQuery::from_static(path);
-    let mut stream = grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await.unwrap().into_inner();
+    let mut stream =
+        grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("the stream begins with a message");
     stream
 }
@@ -97,7 +98,8 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
 pub(crate) async fn follow(channel: Channel, from: u64) -> Streaming<Vec<u8>> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.unwrap();
-    let request = v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
+    let request =
+        v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
     let path = PathAndQuery::from_static("/ringfence.v1.Mesh/Follow");
     let codec = Raw(std::marker::PhantomData);
     let stream = grpc.server_streaming(Request::new(request), path, codec).await.unwrap();

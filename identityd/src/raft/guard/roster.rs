@@ -115,8 +115,10 @@ mod tests {
             |id: u64| MemberConfig { id, cluster: Name::new("east").unwrap(), address: format!("10.0.0.{id}:7400") };
         let founders: Vec<_> = (1..=3).map(founder).collect();
         let roster = Roster::new(&Membership::default(), &founders);
-        assert_eq!(roster.describe_quorum(&BTreeSet::from([1])),
-            "1 of 3 members answer, 2 are needed; silent: member 2 (east, 10.0.0.2:7400), member 3 (east, 10.0.0.3:7400)");
+        assert_eq!(
+            roster.describe_quorum(&BTreeSet::from([1])),
+            "1 of 3 members answer, 2 are needed; silent: member 2 (east, 10.0.0.2:7400), member 3 (east, 10.0.0.3:7400)"
+        );
         let roster = Roster::new(&membership(vec![BTreeSet::from([7])], &[]), &founders);
         assert_eq!(roster.voters(), BTreeSet::from([7]));
         assert!(roster.has_quorum(&BTreeSet::from([7])));
