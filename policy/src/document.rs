@@ -150,7 +150,8 @@ fn position_behind(text: &str) -> Position {
 
 /// A document's own text: without blank lines at the beginning.
 fn own_text(text: &str) -> String {
-    let first = text.find(|c: char| !c.is_whitespace()).unwrap_or(0);
+    // Only what is blank to every reader: a form feed is content.
+    let first = text.find(|c| !matches!(c, ' ' | '\t' | '\r' | '\n')).unwrap_or(0);
     let begin = text.get(..first).and_then(|blank| blank.rfind(['\n', '\r'])).map_or(0, |index| index + 1);
     text.get(begin..).unwrap_or_default().to_owned()
 }

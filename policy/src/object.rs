@@ -113,6 +113,7 @@ pub fn parse_objects(text: &str) -> Parsed {
 #[must_use]
 pub fn parse_documents(text: &str, compat: Compat) -> Parsed {
     let read = document::read(text);
+    let several = read.documents.len() > 1;
     let mut parsed = Parsed { diagnostics: read.diagnostics, ..Parsed::default() };
     let mut first_positions: BTreeMap<PolicyKey, Position> = BTreeMap::new();
     for document in read.documents {
@@ -124,9 +125,10 @@ pub fn parse_documents(text: &str, compat: Compat) -> Parsed {
                         Diagnostic::error(object.position, format!("{} is given twice: first at {first}", object.key))
                             .help("keep one of them, or give them different names"),
                     ),
-                    None => {
+                    None if several => {
                         first_positions.insert(object.key.clone(), object.position);
                     }
+                    None => {}
                 }
                 if findings.errors() == 0 {
                     parsed.objects.push(object);

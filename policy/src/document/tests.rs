@@ -61,6 +61,16 @@ fn files_that_begin_with_a_byte_order_mark_can_be_put_together() {
 }
 
 #[test]
+fn a_document_keeps_what_is_no_blank() {
+    for text in ["\u{c}\r[", "\u{b}\n[1]", "\u{a0}\na: 1", "\u{2028}\n- a"] {
+        for document in read(text).documents {
+            assert_eq!(document.text, text, "{text:?}");
+        }
+    }
+    assert_eq!(document("\r\n\t\n  [1]\n").text, "  [1]\n");
+}
+
+#[test]
 fn json_is_read_directly_if_it_is_plainly_right() {
     let good = [
         "{}",

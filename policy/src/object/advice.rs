@@ -116,6 +116,13 @@ fn dns_off_its_port(rules: &[Rule], advice: &mut Vec<Diagnostic>) {
 
 /// CONF: elements that meet in whatever the object selects.
 fn contradictions(rules: &[Rule], advice: &mut Vec<Diagnostic>) {
+    // Only proxies and authentication contradict each other, and most objects have neither.
+    let plain = |element: &Element| {
+        element.authentication.is_none() && proxies(element).all(|proxy| *proxy == Proxy::default())
+    };
+    if rules.iter().flat_map(Rule::elements).all(|(_, _, element)| plain(element)) {
+        return;
+    }
     for (index, rule) in rules.iter().enumerate() {
         let same: Vec<&Rule> = rules[..=index].iter().filter(|other| other.subject == rule.subject).collect();
         for direction in [Direction::Ingress, Direction::Egress] {

@@ -31,7 +31,7 @@ pub(super) fn subject_selector(
     };
     let own = Requirement::equals(namespace_key(), namespace.as_str());
     let (forced, mut labels): (Vec<_>, Vec<_>) =
-        written.labels.into_iter().partition(|requirement| requirement.key == namespace_key());
+        written.labels.into_iter().partition(|requirement| requirement.key == own.key);
     if forced.iter().any(|requirement| *requirement != own) {
         let finding = at.warning(format!("names another namespace, but is applied in {namespace} only")).rule("NS-1");
         findings.add(finding.help("a CiliumNetworkPolicy selects in its own namespace: remove the label"));
