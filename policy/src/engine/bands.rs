@@ -28,10 +28,6 @@ pub(super) struct Band {
     pub(super) peers: [RoaringBitmap; 3],
 }
 
-impl Class {
-    pub(super) const ALL: [Self; 3] = [Self::Allow, Self::Redirect, Self::Deny];
-}
-
 impl Band {
     /// The strongest thing said of a peer by name.
     pub(super) fn own(&self, slot: u32) -> Option<Class> {

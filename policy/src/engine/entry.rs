@@ -5,16 +5,7 @@ use crate::{
     identity::Identity,
 };
 
-/// What a rule says about the flows it covers; the greater one counts (SEM-43, §6.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// They pass.
-    Allow,
-    /// They pass through the proxy.
-    Redirect,
-    /// They are refused.
-    Deny,
-}
+pub use crate::tables::Class;
 
 /// What is decided about a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
