@@ -18,6 +18,7 @@ pub mod address;
 pub mod cidr;
 pub mod command;
 pub mod compat;
+pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod engine;
