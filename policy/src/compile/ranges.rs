@@ -24,11 +24,18 @@ pub(super) struct Ranges {
     dual_stack: bool,
 }
 
-/// How the identities of ranges change.
+/// How identities change in the end: their labels, or none for those that are no more.
 #[derive(Debug, Default)]
-pub(super) struct IdentityChanges {
-    pub(super) put: Vec<(Identity, LabelSet)>,
-    pub(super) removed: Vec<Identity>,
+pub(super) struct IdentityChanges(pub(super) BTreeMap<Identity, Option<LabelSet>>);
+
+impl IdentityChanges {
+    pub(super) fn put(&mut self, identity: Identity, labels: LabelSet) {
+        self.0.insert(identity, Some(labels));
+    }
+
+    pub(super) fn remove(&mut self, identity: Identity) {
+        self.0.insert(identity, None);
+    }
 }
 
 impl Ranges {
@@ -79,12 +86,12 @@ impl Ranges {
                 let identity = self.allocate(range);
                 self.identities.insert(range, identity);
                 self.taken.insert(identity, range);
-                changes.put.push((identity, labels));
+                changes.put(identity, labels);
             }
             (None, Some(identity)) => {
                 self.identities.remove(&range);
                 self.taken.remove(&identity);
-                changes.removed.push(identity);
+                changes.remove(identity);
             }
             _ => {}
         }

@@ -87,16 +87,17 @@ impl State {
                 continue;
             }
             match (before, after) {
-                // Put in the place of what was there.
-                (Some(Record::Policy(_) | Record::Identity(_)), Some(_)) => {}
+                // Put in the place of what was there, so that ranges of both stay.
+                (Some(Record::Policy(_)), Some(_)) => {}
                 (before, _) => before.into_iter().for_each(|record| self.remove(record, &mut batch)),
             }
             after.into_iter().for_each(|record| self.put(record, &mut batch));
         }
         let Batch { identities, objects, touched, names_changed } = batch;
-        self.engine.put_identities(identities.put);
+        let (put, removed): (Vec<_>, Vec<_>) = identities.0.into_iter().partition(|(_, labels)| labels.is_some());
+        self.engine.put_identities(put.into_iter().filter_map(|(identity, labels)| Some((identity, labels?))));
         self.engine.change_objects(objects.put, objects.removed);
-        self.engine.remove_identities(identities.removed);
+        self.engine.remove_identities(removed.into_iter().map(|(identity, _)| identity));
         if names_changed {
             let peer_ports = self.named_ports.keys().cloned().collect();
             self.engine.set_world(World { peer_ports, ..World::default() });
@@ -183,8 +184,7 @@ impl State {
     /// The edits that lead from the tables in force to what is here. Policies there that say the same keep their numbers,
     /// and no other policy gets the number of one there.
     pub(super) fn adopt(&mut self, in_force: &Tables) -> TableDiff {
-        let equal = self.tables().equal_policies(in_force);
-        let chosen = equal.into_iter().filter_map(|(policy, there)| Some((policy, there?))).collect();
+        let chosen = self.tables().equal_policies(in_force);
         let in_rows = in_force.rows.keys().map(|key| key.policy).chain(in_force.ports.keys().map(|key| key.policy));
         let in_endpoints = in_force.endpoints.values().flat_map(|entry| [Some(entry.policy), entry.shadow]).flatten();
         let taken: BTreeSet<PolicyId> = in_rows.chain(in_endpoints).collect();
@@ -219,7 +219,7 @@ impl State {
                 self.addresses.claim(&key_of(node), &node.addresses, identity, None);
             }
             Record::Identity(record) if is_of_store(record.identity) => {
-                batch.identities.put.push((record.identity, record.labels.clone()));
+                batch.identities.put(record.identity, record.labels.clone());
                 batch.touched.insert(record.identity);
             }
             Record::Identity(_) => {}
@@ -237,7 +237,7 @@ impl State {
             }
             Record::Node(node) => self.addresses.give_up(&key_of(node), &node.addresses),
             Record::Identity(record) if is_of_store(record.identity) => {
-                batch.identities.removed.push(record.identity);
+                batch.identities.remove(record.identity);
                 batch.touched.insert(record.identity);
             }
             Record::Identity(_) => {}

@@ -1,6 +1,9 @@
 //! Tables without the numbers that depend on history: of policies, and of identities that only this node has.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{AddressEntry, EndpointId, PolicyId, PortsOfProtocol, Row, Tables};
 use crate::{cidr::Cidr, flow::Direction, identity::Identity};
@@ -64,28 +67,54 @@ impl Tables {
         ResolvedTables { addresses: &self.addresses, ranges, endpoints: endpoints.collect() }
     }
 
-    /// The policies that say something, or that an endpoint has, each with the policy of other tables that says the same,
-    /// if there is one. None of those twice.
+    /// For policies that endpoints have or that say something: policies of other tables that say the same, each of them
+    /// once; the one that the same endpoint has there, if it can be.
     #[must_use]
-    pub fn equal_policies(&self, others: &Self) -> BTreeMap<PolicyId, Option<PolicyId>> {
-        type Said<'t> = (Vec<(Direction, u8, &'t PortsOfProtocol)>, Vec<(Direction, Identity, u16, Row)>);
-        fn said(tables: &Tables) -> BTreeMap<PolicyId, Said<'_>> {
-            let mut said: BTreeMap<PolicyId, Said<'_>> = BTreeMap::new();
-            for entry in tables.endpoints.values() {
-                for policy in [Some(entry.policy), entry.shadow].into_iter().flatten() {
-                    said.entry(policy).or_default();
-                }
+    pub fn equal_policies(&self, others: &Self) -> BTreeMap<PolicyId, PolicyId> {
+        let (own, there) = (self.said(), others.said());
+        let mut equal = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        let mut pair = |one: PolicyId, other: PolicyId| {
+            let same = own.get(&one).is_some_and(|said| there.get(&other) == Some(said));
+            if same && !equal.contains_key(&one) && taken.insert(other) {
+                equal.insert(one, other);
             }
-            for (key, ports) in &tables.ports {
-                said.entry(key.policy).or_default().0.push((key.direction, key.protocol, ports));
-            }
-            for (key, row) in &tables.rows {
-                said.entry(key.policy).or_default().1.push((key.direction, key.peer, key.chunk, *row));
-            }
-            said
+        };
+        for (id, entry) in &self.endpoints {
+            let Some(other) = others.endpoints.get(id) else { continue };
+            pair(entry.policy, other.policy);
+            entry.shadow.zip(other.shadow).into_iter().for_each(|(one, other)| pair(one, other));
         }
-        let mut there: BTreeMap<Said<'_>, PolicyId> =
-            said(others).into_iter().map(|(policy, said)| (said, policy)).collect();
-        said(self).into_iter().map(|(policy, said)| (policy, there.remove(&said))).collect()
+        let mut by_content: BTreeMap<&Said<'_>, Vec<PolicyId>> = BTreeMap::new();
+        for (policy, said) in &there {
+            by_content.entry(said).or_default().push(*policy);
+        }
+        for (policy, said) in &own {
+            by_content.get(said).into_iter().flatten().for_each(|other| pair(*policy, *other));
+        }
+        equal
     }
+
+    fn said(&self) -> BTreeMap<PolicyId, Said<'_>> {
+        let mut said: BTreeMap<PolicyId, Said<'_>> = BTreeMap::new();
+        for entry in self.endpoints.values() {
+            for policy in [Some(entry.policy), entry.shadow].into_iter().flatten() {
+                said.entry(policy).or_default();
+            }
+        }
+        for (key, ports) in &self.ports {
+            said.entry(key.policy).or_default().ports.push((key.direction, key.protocol, ports));
+        }
+        for (key, row) in &self.rows {
+            said.entry(key.policy).or_default().rows.push((key.direction, key.peer, key.chunk, *row));
+        }
+        said
+    }
+}
+
+/// What a policy says, in numbers of these tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Said<'t> {
+    ports: Vec<(Direction, u8, &'t PortsOfProtocol)>,
+    rows: Vec<(Direction, Identity, u16, Row)>,
 }
