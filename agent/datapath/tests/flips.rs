@@ -31,11 +31,13 @@ use ringfence_datapath::{
     Capacity, Datapath, KernelDatapath, KernelOptions, PacketCounters, Reason, kernel::pin_directory,
 };
 use ringfence_policy::{
-    flow::{Direction, Verdict},
+    flow::{Direction, protocol},
     identity::Identity,
     name::Name,
     revision::Revision,
-    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+    tables::{
+        AddressEntry, Class, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, RowKey, Tables,
+    },
 };
 
 const TEST: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
@@ -110,21 +112,20 @@ fn tables([a, b]: [EndpointId; 2], which: u32) -> Tables {
             tables.addresses.insert(address.parse().unwrap(), entry);
         }
     }
+    let policy = |base: u32| PolicyId(base + which);
     for (endpoint, base) in [(a, 0xa0), (b, 0xb0)] {
-        let entry = EndpointEntry {
-            identity: identity(base, which),
-            ingress: Verdict::DenyDefault,
-            egress: Verdict::DenyDefault,
-        };
+        let entry =
+            EndpointEntry { identity: identity(base, which), policy: policy(base), shadow: None, audit: false };
         tables.endpoints.insert(endpoint, entry);
     }
-    for (port, other) in [(ALLOWED, which), (FORBIDDEN, 1 - which)] {
-        for (subject, direction, peer) in [
-            (identity(0xa0, which), Direction::Egress, identity(0xb0, other)),
-            (identity(0xb0, which), Direction::Ingress, identity(0xa0, other)),
-        ] {
-            let key = RuleKey { subject, direction, peer, protocol: 17, port };
-            tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    for (base, direction, peer) in [(0xa0, Direction::Egress, 0xb0), (0xb0, Direction::Ingress, 0xa0)] {
+        let policy = policy(base);
+        let bands = [(0, 0), (ALLOWED, 1), (ALLOWED + 1, 0), (FORBIDDEN, 2), (FORBIDDEN + 1, 0)];
+        let ports = PortsOfProtocol::new(bands.map(|(first, band)| Interval { first, band })).unwrap();
+        tables.ports.insert(PortsKey { policy, direction, protocol: protocol::UDP }, ports);
+        for (band, other) in [(1, which), (2, 1 - which)] {
+            let row = RowKey::of(policy, direction, identity(peer, other), band);
+            tables.rows.entry(row).or_default().set(band, Class::Allow);
         }
     }
     tables
@@ -172,7 +173,7 @@ fn await_addresses() {
 
 fn open() -> KernelDatapath {
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-    let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, rules: 64 };
+    let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, ports: 8, rows: 64, flows: 1024 };
     KernelDatapath::open(&KernelOptions { directory, capacity }).unwrap()
 }
 

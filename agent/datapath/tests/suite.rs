@@ -12,11 +12,12 @@ use ringfence_datapath::{
     ApplyError, AttachError, Capacity, Datapath, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
 };
 use ringfence_policy::{
-    flow::{Direction, Verdict, protocol},
+    flow::{Direction, protocol},
+    identity::Identity,
     revision::Revision,
-    tables::{EndpointId, RuleEntry, RuleKey, Tables},
+    tables::{Class, EndpointId, Tables},
 };
-use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, reply, rule, world};
+use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, policy, reply, rule, say, world};
 
 /// A datapath with two endpoints.
 struct Bed {
@@ -56,11 +57,7 @@ impl Bed {
 
     fn outcome(&mut self, hook: Hook, packet: ProbePacket) -> Reason {
         let outcome = self.probe(hook, self.local, packet);
-        let passes = matches!(
-            outcome.reason,
-            Reason::Established | Reason::Reevaluated | Reason::New | Reason::Judged | Reason::NeighbourDiscovery
-        );
-        assert_eq!(outcome.allowed, passes, "{outcome:?}");
+        assert_eq!(outcome.allowed, outcome.reason.passes(), "{outcome:?}");
         outcome.reason
     }
 }
@@ -79,7 +76,7 @@ fn default_deny(bed: &mut Bed) {
 
 fn exact_rule_allows_its_port_only(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.remote, 80);
@@ -95,8 +92,8 @@ fn exact_rule_allows_its_port_only(bed: &mut Bed) {
 
 fn any_peer_and_peer_only_rules(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 443, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 0, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 443, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 0, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.world, 443)), Reason::New);
@@ -106,7 +103,6 @@ fn any_peer_and_peer_only_rules(bed: &mut Bed) {
         assert_eq!(bed.received(open(family.world, family.local, 9)), Reason::DenyDefault);
         let echo = ProbePacket {
             protocol: if family.local.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 },
-            kind: PacketKind::Data,
             ..open(family.remote, family.local, 0)
         };
         assert_eq!(bed.received(echo), Reason::New, "no port, no protocol: everything");
@@ -115,8 +111,8 @@ fn any_peer_and_peer_only_rules(bed: &mut Bed) {
 
 fn deny_4_explicit_deny_wins_over_a_wider_allow(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::DenyExplicit);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Deny);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::DenyExplicit);
@@ -139,13 +135,13 @@ fn s9_an_endpoint_without_a_realised_revision_is_refused(bed: &mut Bed) {
 
 fn s1_both_ends_on_one_node_are_judged_at_once(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.other, 80);
         assert_eq!(bed.sent(packet), Reason::DenyDefault, "the receiver refuses it");
     }
-    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Verdict::Allow);
+    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Class::Allow);
     bed.apply(&tables);
     let (local, other) = (bed.local, bed.other);
     for family in families() {
@@ -165,7 +161,7 @@ fn s1_both_ends_on_one_node_are_judged_at_once(bed: &mut Bed) {
 
 fn replies_of_a_known_connection_pass(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.remote, 80);
@@ -179,15 +175,15 @@ fn replies_of_a_known_connection_pass(bed: &mut Bed) {
 
 fn a_flip_cuts_revoked_connections_and_keeps_the_others(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::New);
     }
     let mut revoked = bed.world();
-    rule(&mut revoked, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    rule(&mut revoked, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Allow);
     bed.apply(&revoked);
     for family in families() {
         let (cut, kept) = (open(family.local, family.remote, 80), open(family.local, family.remote, 81));
@@ -200,7 +196,7 @@ fn a_flip_cuts_revoked_connections_and_keeps_the_others(bed: &mut Bed) {
 
 fn senders_must_own_their_address(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         for stolen in [family.other, family.remote, family.unknown, family.world] {
@@ -222,7 +218,7 @@ fn senders_must_own_their_address(bed: &mut Bed) {
 fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
     let mut tables = bed.world();
     for family in families() {
-        rule(&mut tables, LOCAL, Direction::Egress, Some(family.world_identity), 80, Verdict::Allow);
+        rule(&mut tables, LOCAL, Direction::Egress, Some(family.world_identity), 80, Class::Allow);
     }
     bed.apply(&tables);
     for family in families() {
@@ -238,36 +234,44 @@ fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
     assert_eq!(bed.sent(open(v6.local, v6.unknown, 80)), Reason::DenyDefault, "the longer prefix wins");
 }
 
+/// Tables in which the local endpoint may reach `count` identities from `first` on, in a row each.
+fn many_rows(bed: &Bed, first: u32, count: u32) -> Tables {
+    let mut tables = bed.world();
+    for peer in first..first + count {
+        rule(&mut tables, LOCAL, Direction::Egress, Some(Identity::from_bits(peer)), 80, Class::Allow);
+    }
+    tables
+}
+
 fn s10_overflow_keeps_the_old_revision_whole(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     let before = bed.datapath.observe().unwrap();
-    let mut too_many = tables.clone();
-    for port in 1000..1000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut too_many, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    let mut too_many_ports = tables.clone();
+    for protocol in 10..10 + u8::try_from(SMALL.ports).unwrap() {
+        say(&mut too_many_ports, policy(LOCAL), Direction::Ingress, None, Some((protocol, 1)), Class::Allow);
     }
-    let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
-    assert!(
-        matches!(refused, Err(ApplyError::Full { table: Table::Rules, capacity, .. }) if capacity == SMALL.rules),
-        "{refused:?}"
-    );
-    assert_eq!(bed.datapath.observe().unwrap(), before);
+    for (too_many, table, most) in [
+        (many_rows(bed, 5000, SMALL.rows + 1), Table::Rows, SMALL.rows),
+        (too_many_ports, Table::Ports, SMALL.ports),
+    ] {
+        let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
+        assert!(
+            matches!(refused, Err(ApplyError::Full { table: full, capacity, .. }) if (full, capacity) == (table, most)),
+            "{refused:?}"
+        );
+        assert_eq!(bed.datapath.observe().unwrap(), before);
+    }
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.remote, 1000)), Reason::DenyDefault);
     }
     // A full table can be exchanged for another full one.
-    let mut full = bed.world();
-    for port in 2000..2000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    for first in [6000, 7000] {
+        let full = many_rows(bed, first, SMALL.rows);
+        bed.apply(&full);
     }
-    bed.apply(&full);
-    let mut other_full = bed.world();
-    for port in 3000..3000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut other_full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
-    }
-    bed.apply(&other_full);
 }
 
 fn s3_revisions_never_go_back(bed: &mut Bed) {
@@ -284,22 +288,26 @@ fn s3_revisions_never_go_back(bed: &mut Bed) {
 
 fn neighbour_discovery_and_echo(bed: &mut Bed) {
     let mut tables = bed.world();
-    for protocol in [protocol::ICMP, protocol::ICMPV6] {
-        let key = RuleKey { subject: LOCAL, direction: Direction::Egress, peer: REMOTE, protocol, port: 0 };
-        tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    for (protocol, query) in [(protocol::ICMP, 8), (protocol::ICMPV6, 128)] {
+        say(&mut tables, policy(LOCAL), Direction::Egress, Some(REMOTE), Some((protocol, query)), Class::Allow);
     }
     bed.apply(&tables);
     let [v4, v6] = families();
     let packet = open(v6.local, v6.unknown, 0);
     let solicitation = ProbePacket { protocol: protocol::ICMPV6, kind: PacketKind::NeighbourDiscovery, ..packet };
     assert_eq!(bed.sent(solicitation), Reason::NeighbourDiscovery);
-    assert_eq!(bed.received(reply(solicitation)), Reason::DenyDefault, "an echo request is not one");
-    for (family, protocol) in [(v4, protocol::ICMP), (v6, protocol::ICMPV6)] {
-        let echo = ProbePacket { protocol, kind: PacketKind::Data, ..open(family.local, family.remote, 0) };
+    let echo = ProbePacket { protocol: protocol::ICMPV6, ..open(v6.unknown, v6.local, 128) };
+    assert_eq!(bed.received(echo), Reason::DenyDefault, "an echo request is not one");
+    for (family, protocol, query) in [(v4, protocol::ICMP, 8), (v6, protocol::ICMPV6, 128)] {
+        let echo = ProbePacket { protocol, ..open(family.local, family.remote, query) };
+        assert_eq!(bed.received(reply(echo)), Reason::DenyDefault, "6.5/13: nobody asked");
         assert_eq!(bed.sent(echo), Reason::New);
-        let answer = ProbePacket { source: family.remote, destination: family.local, ..echo };
-        assert_eq!(bed.received(answer), Reason::Established);
-        assert_eq!(bed.received(ProbePacket { source_port: 1, ..answer }), Reason::DenyDefault, "another identifier");
+        assert_eq!(bed.received(reply(echo)), Reason::Established);
+        assert_eq!(bed.received(reply(ProbePacket { source_port: 1, ..echo })), Reason::DenyDefault, "another identifier");
+        let asked = ProbePacket { source: family.remote, destination: family.local, ..echo };
+        assert_eq!(bed.received(asked), Reason::DenyDefault, "a query of the other side is no answer");
+        let other = ProbePacket { destination_port: 13, ..echo };
+        assert_eq!(bed.sent(other), Reason::DenyDefault, "another type");
     }
 }
 
@@ -331,7 +339,7 @@ fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
 }
 
 /// Small enough to overflow, large enough for every other case.
-const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, rules: 8 };
+const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, ports: 8, rows: 8, flows: 1024 };
 
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
@@ -379,8 +387,8 @@ mod in_kernel {
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
-        flow::{Direction, Verdict},
-        tables::EndpointId,
+        flow::Direction,
+        tables::{Class, EndpointId},
     };
 
     use super::{
@@ -407,7 +415,7 @@ mod in_kernel {
             let local = datapath.attach(&name("local"), "ep0").unwrap();
             let other = datapath.attach(&name("other"), "ep1").unwrap();
             let mut tables = world(local, other);
-            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
             apply(&mut datapath, &tables);
             let packets = families().map(|family| open_connection(family.local, family.remote, 80));
             for packet in packets {
@@ -451,7 +459,7 @@ mod in_kernel {
             assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
             drop(datapath);
             let directory = options().directory;
-            assert!(directory.join("v1/links/local/from_endpoint").exists());
+            assert!(directory.join("v2/links/local/from_endpoint").exists());
             uninstall(&directory).unwrap();
             assert!(!directory.exists());
             uninstall(&directory).unwrap();
