@@ -35,6 +35,8 @@ pub struct Work {
     own: End,
     theirs: End,
     fragment: FragmentValue,
+    /// What `decide` said.
+    pub decision: Decision,
 }
 
 /// One end of the packet's connection.
@@ -42,6 +44,7 @@ pub struct Work {
 pub(crate) struct End {
     pub(crate) value: FlowValue,
     pub(crate) subject: Subject,
+    pub(crate) judgement: Judgement,
 }
 
 /// What happens to a packet.
@@ -88,15 +91,17 @@ impl Work {
     pub const fn new(packet: Packet) -> Self {
         const NOWHERE: Address = Address { words: [0; 2] };
         let key = FlowKey { local: NOWHERE, remote: NOWHERE, transport: 0 };
-        let end = End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0) };
+        let end = End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0), judgement: Judgement::NONE };
+        let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
-        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports } }
+        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision }
     }
 
     /// Clears what the last packet left, for one that was not understood.
     #[inline(always)]
-    pub const fn forget(&mut self, endpoint: u32, hook: Hook) {
+    pub const fn forget(&mut self, endpoint: u32, hook: Hook, reason: Reason) {
+        self.decision = Decision::plain(reason);
         self.packet.source = Address { words: [0; 2] };
         self.packet.destination = Address { words: [0; 2] };
         self.packet.protocol = 0;
@@ -106,8 +111,8 @@ impl Work {
     /// Who was judged.
     #[must_use]
     #[inline(always)]
-    pub const fn subject(&self, decision: &Decision) -> &Subject {
-        if decision.at_receiver { &self.theirs.subject } else { &self.own.subject }
+    pub const fn subject(&self) -> &Subject {
+        if self.decision.at_receiver { &self.theirs.subject } else { &self.own.subject }
     }
 }
 
@@ -130,22 +135,24 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn of(judgement: &Judgement, flow: &Flow) -> Self {
-        Self {
-            allow: judgement.reason.passes(),
-            reason: judgement.reason,
-            judged_both: false,
-            tell: judgement.tell,
-            at_receiver: false,
-            counters: [flow.counter, NO_COUNTER],
-        }
+    const fn of(end: &End) -> Self {
+        let Judgement { reason, tell, .. } = end.judgement;
+        let counters = [end.value.flow.counter, NO_COUNTER];
+        Self { allow: reason.passes(), reason, judged_both: false, tell, at_receiver: false, counters }
     }
 }
 
-/// Decides about one packet at one hook of one endpoint, with the set that `moment.generation` selects.
+/// Decides about one packet at one hook of one endpoint, with the set that `moment.generation` selects: see
+/// `Work::decision`.
 #[inline(always)]
-pub fn decide<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
-    let Work { packet, own, theirs, fragment } = work;
+pub fn decide<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, work: &mut Work) {
+    work.decision = decision(state, moment, hook, endpoint, work);
+    S::settle(work);
+}
+
+#[inline(always)]
+fn decision<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
+    let Work { packet, own, theirs, fragment, .. } = work;
     own.subject = Subject::of(endpoint, hook.side());
     if let PacketKind::NeighbourDiscovery = packet.kind {
         return Decision::plain(Reason::NeighbourDiscovery);
@@ -173,78 +180,58 @@ pub fn decide<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32
         };
     }
     own.value.flow.endpoint = endpoint;
-    let judgement = judge(state, moment, hook.side(), own, packet);
-    let local_pair = judgement.reason.passes() && own.value.flow.peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
-    let decision = if local_pair {
-        both_ends(state, moment, judgement, own, theirs, packet)
+    judge(state, moment, hook.side(), own, packet);
+    let peer_endpoint = own.value.flow.peer_endpoint;
+    let local_pair = own.judgement.reason.passes() && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
+    let decision = if !local_pair {
+        own.judgement.remember(state, &own.value);
+        Decision::of(own)
+    } else if let Reason::Hairpin = own.judgement.reason {
+        Decision { judged_both: true, ..Decision::of(own) }
     } else {
-        judgement.remember(state, &own.value);
-        Decision::of(&judgement, &own.value.flow)
+        theirs.value.key = packet.flow_key(INGRESS);
+        theirs.value.flow.endpoint = peer_endpoint;
+        judge(state, moment, INGRESS, theirs, packet);
+        both_ends(state, own, theirs)
     };
     if let Fragment::First = packet.fragment
         && decision.allow
     {
         remember_ports(state, moment, fragment, packet);
     }
-    cache(state, hook, judgement, own, packet, &decision);
+    cache(state, hook, own, packet, &decision);
     decision
 }
 
-/// The receiver is on this node, too.
+/// The receiver is on this node and was judged, too.
 #[inline(always)]
-fn both_ends<S: State>(
-    state: &mut S,
-    moment: Moment,
-    sender: Judgement,
-    own: &End,
-    theirs: &mut End,
-    packet: &Packet,
-) -> Decision {
-    let mut decision = Decision::of(&sender, &own.value.flow);
-    decision.judged_both = true;
-    if let Reason::Hairpin = sender.reason {
-        return decision;
-    }
-    theirs.value.key = packet.flow_key(INGRESS);
-    theirs.value.flow.endpoint = own.value.flow.peer_endpoint;
-    let receiver = judge(state, moment, INGRESS, theirs, packet);
+fn both_ends<S: State>(state: &mut S, own: &End, theirs: &End) -> Decision {
+    let (sender, receiver) = (own.judgement, theirs.judgement);
     receiver.remember(state, &theirs.value);
     if !receiver.reason.passes() {
-        let mut decision = Decision::of(&receiver, &theirs.value.flow);
-        decision.at_receiver = true;
-        return decision;
+        return Decision { at_receiver: true, ..Decision::of(theirs) };
     }
     // Only now: a packet that the other end refuses leaves no connection behind.
     sender.remember(state, &own.value);
-    decision.counters[1] = theirs.value.flow.counter;
+    let counters = [own.value.flow.counter, theirs.value.flow.counter];
     // One packet, one reason: what is new at the receiver counts for more than what the sender's policy allows.
     let sender_allows = matches!(sender.reason, Reason::New | Reason::Established | Reason::Reevaluated);
-    if receiver.tell && sender_allows && receiver.reason as u32 != sender.reason as u32 {
-        decision.reason = receiver.reason;
-        decision.tell = true;
-        decision.at_receiver = true;
-    }
-    decision
+    let at_receiver = receiver.tell && sender_allows && receiver.reason as u32 != sender.reason as u32;
+    let reason = if at_receiver { receiver.reason } else { sender.reason };
+    Decision { allow: true, reason, judged_both: true, tell: sender.tell || at_receiver, at_receiver, counters }
 }
 
 /// Lets this CPU remember a connection that its next packet will not change.
 #[inline(always)]
-fn cache<S: State>(
-    state: &mut S,
-    hook: Hook,
-    judgement: Judgement,
-    own: &End,
-    packet: &Packet,
-    decision: &Decision,
-) {
+fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decision: &Decision) {
     // A connection of one packet is not worth a cell.
-    let steady = judgement.steady && matches!((decision.reason, packet.kind), (Reason::Established, PacketKind::Data));
+    let known = matches!((decision.reason, packet.kind), (Reason::Established, PacketKind::Data));
     let local_pair = own.value.flow.peer_endpoint != 0;
     let whole_judgement = match hook {
         Hook::FromEndpoint => local_pair == decision.judged_both,
         Hook::ToEndpoint => !local_pair,
     };
-    if steady && whole_judgement && own.value.flow.owned != 0 {
+    if known && own.judgement.steady && whole_judgement && own.value.flow.owned != 0 {
         let [counter, peer_counter] = decision.counters;
         state.set_cached(&own.value, Cached { counter, peer_counter, both: decision.judged_both });
     }

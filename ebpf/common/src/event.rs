@@ -1,7 +1,7 @@
 //! What is told about packets: new connections, changed verdicts, drops.
 
 use crate::{
-    decide::{Decision, Work},
+    decide::Work,
     layout::FlowKey,
     packet::Hook,
 };
@@ -78,8 +78,8 @@ impl Event {
     /// What is told about a decision.
     #[must_use]
     #[inline(always)]
-    pub fn new(time_ns: u64, revision: u64, hook: Hook, work: &Work, decision: &Decision) -> Self {
-        let subject = work.subject(decision);
+    pub fn new(time_ns: u64, revision: u64, hook: Hook, work: &Work) -> Self {
+        let (subject, decision) = (work.subject(), &work.decision);
         // The refusing end may be the receiver although the packet is seen at the sender's hook.
         let side = if decision.at_receiver { Hook::ToEndpoint.side() } else { hook.side() };
         Self {

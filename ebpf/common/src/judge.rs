@@ -25,7 +25,7 @@ const CLASS_REDIRECT: u64 = 2;
 const CLASS_DENY: u64 = 3;
 
 /// One end's judgement; what it says of the connection stands in the `FlowValue` that was judged.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Judgement {
     pub(crate) reason: Reason,
     memory: Memory,
@@ -35,7 +35,7 @@ pub(crate) struct Judgement {
 }
 
 /// What is to become of the entry in `FLOWS`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Memory {
     Keep,
     /// Something but the time changed, or the time is old enough to matter.
@@ -61,6 +61,9 @@ impl Flow {
 }
 
 impl Judgement {
+    /// Before there is one.
+    pub(crate) const NONE: Self = Self::plain(Reason::Internal, Memory::Keep);
+
     #[inline(always)]
     const fn plain(reason: Reason, memory: Memory) -> Self {
         Self { reason, memory, steady: false, tell: !reason.passes() }
@@ -77,16 +80,17 @@ impl Judgement {
     }
 }
 
-/// Judges one end. `side` is `EGRESS` where the endpoint sends the packet. `end` has the key and the endpoint.
+/// Judges one end. `side` is `EGRESS` where the endpoint sends the packet. `end` has the key and the endpoint, and gets
+/// the judgement.
 #[inline(always)]
-pub(crate) fn judge<S: State>(
-    state: &mut S,
-    moment: Moment,
-    side: u8,
-    end: &mut End,
-    packet: &Packet,
-) -> Judgement {
-    let End { value, subject } = end;
+pub(crate) fn judge<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) {
+    end.judgement = judgement(state, moment, side, end, packet);
+    S::settle(end);
+}
+
+#[inline(always)]
+fn judgement<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) -> Judgement {
+    let End { value, subject, .. } = end;
     let endpoint = value.flow.endpoint;
     *subject = Subject::of(endpoint, side);
     let known = match state.flow(&value.key) {
@@ -143,7 +147,7 @@ fn ask_policy<S: State>(
     known: bool,
     packet: &Packet,
 ) -> Judgement {
-    let End { value: FlowValue { key, flow }, subject } = end;
+    let End { value: FlowValue { key, flow }, subject, .. } = end;
     let endpoint = flow.endpoint;
     let memory = if known { Memory::Forget } else { Memory::Keep };
     let Some(own) = state.endpoint(endpoint) else {

@@ -39,6 +39,9 @@ pub trait State {
     fn counter(&mut self, owner: u64) -> u32;
     /// Counts.
     fn tally(&mut self, tally: Tally);
+    /// Makes the compiler write `memory` and read it again. To the kernel's verifier what is read from a map may be
+    /// anything, so that it follows one path from here on instead of one for each path that leads here.
+    fn settle<T>(memory: &mut T);
 }
 
 /// What a cell says of a connection.

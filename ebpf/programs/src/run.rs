@@ -6,13 +6,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, Moment, NO_COUNTER, PacketKind, Reason, decide,
+    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, Moment, NO_COUNTER, Packet, PacketKind, Reason, decide,
 };
 
 use crate::{
     epoch::Epoch,
     maps::{ACTIVE, BAND_COUNTERS, PACKETS, WORK},
     parse::parse,
+    shared::settle,
     state::{Even, Odd},
     tell::tell,
 };
@@ -38,34 +39,39 @@ pub fn run(context: &TcContext, hook: Hook) -> i32 {
 fn judge(context: &TcContext, hook: Hook) -> Decision {
     // SAFETY: the context is valid while the program runs.
     let endpoint = unsafe { (*context.skb.skb).ifindex };
-    let Some(active) = ACTIVE.get_ptr(0) else { return Decision::plain(Reason::Internal) };
+    let (Some(active), Some(work)) = (ACTIVE.get_ptr(0), WORK.get_ptr_mut(0)) else {
+        return Decision::plain(Reason::Internal);
+    };
     // SAFETY: points to an aligned word of a map value. Volatile: the compiler must not read it a second time.
     let generation = unsafe { active.read_volatile() };
-    let Some(work) = WORK.get_ptr_mut(0) else { return Decision::plain(Reason::Internal) };
     // SAFETY: this CPU's own; programs on one CPU do not nest, and what the last packet left there is a valid `Work`.
     let work = unsafe { &mut *work };
-    let packet = &mut work.packet;
-    packet.source_port = 0;
-    packet.destination_port = 0;
-    packet.port = 0;
-    packet.kind = PacketKind::Data;
-    packet.fragment = Fragment::Whole;
-    let parsed = parse(context, hook, packet);
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    let moment = Moment { generation, now_ns };
-    let decision = match parsed {
-        Err(reason) => {
-            work.forget(endpoint, hook);
-            Decision::plain(reason)
-        }
-        Ok(()) if generation & 1 == 0 => decide(&mut Even, moment, hook, endpoint, work),
-        Ok(()) => decide(&mut Odd, moment, hook, endpoint, work),
+    work.packet = Packet {
+        source_port: 0,
+        destination_port: 0,
+        port: 0,
+        kind: PacketKind::Data,
+        fragment: Fragment::Whole,
+        ..work.packet
     };
-    if decision.tell {
-        tell(now_ns, generation, hook, work, &decision);
+    // SAFETY: the helper has no preconditions.
+    let moment = Moment { generation, now_ns: unsafe { bpf_ktime_get_coarse_ns() } };
+    match parse(context, hook, &mut work.packet) {
+        Err(reason) => work.forget(endpoint, hook, reason),
+        Ok(()) => {
+            settle(&mut work.packet);
+            if generation & 1 == 0 {
+                decide(&mut Even, moment, hook, endpoint, work);
+            } else {
+                decide(&mut Odd, moment, hook, endpoint, work);
+            }
+        }
     }
-    decision
+    settle(work);
+    if work.decision.tell {
+        tell(moment, hook, work);
+    }
+    work.decision
 }
 
 #[inline(always)]

@@ -165,3 +165,10 @@ pub fn tally(tally: Tally) {
         unsafe { *count += 1 };
     }
 }
+
+/// As `State::settle`.
+#[inline(always)]
+pub fn settle<T>(memory: &mut T) {
+    // SAFETY: no instruction at all; the compiler must assume that it reads and writes the memory.
+    unsafe { core::arch::asm!("/* {0} */", in(reg) memory as *mut T) }
+}

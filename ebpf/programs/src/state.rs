@@ -96,6 +96,11 @@ macro_rules! state {
             fn tally(&mut self, tally: Tally) {
                 shared::tally(tally);
             }
+
+            #[inline(always)]
+            fn settle<T>(memory: &mut T) {
+                shared::settle(memory);
+            }
         }
     };
 }

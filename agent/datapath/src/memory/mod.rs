@@ -126,11 +126,11 @@ impl Datapath for MemoryDatapath {
         let moment = Moment { generation: self.flip.generation(), now_ns };
         let revision = self.flip.revision().unwrap_or_default().0;
         let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
-        let decision = decide(&mut sets.state(), moment, hook, endpoint.0, &mut work);
-        let shared = sets.shared_mut();
+        decide(&mut sets.state(), moment, hook, endpoint.0, &mut work);
+        let (shared, decision) = (sets.shared_mut(), work.decision);
         shared.count(&decision, PROBE_BYTES);
         if decision.tell {
-            shared.tell(Event::new(now_ns, revision, hook, &work, &decision));
+            shared.tell(Event::new(now_ns, revision, hook, &work));
         }
         self.packets.add(decision.reason, 1);
         Ok(ProbeOutcome { allowed: decision.allow, reason: decision.reason, judged_both: decision.judged_both })

@@ -187,4 +187,6 @@ impl State for MemoryState<'_> {
     fn tally(&mut self, tally: Tally) {
         self.shared.tallies.add(tally, 1);
     }
+
+    fn settle<T>(_: &mut T) {}
 }
