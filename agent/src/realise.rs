@@ -1,12 +1,15 @@
 //! From a state of the mesh to packets judged by it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ringfence_datapath::{
     ApplyError, AttachError, Datapath, Hook, Observation, ObserveError, ProbeError, ProbeOutcome, ProbePacket,
 };
 use ringfence_policy::{
-    compile::{Compiler, Incomplete, LocalNode},
+    compile::{Compilation, Compiler, Incomplete, LocalNode},
     name::Name,
     revision::Revision,
     tables::{EndpointId, Tables},
@@ -23,6 +26,7 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    /// What packets are judged by.
     tables: Tables,
     revision: Revision,
     last: Option<Attempt>,
@@ -90,7 +94,7 @@ impl Realiser {
         let Observation { revision, tables, .. } = datapath.observe()?;
         let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
         let endpoints = datapath.attached();
-        let local = LocalNode { cluster, node, endpoints };
+        let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
         Ok(Self { datapath, compiler: Compiler::default(), local, tables, revision, last: None, outcome })
     }
 
@@ -202,12 +206,15 @@ impl Realiser {
     fn attempt(&mut self, followed: &Followed) -> Result<Vec<String>, NotRealised> {
         let revision = followed.mesh.revision();
         let incomplete = |source| NotRealised::Incomplete { revision, current: self.revision, source };
-        let compilation = self.compiler.compile(&followed.mesh, &self.local).map_err(incomplete)?;
-        let applied = self.datapath.apply(revision, &self.tables.diff(&compilation.tables))?;
-        self.tables = compilation.tables;
+        let compiled = self.compiler.compile(&followed.mesh, &self.local, &self.tables);
+        let Compilation { diff, problems } = compiled.map_err(incomplete)?;
+        // If it fails, the next diff has these edits, too.
+        let applied = self.datapath.apply(revision, &diff)?;
+        self.compiler.realised();
+        self.tables.apply(&diff);
         self.revision = revision;
         tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
-        Ok(compilation.problems.iter().map(ToString::to_string).collect())
+        Ok(problems.iter().map(ToString::to_string).collect())
     }
 
     fn publish(&self, problems: Vec<String>) {

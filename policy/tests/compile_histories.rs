@@ -191,7 +191,7 @@ mod tests {
             assert_leads_from(&self.in_force, &compilation.diff);
             let mut tables = self.in_force.clone();
             tables.apply(&compilation.diff);
-            let (fresh, problems) = self.from_nothing();
+            let (fresh, problems) = self.fresh();
             assert_eq!(tables.resolved(), fresh.resolved(), "another history, other tables");
             assert_eq!(tables.rows.len(), fresh.rows.len(), "rows of nobody are left");
             assert_eq!(tables.ports.len(), fresh.ports.len(), "ports of nobody are left");
@@ -204,7 +204,7 @@ mod tests {
             self.compiler.realised();
         }
 
-        fn from_nothing(&self) -> (Tables, Vec<Problem>) {
+        fn fresh(&self) -> (Tables, Vec<Problem>) {
             let mut tables = Tables::default();
             let compilation = Compiler::default().compile(&self.mesh, &self.local, &tables).unwrap();
             tables.apply(&compilation.diff);

@@ -112,21 +112,13 @@ impl Bands {
         masks.into_iter().map(|(chunk, masks)| (chunk, masks.row())).collect()
     }
 
-    /// Calls a function with every row: whose, which chunk, and what.
-    pub(super) fn each_row(
-        &self,
-        selectors: &Selectors,
-        population: &Population,
-        mut found: impl FnMut(Identity, u16, Row),
-    ) {
-        for (chunk, masks) in (0..).zip(&self.any) {
-            if !masks.is_empty() {
-                found(Identity::UNKNOWN, chunk, masks.row());
-            }
-        }
+    /// Every row: whose, which chunk, and what; in this order.
+    pub(super) fn rows(&self, selectors: &Selectors, population: &Population) -> Vec<(Identity, u16, Row)> {
+        let any = (0..).zip(&self.any).filter(|(_, masks)| !masks.is_empty());
+        let mut rows: Vec<_> = any.map(|(chunk, masks)| (Identity::UNKNOWN, chunk, masks.row())).collect();
         let mut by_chunk: Vec<&Use> = self.uses.iter().collect();
         by_chunk.sort_by_key(|used| used.chunk);
-        let mut masks = vec![Masks::default(); population.slot_count()];
+        let mut masks = vec![Masks::default(); if by_chunk.is_empty() { 0 } else { population.slot_count() }];
         let mut touched = Vec::new();
         for uses in by_chunk.chunk_by(|one, other| one.chunk == other.chunk) {
             for used in uses {
@@ -138,11 +130,14 @@ impl Bands {
                     known.join(used.masks);
                 }
             }
-            for slot in touched.drain(..) {
+            let row = |slot: u32| {
                 let row = std::mem::take(&mut masks[slot as usize]).row();
-                found(population.identity(slot), uses[0].chunk, row);
-            }
+                (population.identity(slot), uses[0].chunk, row)
+            };
+            rows.extend(touched.drain(..).map(row));
         }
+        rows.sort_unstable_by_key(|(peer, chunk, _)| u64::from(peer.bits()) << 16 | u64::from(*chunk));
+        rows
     }
 
     fn uses_of(&self, selector: SelectorId) -> Range<usize> {

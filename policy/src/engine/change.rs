@@ -219,10 +219,10 @@ impl Engine {
             let (before, after) = if comes { (None, Some(ports.clone())) } else { (Some(ports.clone()), None) };
             self.edits.port(key, before, after);
         }
-        policy.each_row(number, &self.selectors, &self.population, |key, row| {
+        for (key, row) in policy.rows(number, &self.selectors, &self.population) {
             let (before, after) = if comes { (None, Some(row)) } else { (Some(row), None) };
             self.edits.row(key, before, after);
-        });
+        }
     }
 
     /// Names in the rules of a policy stand for something else.

@@ -166,13 +166,11 @@ impl Engine {
     #[must_use]
     pub fn tables(&self) -> Tables {
         let mut tables = Tables::default();
-        let mut rows = Vec::new();
         for (policy, resolved) in self.policies.resolved() {
             tables.ports.extend(resolved.ports(policy).map(|(key, ports)| (key, ports.clone())));
-            resolved.each_row(policy, &self.selectors, &self.population, |key, row| rows.push((key, row)));
         }
-        rows.sort_unstable_by_key(|(key, _)| *key);
-        tables.rows = rows.into_iter().collect();
+        let rows = |(policy, resolved)| Resolved::rows(resolved, policy, &self.selectors, &self.population);
+        tables.rows = self.policies.resolved().flat_map(rows).collect();
         tables
     }
 

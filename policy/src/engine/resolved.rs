@@ -55,19 +55,17 @@ impl Resolved {
         })
     }
 
-    /// Calls a function with its rows as a policy's.
-    pub(super) fn each_row(
+    /// Its rows as a policy's, in order.
+    pub(super) fn rows(
         &self,
         policy: PolicyId,
         selectors: &Selectors,
         population: &Population,
-        mut found: impl FnMut(RowKey, Row),
-    ) {
-        for (direction, bands) in self.directions() {
-            bands.each_row(selectors, population, |peer, chunk, row| {
-                found(RowKey { policy, direction, peer, chunk }, row);
-            });
-        }
+    ) -> impl Iterator<Item = (RowKey, Row)> {
+        self.directions().flat_map(move |(direction, bands)| {
+            let rows = bands.rows(selectors, population).into_iter();
+            rows.map(move |(peer, chunk, row)| (RowKey { policy, direction, peer, chunk }, row))
+        })
     }
 
     /// The rows of a peer that selectors select.
