@@ -401,6 +401,11 @@ mod tests {
             assert_eq!(flip.generation(), generation + u32::from(verified.served != 0), "packets never see a half");
             assert_eq!(flip.verify(&expected).unwrap(), Verified { served: 0, unserved: 0 });
         }
+        let mut flip = flip(usize::MAX, false);
+        flip.sets.inner.tamper_with_a_page();
+        assert_ne!(flip.tables().unwrap(), expected);
+        assert_eq!(flip.verify(&expected).unwrap(), Verified { served: 1, unserved: 0 });
+        assert_both_sets(&flip, &expected);
     }
 
     const ALL: bytes::RowValue = bytes::RowValue { low: u64::MAX, high: 0 };

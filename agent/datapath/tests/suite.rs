@@ -9,13 +9,14 @@ mod namespaces;
 mod worlds;
 
 use ringfence_datapath::{
-    ApplyError, AttachError, Capacity, Datapath, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
+    ApplyError, AttachError, Capacity, Datapath, FlowEvent, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
+    Tally, Verified,
 };
 use ringfence_policy::{
     flow::{Direction, protocol},
     identity::Identity,
     revision::Revision,
-    tables::{Class, EndpointId, Tables},
+    tables::{Class, EndpointId, PolicyId, Tables},
 };
 use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, policy, reply, rule, say, world};
 
@@ -53,6 +54,12 @@ impl Bed {
     /// The reason at the hook of the local endpoint that the packet comes to.
     fn received(&mut self, packet: ProbePacket) -> Reason {
         self.outcome(Hook::ToEndpoint, packet)
+    }
+
+    fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        self.datapath.events(&mut |event| events.push(event)).unwrap();
+        events
     }
 
     fn outcome(&mut self, hook: Hook, packet: ProbePacket) -> Reason {
@@ -311,6 +318,223 @@ fn neighbour_discovery_and_echo(bed: &mut Bed) {
     }
 }
 
+fn icmp_errors_pass_with_the_connection_they_are_about(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 53, Class::Allow);
+    bed.apply(&tables);
+    let about = |packet| ProbePacket { kind: PacketKind::Error, ..reply(packet) };
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.received(about(packet)), Reason::Unrelated, "nothing is known of it");
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.received(about(packet)), Reason::Related);
+        let other = ProbePacket { source_port: 1, ..packet };
+        assert_eq!(bed.received(about(other)), Reason::Unrelated);
+        assert_eq!(bed.received(reply(next(packet))), Reason::Established, "an error closes nothing");
+        let asked = open(family.remote, family.local, 53);
+        assert_eq!(bed.sent(about(asked)), Reason::Unrelated);
+        assert_eq!(bed.received(asked), Reason::New);
+        assert_eq!(bed.sent(about(asked)), Reason::Related);
+    }
+    let refused = bed.world();
+    bed.apply(&refused);
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.received(about(packet)), Reason::DenyDefault, "the connection is not allowed any more");
+        assert_eq!(bed.received(about(packet)), Reason::Unrelated);
+    }
+}
+
+fn ct_4_an_endpoint_reaches_itself(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.local, 80);
+        let sent = bed.probe(Hook::FromEndpoint, bed.local, packet);
+        assert_eq!(sent, ProbeOutcome { allowed: true, reason: Reason::Hairpin, judged_both: true });
+        assert_eq!(bed.received(packet), Reason::DenyDefault, "without the sender's mark it came from elsewhere");
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault);
+    }
+}
+
+fn aud_2_what_is_refused_under_audit_passes_and_is_counted(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Deny);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Redirect);
+    bed.apply(&tables);
+    let cases = [
+        (79, Reason::DenyDefault, Reason::AuditDefault),
+        (80, Reason::DenyExplicit, Reason::AuditExplicit),
+        (81, Reason::NoProxy, Reason::AuditNoProxy),
+    ];
+    for family in families() {
+        for (port, refused, _) in cases {
+            assert_eq!(bed.sent(open(family.local, family.remote, port)), refused);
+        }
+    }
+    tables.endpoints.get_mut(&bed.local).unwrap().audit = true;
+    bed.apply(&tables);
+    for family in families() {
+        for (port, _, audited) in cases {
+            let packet = open(family.local, family.remote, port);
+            assert_eq!(bed.sent(packet), audited);
+            assert_eq!(bed.received(reply(packet)), Reason::Established, "its answers are not refusals");
+        }
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault, "the receiver is not audited");
+        assert_eq!(bed.sent(open(family.unknown, family.remote, 80)), Reason::Spoofed, "policy alone is audited");
+    }
+    let packets = bed.datapath.observe().unwrap().packets;
+    assert_eq!(cases.map(|(_, refused, audited)| (packets.get(refused), packets.get(audited))), [(4, 2), (2, 2), (2, 2)]);
+}
+
+fn aud_1_a_shadow_policy_is_only_reported(bed: &mut Bed) {
+    let mut tables = bed.world();
+    let shadow = PolicyId(77);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    say(&mut tables, shadow, Direction::Egress, Some(REMOTE), Some((protocol::TCP, 81)), Class::Allow);
+    tables.endpoints.get_mut(&bed.local).unwrap().shadow = Some(shadow);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::DenyDefault);
+        assert_eq!(bed.sent(open(family.local, family.remote, 82)), Reason::DenyDefault);
+    }
+    let tallies = bed.datapath.observe().unwrap().tallies;
+    assert_eq!((tallies.get(Tally::ShadowRefuses), tallies.get(Tally::ShadowAllows)), (2, 2));
+    let differs: Vec<bool> = bed.events().iter().map(|event| event.shadow_differs).collect();
+    assert_eq!(differs, [true, true, false, true, true, false]);
+}
+
+fn s16_events_say_what_began_what_was_cut_and_what_was_dropped(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    assert_eq!(bed.events(), []);
+    let revision = bed.datapath.observe().unwrap().revision;
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.sent(next(packet)), Reason::Established);
+        assert_eq!(bed.received(reply(packet)), Reason::Established);
+        assert_eq!(bed.received(open(family.remote, family.local, 7)), Reason::DenyDefault);
+        let [began, dropped] = bed.events()[..] else { panic!("one began, one was dropped") };
+        let expected = FlowEvent {
+            time_ns: began.time_ns,
+            revision,
+            reason: Reason::New,
+            endpoint: bed.local,
+            identity: LOCAL,
+            peer: REMOTE,
+            local: (family.local, 40_000),
+            remote: (family.remote, 80),
+            protocol: protocol::TCP,
+            packet: Direction::Egress,
+            direction: Direction::Egress,
+            policy: Some(policy(LOCAL)),
+            port: 80,
+            band: 1,
+            shadow_differs: false,
+            cut: false,
+        };
+        assert_eq!(began, expected);
+        let expected = FlowEvent {
+            time_ns: dropped.time_ns,
+            reason: Reason::DenyDefault,
+            local: (family.local, 7),
+            remote: (family.remote, 40_000),
+            packet: Direction::Ingress,
+            direction: Direction::Ingress,
+            port: 7,
+            band: 0,
+            ..expected
+        };
+        assert_eq!(dropped, expected);
+    }
+    let revoked = bed.world();
+    bed.apply(&revoked);
+    for family in families() {
+        assert_eq!(bed.received(reply(open(family.local, family.remote, 80))), Reason::DenyDefault);
+        let [cut] = bed.events()[..] else { panic!("one was cut") };
+        assert!(cut.cut && cut.revision == revision.next(), "{cut:?}");
+        assert_eq!((cut.direction, cut.packet), (Direction::Egress, Direction::Ingress));
+    }
+    for family in families() {
+        // The receiver's policy refuses what the sender's lets through: it is the receiver who is named.
+        let mut tables = bed.world();
+        rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
+        bed.apply(&tables);
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault);
+        let [refused] = bed.events()[..] else { panic!("one was dropped") };
+        assert_eq!((refused.endpoint, refused.identity, refused.peer), (bed.other, OTHER, LOCAL));
+        bed.apply(&revoked);
+    }
+}
+
+fn s16_what_is_not_delivered_is_counted(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.apply(&tables);
+    let [v4, _] = families();
+    let told = 25_000;
+    for _ in 0..told {
+        assert_eq!(bed.sent(open(v4.local, v4.remote, 80)), Reason::DenyDefault);
+    }
+    let delivered = bed.events().len() as u64;
+    let tallies = bed.datapath.observe().unwrap().tallies;
+    let count = |tally| tallies.get(tally);
+    assert_eq!(count(Tally::EventsWritten), delivered);
+    assert_eq!(delivered + count(Tally::EventsSuppressed) + count(Tally::EventsLost), told, "{tallies:?}");
+    assert_eq!(bed.events(), [], "each is handed over once");
+}
+
+fn bands_count_their_packets(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 81, Class::Allow);
+    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Class::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.other, 80);
+        for packet in [packet, next(packet), next(packet), next(packet)] {
+            assert!(bed.probe(Hook::FromEndpoint, bed.local, packet).allowed);
+        }
+        assert!(bed.probe(Hook::FromEndpoint, bed.other, reply(packet)).allowed);
+        assert_eq!(bed.sent(open(family.local, family.other, 81)), Reason::DenyDefault);
+        assert_eq!(bed.sent(open(family.local, family.other, 82)), Reason::DenyDefault);
+    }
+    let bands = |bed: &Bed| -> Vec<_> {
+        let bands = bed.datapath.bands().unwrap();
+        let mut bands: Vec<_> = bands.into_iter().filter_map(|report| Some((report.band?, report.counter))).collect();
+        bands.sort_by_key(|(band, _)| *band);
+        bands.into_iter().map(|(band, count)| (band, count.allowed_packets, count.refused_packets)).collect()
+    };
+    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
+    let expected = [
+        ((policy(LOCAL), egress, 0), 0, 2),
+        ((policy(LOCAL), egress, 1), 10, 0),
+        // Refused by the receiver, in the band of the ports that its policy does not name.
+        ((policy(OTHER), ingress, 0), 0, 2),
+        ((policy(OTHER), ingress, 1), 10, 0),
+    ];
+    let counted = bands(bed);
+    let named: Vec<_> = counted.into_iter().filter(|(_, allowed, refused)| allowed + refused != 0).collect();
+    assert_eq!(named, expected);
+    let mut moved = tables.clone();
+    moved.endpoints.get_mut(&bed.other).unwrap().policy = PolicyId(78);
+    bed.apply(&moved);
+    assert!(bands(bed).iter().all(|((policy, ..), ..)| *policy != worlds::policy(OTHER)), "gone with the policy");
+    assert!(bands(bed).contains(&((policy(LOCAL), egress, 1), 10, 0)));
+}
+
+fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    let before = bed.datapath.observe().unwrap();
+    assert_eq!(bed.datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+    assert_eq!(bed.datapath.observe().unwrap(), before);
+}
+
 fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
     let (local, other) = (name("local"), name("other.with-dot"));
     assert_eq!(bed.datapath.attach(&local, "ep0").unwrap(), bed.local);
@@ -373,6 +597,14 @@ cases!(
     s10_overflow_keeps_the_old_revision_whole,
     s3_revisions_never_go_back,
     neighbour_discovery_and_echo,
+    icmp_errors_pass_with_the_connection_they_are_about,
+    ct_4_an_endpoint_reaches_itself,
+    aud_2_what_is_refused_under_audit_passes_and_is_counted,
+    aud_1_a_shadow_policy_is_only_reported,
+    s16_events_say_what_began_what_was_cut_and_what_was_dropped,
+    s16_what_is_not_delivered_is_counted,
+    bands_count_their_packets,
+    verify_finds_nothing_where_nothing_was_changed,
     attach_is_idempotent_and_says_what_is_wrong,
     a_probe_that_cannot_be_is_refused,
 );
@@ -382,8 +614,9 @@ cases!(
 mod in_kernel {
     use std::path::{Path, PathBuf};
 
+    use aya::maps::{Array, HashMap, Map, MapData};
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, Reason,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
@@ -449,6 +682,49 @@ mod in_kernel {
             assert!(datapath.attached().is_empty(), "its device is gone");
             assert!(matches!(datapath.attach(&name("local"), "ep0"), Err(AttachError::NoInterface { .. })));
             assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
+        });
+    }
+
+    /// Rows of both sets, as somebody else with the right to do so sees them.
+    fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
+        let pin = options().directory.join(format!("v2/ROWS_{set}"));
+        HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_found_and_repaired() {
+        in_own_namespaces("in_kernel::what_somebody_else_changed_is_found_and_repaired", || {
+            let mut datapath = open();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+            apply(&mut datapath, &tables);
+            let [v4, _] = families();
+            let mut probe = |datapath: &mut KernelDatapath, source_port, port| {
+                let packet = ProbePacket { source_port, ..open_connection(v4.local, v4.remote, port) };
+                datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
+            };
+            assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
+            // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
+            let active = (datapath.observe().unwrap().generation & 1) as usize;
+            let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
+            let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
+            for key in &keys {
+                rows(active).insert(*key, all, 0).unwrap();
+            }
+            rows(1 - active).insert([9; 12], all, 0).unwrap();
+            // And page 1, which has port 80.
+            let pages = MapData::from_pin(options().directory.join("v2/PAGES")).unwrap();
+            let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
+            pages.set(1, [7; 512], 0).unwrap();
+            assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
+            assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
+            let verified = datapath.verify(&tables).unwrap();
+            assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
+            assert_eq!(datapath.observe().unwrap().tables, tables);
+            assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
+            assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
+            assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
         });
     }
 

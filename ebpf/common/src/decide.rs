@@ -20,11 +20,9 @@ const FRAGMENT_NS: u64 = 60 * SECOND_NS;
 
 /// When and by which generation a packet is judged.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// As read from `ACTIVE`, once.
-    pub generation: u32,
-    /// A monotonic clock that may be coarse.
-    pub now_ns: u64,
+pub(crate) struct Moment {
+    pub(crate) generation: u32,
+    pub(crate) now_ns: u64,
 }
 
 /// A packet, and room for what is worked out about it: too much for a BPF program's stack of 512 bytes.
@@ -142,16 +140,16 @@ impl Decision {
     }
 }
 
-/// Decides about one packet at one hook of one endpoint, with the set that `moment.generation` selects: see
-/// `Work::decision`.
+/// Decides about one packet at one hook of one endpoint, with the set that `generation` selects (as read from `ACTIVE`,
+/// once): see `Work::decision`.
 #[inline(always)]
-pub fn decide<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, work: &mut Work) {
-    work.decision = decision(state, moment, hook, endpoint, work);
+pub fn decide<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) {
+    work.decision = decision(state, generation, hook, endpoint, work);
     S::settle(work);
 }
 
 #[inline(always)]
-fn decision<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
+fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
     let Work { packet, own, theirs, fragment, .. } = work;
     own.subject = Subject::of(endpoint, hook.side());
     if let PacketKind::NeighbourDiscovery = packet.kind {
@@ -161,14 +159,14 @@ fn decision<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, 
         return Decision::plain(Reason::Judged);
     }
     if let Fragment::Later = packet.fragment
-        && !complete(state, moment, fragment, packet)
+        && !complete(state, fragment, packet)
     {
         return Decision::plain(Reason::Fragment);
     }
     own.value.key = packet.flow_key(hook.side());
     // What changes a connection, or could, is not for the cache.
     if let PacketKind::Data = packet.kind
-        && let Some(cached) = state.cached(&own.value.key, endpoint, moment.generation)
+        && let Some(cached) = state.cached(&own.value.key, endpoint, generation)
     {
         return Decision {
             allow: true,
@@ -179,6 +177,8 @@ fn decision<S: State>(state: &mut S, moment: Moment, hook: Hook, endpoint: u32, 
             counters: [cached.counter, cached.peer_counter],
         };
     }
+    // Only now: to ask for the time costs a tenth of what a cached connection does.
+    let moment = Moment { generation, now_ns: state.now_ns() };
     own.value.flow.endpoint = endpoint;
     judge(state, moment, hook.side(), own, packet);
     let peer_endpoint = own.value.flow.peer_endpoint;
@@ -239,14 +239,14 @@ fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decisi
 
 /// Gives a later fragment the ports of the first one.
 #[inline(always)]
-fn complete<S: State>(state: &S, moment: Moment, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
+fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
     fragment.key = packet.fragment_key();
     let Some(first) = state.fragment(&fragment.key) else { return false };
     packet.source_port = first.source_port;
     packet.destination_port = first.destination_port;
     packet.port = first.port;
     packet.protocol = (first.protocol & 0xff) as u8;
-    moment.now_ns.saturating_sub(first.seen_ns) < FRAGMENT_NS
+    state.now_ns().saturating_sub(first.seen_ns) < FRAGMENT_NS
 }
 
 #[inline(always)]

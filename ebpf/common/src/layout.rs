@@ -79,7 +79,7 @@ pub mod capacity {
     /// Bytes of the ring of events: a power of two.
     pub const EVENT_BYTES: u32 = 4 << 20;
     /// Cells of `CACHE` per CPU, at most.
-    pub const CACHE_CELLS: u32 = 65_536;
+    pub const CACHE_CELLS: u32 = 131_072;
 }
 
 /// The bits of `skb->mark` that belong to Ringfence.

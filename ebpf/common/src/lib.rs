@@ -19,7 +19,7 @@ pub mod packet;
 pub mod reason;
 pub mod state;
 
-pub use decide::{Decision, Moment, Subject, Work, decide};
+pub use decide::{Decision, Subject, Work, decide};
 pub use event::{Bucket, EVENT_CUT, EVENT_SHADOW_DIFFERS, Event};
 pub use layout::*;
 pub use packet::{Fragment, Hook, Packet, PacketKind};

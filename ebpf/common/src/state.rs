@@ -10,6 +10,8 @@ use crate::{
 
 /// The maps of one set, and what both sets share.
 pub trait State {
+    /// A monotonic clock that may be coarse.
+    fn now_ns(&self) -> u64;
     /// Exact address.
     fn address(&self, address: &Address) -> Option<AddressValue>;
     /// Longest prefix: identity bits.

@@ -2,11 +2,10 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_ktime_get_coarse_ns,
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, Moment, NO_COUNTER, Packet, PacketKind, Reason, decide,
+    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, decide,
 };
 
 use crate::{
@@ -54,22 +53,20 @@ fn judge(context: &TcContext, hook: Hook) -> Decision {
         fragment: Fragment::Whole,
         ..work.packet
     };
-    // SAFETY: the helper has no preconditions.
-    let moment = Moment { generation, now_ns: unsafe { bpf_ktime_get_coarse_ns() } };
     match parse(context, hook, &mut work.packet) {
         Err(reason) => work.forget(endpoint, hook, reason),
         Ok(()) => {
             settle(&mut work.packet);
             if generation & 1 == 0 {
-                decide(&mut Even, moment, hook, endpoint, work);
+                decide(&mut Even, generation, hook, endpoint, work);
             } else {
-                decide(&mut Odd, moment, hook, endpoint, work);
+                decide(&mut Odd, generation, hook, endpoint, work);
             }
         }
     }
     settle(work);
     if work.decision.tell {
-        tell(moment, hook, work);
+        tell(generation, hook, work);
     }
     work.decision
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::addr_of;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use ringfence_ebpf_common::{
     CACHE_TICKS, CacheCell, Cached, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, Tally,
     capacity,
@@ -60,6 +60,13 @@ fn cell(key: &FlowKey) -> Option<*mut CacheCell> {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     maps::CACHE.get_ptr_mut(cpu * (mask + 1) + (key.spread() as u32 & mask))
+}
+
+/// As `State::now_ns`.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 #[inline(always)]

@@ -18,6 +18,11 @@ macro_rules! state {
     ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $directories:ident, $rows:ident) => {
         impl State for $set {
             #[inline(always)]
+            fn now_ns(&self) -> u64 {
+                shared::now_ns()
+            }
+
+            #[inline(always)]
             fn address(&self, address: &Address) -> Option<AddressValue> {
                 // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes
                 // this set while a packet reads it.

@@ -1,17 +1,17 @@
 //! Events into the ring.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use ringfence_ebpf_common::{Event, Hook, Moment, Tally, Work};
+use ringfence_ebpf_common::{Event, Hook, Tally, Work};
 
 use crate::{
     maps::{BUCKETS, EVENTS, REVISION},
-    shared::tally,
+    shared::{now_ns, tally},
 };
 
 /// Writes one event, or counts why not: each call is either written, suppressed or lost (S16).
 #[inline(always)]
-pub fn tell(moment: Moment, hook: Hook, work: &Work) {
-    let Moment { generation, now_ns } = moment;
+pub fn tell(generation: u32, hook: Hook, work: &Work) {
+    let now_ns = now_ns();
     let allowed = match BUCKETS.get_ptr_mut(0) {
         // SAFETY: points to this CPU's own bucket; programs on one CPU do not nest.
         Some(bucket) => unsafe { (*bucket).take(now_ns) },

@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(affordable_flows(1 << 20, 16 << 30), 262_144);
         assert_eq!(affordable_flows(1 << 20, 1 << 30), FEWEST_FLOWS);
         assert_eq!(affordable_flows(64, 16 << 30), 64);
-        for (cpus, cells) in [(1, 65_536), (2, 65_536), (16, 65_536), (24, 32_768), (64, 16_384), (512, 4096)] {
+        for (cpus, cells) in [(1, 131_072), (8, 131_072), (16, 65_536), (24, 32_768), (64, 16_384), (512, 4096)] {
             assert_eq!(cache_cells(cpus), cells, "{cpus}");
         }
     }

@@ -5,7 +5,7 @@ mod state;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use ringfence_ebpf_common::{Event, Hook, Moment, Work, decide};
+use ringfence_ebpf_common::{Event, Hook, Work, decide};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -123,10 +123,10 @@ impl Datapath for MemoryDatapath {
         let packet = packet.packet()?;
         // A minute is the shortest life of an entry, six hours the longest: 584 years of nanoseconds are enough.
         let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let moment = Moment { generation: self.flip.generation(), now_ns };
+        let generation = self.flip.generation();
         let revision = self.flip.revision().unwrap_or_default().0;
         let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
-        decide(&mut sets.state(), moment, hook, endpoint.0, &mut work);
+        decide(&mut sets.state(now_ns), generation, hook, endpoint.0, &mut work);
         let (shared, decision) = (sets.shared_mut(), work.decision);
         shared.count(&decision, PROBE_BYTES);
         if decision.tell {

@@ -49,9 +49,9 @@ impl MemorySets {
         Self { maps, directories: Directories::default(), generation: 0, shared }
     }
 
-    pub(super) fn state(&mut self) -> MemoryState<'_> {
+    pub(super) fn state(&mut self, now_ns: u64) -> MemoryState<'_> {
         let set = &self.maps.sets[(self.generation & 1) as usize];
-        MemoryState { set, pages: &self.maps.pages, shared: &mut self.shared }
+        MemoryState { set, pages: &self.maps.pages, shared: &mut self.shared, now_ns }
     }
 
     pub(super) const fn shared(&self) -> &Shared {

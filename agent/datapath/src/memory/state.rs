@@ -21,6 +21,7 @@ pub(super) struct MemoryState<'a> {
     pub(super) set: &'a Set,
     pub(super) pages: &'a BTreeMap<u16, Page>,
     pub(super) shared: &'a mut Shared,
+    pub(super) now_ns: u64,
 }
 
 /// Connections, fragments, counters and events.
@@ -95,6 +96,10 @@ impl Shared {
 }
 
 impl State for MemoryState<'_> {
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     fn address(&self, address: &Address) -> Option<AddressValue> {
         self.set.addresses.get(address).copied()
     }
