@@ -26,11 +26,21 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    audit: Audit,
     /// What packets are judged by.
     tables: Tables,
     revision: Revision,
     last: Option<Attempt>,
     outcome: watch::Sender<Realised>,
+}
+
+/// What becomes of packets that policies refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// They are refused.
+    Off,
+    /// They are reported and let through, for every endpoint of the node (AUD-1, AUD-2).
+    Everything,
 }
 
 /// What this node enforces, and what keeps it from enforcing more.
@@ -90,12 +100,12 @@ impl Realiser {
     ///
     /// # Errors
     /// `ObserveError` if what packets are judged by cannot be read.
-    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name) -> Result<Self, ObserveError> {
+    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name, audit: Audit) -> Result<Self, ObserveError> {
         let Observation { revision, tables, .. } = datapath.observe()?;
         let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
         let endpoints = datapath.attached();
         let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
-        Ok(Self { datapath, compiler: Compiler::default(), local, tables, revision, last: None, outcome })
+        Ok(Self { datapath, compiler: Compiler::default(), local, audit, tables, revision, last: None, outcome })
     }
 
     /// Moves when packets are judged by another revision, and when a problem comes or goes.
@@ -118,6 +128,10 @@ impl Realiser {
             return;
         }
         self.local.endpoints = self.datapath.attached();
+        self.local.audited = match self.audit {
+            Audit::Off => BTreeSet::new(),
+            Audit::Everything => self.local.endpoints.keys().cloned().collect(),
+        };
         let same = |last: &&Attempt| last.revision == revision && last.endpoints == self.local.endpoints;
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;

@@ -102,9 +102,30 @@ fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     assert_eq!(running.revision(), fits.0);
     let told = running.problems().join("\n");
     assert!(told.contains(&format!("revision {overflow}")) && told.contains("addresses"), "{told}");
+    store.execute(policy("close", CLOSE_ALL)).unwrap();
     let gone = store.push(vec![Change::Delete(RecordKey::Node(name("east"), name("n3")))]);
     eventually("a revision that fits again is realised", || running.revision() == gone.0);
+    let after = spy.observed().1;
+    assert_eq!(after.addresses, before.1.addresses);
+    assert_ne!(after.resolved(), before.1.resolved(), "what changed while nothing fitted is not lost");
     eventually("the problem is gone", || own_reports(&store).last().is_some_and(|node| node.problems.is_empty()));
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn aud_2_in_audit_mode_endpoints_are_marked_and_without_it_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let store = store();
+    let (gateway, _gateway) = store.serve(any(), &tls);
+    let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
+    let spy = Spy::new(Capacity::default());
+    let audited = || spy.observed().1.endpoints.values().map(|entry| entry.audit).collect::<Vec<_>>();
+    let running = start(&ringfence_agent::Config { policy_audit_mode: true, ..config.clone() }, &spy);
+    eventually("both endpoints are under audit", || audited() == [true, true]);
+    running.kill();
+    let running = start(&config, &spy);
+    eventually("both endpoints are enforced", || audited() == [false, false]);
     running.tasks.token().cancel();
 }
 

@@ -23,6 +23,9 @@ const ENDPOINTS: u32 = 100_000;
 const ENDPOINTS_OF_NODE: u32 = 100;
 const CHANGED: u32 = 100;
 
+/// The changes of the nth revision.
+type Changes<'c> = &'c dyn Fn(u32) -> Vec<Change>;
+
 /// Prints how long following takes beside compiling everything anew.
 pub(super) fn print() {
     println!("\nA node with {ENDPOINTS_OF_NODE} endpoints, {ENDPOINTS} addresses of {PODS} identities, workload A2\n");
@@ -40,7 +43,7 @@ pub(super) fn print() {
     let new_identities = |round: u32| {
         let identity = move |i: u32| {
             let record = identity(PODS + 100 * i);
-            if round % 2 == 0 { Change::Put(record) } else { Change::Delete(record.key()) }
+            if round.is_multiple_of(2) { Change::Put(record) } else { Change::Delete(record.key()) }
         };
         (0..CHANGED).map(identity).collect()
     };
@@ -51,7 +54,7 @@ pub(super) fn print() {
         let text = text.replace("\"endPort\":10020", &format!("\"endPort\":{last}"));
         vec![Change::Put(Record::Policy(PolicyRecord { key, text }))]
     };
-    let cases: [(&str, &dyn Fn(u32) -> Vec<Change>); 3] = [
+    let cases: [(&str, Changes<'_>); 3] = [
         ("100 endpoints with other addresses", &moved),
         ("100 identities that come or go", &new_identities),
         ("a policy with another range of ports", &policy),
