@@ -89,8 +89,17 @@ impl Directories {
 
     fn take_all(&mut self, store: &mut impl Store, ports: &PortsOfProtocol) -> Result<Box<Directory>, WriteFailure> {
         let mut directory = Box::new(Directory { pages: [0; 256] });
-        for (high, page) in (0_u8..=255).zip(pages_of(ports)) {
-            match self.take(store, &page) {
+        // Most pages are in one band throughout, like the page before.
+        let mut last = (0, 0);
+        for (high, content) in (0_u8..=255).zip(contents(ports)) {
+            let number = match content {
+                Content::Uniform(band) if band == last.0 => self.take_again(last.1),
+                Content::Uniform(band) => {
+                    self.take(store, &Page { bands: [band; 256] }).inspect(|number| last = (band, *number))
+                }
+                Content::Mixed(page) => self.take(store, &page),
+            };
+            match number {
                 Ok(number) => directory.pages[usize::from(high)] = number,
                 Err(failure) => {
                     self.release_all(&directory);
@@ -101,13 +110,19 @@ impl Directories {
         Ok(directory)
     }
 
+    fn take_again(&mut self, number: u16) -> Result<u16, WriteFailure> {
+        if let Some(used) = self.pages.get_mut(&number) {
+            used.references += 1;
+        }
+        Ok(number)
+    }
+
     fn take(&mut self, store: &mut impl Store, page: &Page) -> Result<u16, WriteFailure> {
         if *page == ZERO {
             return Ok(0);
         }
         if let Some(number) = self.by_content.get(page) {
-            self.pages.get_mut(number).expect("a page with a content is in use").references += 1;
-            return Ok(*number);
+            return self.take_again(*number);
         }
         let number = self.free().ok_or(WriteFailure::Full)?;
         store.write_page(number, page)?;
@@ -140,20 +155,34 @@ impl Directories {
     }
 }
 
+/// The bands of 256 ports in a row.
+enum Content {
+    Uniform(u16),
+    Mixed(Box<Page>),
+}
+
 /// The bands of all ports, 256 by 256.
-fn pages_of(ports: &PortsOfProtocol) -> impl Iterator<Item = Page> {
+fn contents(ports: &PortsOfProtocol) -> impl Iterator<Item = Content> {
     let intervals = ports.intervals();
-    let mut next = 0;
+    // Ports are asked for in order; so many intervals have begun.
+    let mut begun = 0;
+    let mut band = move |port: u16| {
+        while intervals.get(begun).is_some_and(|interval| interval.first <= port) {
+            begun += 1;
+        }
+        (begun.checked_sub(1).map_or(0, |index| intervals[index].band), begun)
+    };
     (0_u8..=255).map(move |high| {
         let first = u16::from(high) << 8;
-        let mut page = ZERO;
-        for (low, band) in (0..256_u16).zip(&mut page.bands) {
-            while intervals.get(next).is_some_and(|interval| interval.first <= first + low) {
-                next += 1;
-            }
-            *band = next.checked_sub(1).map_or(0, |index| intervals[index].band);
+        let (uniform, begun) = band(first);
+        if intervals.get(begun).is_none_or(|next| next.first >> 8 != u16::from(high)) {
+            return Content::Uniform(uniform);
         }
-        page
+        let mut page = Box::new(ZERO);
+        for (low, place) in (0..256_u16).zip(&mut page.bands) {
+            *place = band(first + low).0;
+        }
+        Content::Mixed(page)
     })
 }
 
@@ -161,6 +190,9 @@ fn pages_of(ports: &PortsOfProtocol) -> impl Iterator<Item = Page> {
 pub(crate) fn ports_of(directory: &Directory, page: impl Fn(u16) -> Option<Page>) -> Option<PortsOfProtocol> {
     let mut intervals: Vec<Interval> = Vec::new();
     for (high, number) in (0_u16..256).zip(directory.pages) {
+        if number == 0 && intervals.last().is_some_and(|last| last.band == 0) {
+            continue;
+        }
         let page = if number == 0 { ZERO } else { page(number)? };
         for (low, band) in (0_u16..256).zip(page.bands) {
             if intervals.last().is_none_or(|last| last.band != band) {

@@ -79,10 +79,10 @@ impl Reports {
 
     /// Frees the slots of owners that are gone. No packet may be judged by their policies any more.
     pub(super) fn free_bands(&mut self, stays: impl Fn(u64) -> bool) -> Result<(), ObserveError> {
+        let cpus = nr_cpus().map_err(|(_, source)| ObserveError::Map { map: map::BAND_COUNTERS, source })?;
         for slot in 1..capacity::BANDS {
             let owner = self.owners.get(slot as usize);
             if owner != 0 && !stays(owner) {
-                let cpus = nr_cpus().map_err(|(_, source)| ObserveError::Map { map: map::BAND_COUNTERS, source })?;
                 let zeros = PerCpuValues::try_from(vec![Raw(BandCounter::default()); cpus]);
                 let zeros = zeros.map_err(|source| ObserveError::Map { map: map::BAND_COUNTERS, source })?;
                 self.counters.set(slot, zeros, 0).map_err(unreadable(map::BAND_COUNTERS))?;
