@@ -11,8 +11,8 @@ use ringfence_policy::{
 
 use crate::{
     error::{ApplyError, AttachError, ObserveError, ProbeError},
-    report::{BandReport, FlowEvent},
     probe::{ProbeOutcome, ProbePacket},
+    report::{BandReport, FlowEvent},
 };
 
 /// Enforcement on one node. Synchronous, with one writer.

@@ -85,4 +85,3 @@ impl Content {
         self.strays.push(Stray { removal, entry: format!("{entry:?}") });
     }
 }
-

@@ -243,9 +243,7 @@ mod tests {
     use ringfence_policy::{
         flow::Direction,
         identity::Identity,
-        tables::{
-            AddressEntry, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, Row, RowKey,
-        },
+        tables::{AddressEntry, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, Row, RowKey},
     };
 
     /// Sets whose writes fail: from the `k`-th on for good (a process that was killed), or the `k`-th only.
@@ -338,10 +336,7 @@ mod tests {
             let generation = flip.generation();
             let applied = flip.apply(Revision(2), &diff);
             if k < diff.len() {
-                assert!(
-                    matches!(applied, Err(ApplyError::Write { .. })),
-                    "write {k}: {applied:?}"
-                );
+                assert!(matches!(applied, Err(ApplyError::Write { .. })), "write {k}: {applied:?}");
                 assert_eq!((flip.generation(), flip.revision().unwrap()), (generation, Revision(1)));
                 assert_both_sets(&flip, &tables(0));
             } else {

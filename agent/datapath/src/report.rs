@@ -87,9 +87,8 @@ impl FlowEvent {
 impl BandReport {
     /// `owner`: 0 for slot 0.
     pub(crate) fn new(owner: u64, counter: BandCounter) -> Self {
-        let band = bytes::band_of(owner).and_then(|(policy, direction, band)| {
-            Some((PolicyId(policy), encode::direction(direction)?, band))
-        });
+        let band = bytes::band_of(owner)
+            .and_then(|(policy, direction, band)| Some((PolicyId(policy), encode::direction(direction)?, band)));
         Self { band, counter }
     }
 }

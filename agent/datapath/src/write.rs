@@ -40,8 +40,7 @@ impl Write {
 impl Plan {
     /// The writes that carry out a diff. Removals come first, so that a full table can exchange entries.
     pub(crate) fn of(diff: &TableDiff) -> Self {
-        let mut plan =
-            Self { forward: Vec::with_capacity(diff.len()), backward: Vec::with_capacity(diff.len()) };
+        let mut plan = Self { forward: Vec::with_capacity(diff.len()), backward: Vec::with_capacity(diff.len()) };
         for removals in [true, false] {
             plan.add(&diff.addresses, removals, |key| {
                 let key = encode::address(*key);
@@ -67,12 +66,7 @@ impl Plan {
         plan
     }
 
-    fn add<K, V, W: Fn(Option<&V>) -> Write>(
-        &mut self,
-        edits: &[Edit<K, V>],
-        removals: bool,
-        write: impl Fn(&K) -> W,
-    ) {
+    fn add<K, V, W: Fn(Option<&V>) -> Write>(&mut self, edits: &[Edit<K, V>], removals: bool, write: impl Fn(&K) -> W) {
         for edit in edits.iter().filter(|edit| edit.after.is_none() == removals) {
             let write = write(&edit.key);
             self.forward.push(write(edit.after.as_ref()));

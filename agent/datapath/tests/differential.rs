@@ -80,7 +80,9 @@ fn tables(random: &mut Random, endpoints: [EndpointId; 2]) -> Tables {
             }
         }
     }
-    for (range, number) in [("10.0.1.0/24", 9), ("10.0.0.0/16", 0), ("fd00:0:0:1::/64", 3), ("::/0", 4), ("10.0.1.8/30", 2)] {
+    for (range, number) in
+        [("10.0.1.0/24", 9), ("10.0.0.0/16", 0), ("fd00:0:0:1::/64", 3), ("::/0", 4), ("10.0.1.8/30", 2)]
+    {
         if random.one_in(2) {
             let identity = if number == 0 { Identity::UNKNOWN } else { identity(number) };
             tables.ranges.insert(range.parse().unwrap(), identity);
@@ -178,16 +180,16 @@ fn expected(tables: &Tables, hook: Hook, endpoint: EndpointId, packet: &ProbePac
         Hook::FromEndpoint if !tables.endpoints.contains_key(&endpoint) => Some(Reason::NotRealised),
         Hook::FromEndpoint if local(&packet.source) != Some(endpoint) => Some(Reason::Spoofed),
         Hook::FromEndpoint if local(&packet.destination) == Some(endpoint) => None,
-        Hook::FromEndpoint => refusal(tables, endpoint, Direction::Egress, packet).or_else(|| {
-            local(&packet.destination).and_then(|peer| refusal(tables, peer, Direction::Ingress, packet))
-        }),
+        Hook::FromEndpoint => refusal(tables, endpoint, Direction::Egress, packet)
+            .or_else(|| local(&packet.destination).and_then(|peer| refusal(tables, peer, Direction::Ingress, packet))),
     }
 }
 
 /// Runs every world through a datapath; answers the reasons, so that two datapaths can be compared in all of them.
 fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
     let endpoints = ["one", "other"].into_iter().zip(["ep0", "ep1"]);
-    let endpoints: Vec<_> = endpoints.map(|(name, at)| datapath.attach(&Name::new(name).unwrap(), at).unwrap()).collect();
+    let endpoints: Vec<_> =
+        endpoints.map(|(name, at)| datapath.attach(&Name::new(name).unwrap(), at).unwrap()).collect();
     let endpoints: [EndpointId; 2] = endpoints.try_into().unwrap();
     let (mut reasons, mut before, mut used) = (Vec::new(), Tables::default(), BTreeSet::new());
     for seed in 1..=WORLDS {

@@ -32,11 +32,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData},
-    programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        links::FdLink,
-        tc::TcAttachOptions,
-    },
+    programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
 };
 use namespaces::{BPFFS, in_own_namespaces, ip};
 use ringfence_datapath::{
@@ -318,8 +314,7 @@ fn tables([a, b]: [EndpointId; 2], which: u32) -> Tables {
     }
     let policy = |base: u32| PolicyId(base + which);
     for (endpoint, base) in [(a, 0xa0), (b, 0xb0)] {
-        let entry =
-            EndpointEntry { identity: identity(base, which), policy: policy(base), shadow: None, audit: false };
+        let entry = EndpointEntry { identity: identity(base, which), policy: policy(base), shadow: None, audit: false };
         tables.endpoints.insert(endpoint, entry);
     }
     for (base, direction, peer) in [(0xa0, Direction::Egress, 0xb0), (0xb0, Direction::Ingress, 0xa0)] {

@@ -35,7 +35,8 @@ impl Bed {
     fn new() -> Self {
         ip("link add ep0 type veth peer name peer0");
         let directory = Path::new(BPFFS).join("parser");
-        let options = KernelOptions { directory: directory.clone(), capacity: Capacity { flows: 1024, ..Capacity::default() } };
+        let options =
+            KernelOptions { directory: directory.clone(), capacity: Capacity { flows: 1024, ..Capacity::default() } };
         let mut datapath = KernelDatapath::open(&options).unwrap();
         let endpoint = datapath.attach(&name("local"), "ep0").unwrap();
         let mut tables = world(endpoint, EndpointId(9999));
@@ -223,7 +224,11 @@ fn later_fragments_share_the_fate_of_their_first_one() {
             ("IPv4, over the first one's flags (RFC 3128)", fragment4(1, 1, true, TCP, &[0; 16]), lost),
             ("IPv4, first to a port that is denied", fragment4(3, 0, true, TCP, &to_81), denied),
             ("IPv4, after one that was denied", fragment4(3, 3, false, TCP, &[0; 16]), lost),
-            ("IPv4, first that is too short for its flags", fragment4(4, 0, true, TCP, &tcp(21)[..8]), (false, Reason::Unparsable)),
+            (
+                "IPv4, first that is too short for its flags",
+                fragment4(4, 0, true, TCP, &tcp(21)[..8]),
+                (false, Reason::Unparsable),
+            ),
             ("IPv6, later before first", fragment6(1, 3, true, TCP, &[0; 16]), lost),
             ("IPv6, first", fragment6(1, 0, true, TCP, &tcp(20)), new),
             ("IPv6, last", fragment6(1, 3, false, TCP, &[0; 16]), known),

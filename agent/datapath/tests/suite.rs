@@ -259,10 +259,9 @@ fn s10_overflow_keeps_the_old_revision_whole(bed: &mut Bed) {
     for protocol in 10..10 + u8::try_from(SMALL.ports).unwrap() {
         say(&mut too_many_ports, policy(LOCAL), Direction::Ingress, None, Some((protocol, 1)), Class::Allow);
     }
-    for (too_many, table, most) in [
-        (many_rows(bed, 5000, SMALL.rows + 1), Table::Rows, SMALL.rows),
-        (too_many_ports, Table::Ports, SMALL.ports),
-    ] {
+    for (too_many, table, most) in
+        [(many_rows(bed, 5000, SMALL.rows + 1), Table::Rows, SMALL.rows), (too_many_ports, Table::Ports, SMALL.ports)]
+    {
         let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
         assert!(
             matches!(refused, Err(ApplyError::Full { table: full, capacity, .. }) if (full, capacity) == (table, most)),
@@ -310,7 +309,11 @@ fn neighbour_discovery_and_echo(bed: &mut Bed) {
         assert_eq!(bed.received(reply(echo)), Reason::DenyDefault, "6.5/13: nobody asked");
         assert_eq!(bed.sent(echo), Reason::New);
         assert_eq!(bed.received(reply(echo)), Reason::Established);
-        assert_eq!(bed.received(reply(ProbePacket { source_port: 1, ..echo })), Reason::DenyDefault, "another identifier");
+        assert_eq!(
+            bed.received(reply(ProbePacket { source_port: 1, ..echo })),
+            Reason::DenyDefault,
+            "another identifier"
+        );
         let asked = ProbePacket { source: family.remote, destination: family.local, ..echo };
         assert_eq!(bed.received(asked), Reason::DenyDefault, "a query of the other side is no answer");
         let other = ProbePacket { destination_port: 13, ..echo };
@@ -385,7 +388,10 @@ fn aud_2_what_is_refused_under_audit_passes_and_is_counted(bed: &mut Bed) {
         assert_eq!(bed.sent(open(family.unknown, family.remote, 80)), Reason::Spoofed, "policy alone is audited");
     }
     let packets = bed.datapath.observe().unwrap().packets;
-    assert_eq!(cases.map(|(_, refused, audited)| (packets.get(refused), packets.get(audited))), [(4, 2), (2, 2), (2, 2)]);
+    assert_eq!(
+        cases.map(|(_, refused, audited)| (packets.get(refused), packets.get(audited))),
+        [(4, 2), (2, 2), (2, 2)]
+    );
 }
 
 fn aud_1_a_shadow_policy_is_only_reported(bed: &mut Bed) {
@@ -700,7 +706,7 @@ mod in_kernel {
             rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
             apply(&mut datapath, &tables);
             let [v4, _] = families();
-            let mut probe = |datapath: &mut KernelDatapath, source_port, port| {
+            let probe = |datapath: &mut KernelDatapath, source_port, port| {
                 let packet = ProbePacket { source_port, ..open_connection(v4.local, v4.remote, port) };
                 datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
             };

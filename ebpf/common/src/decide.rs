@@ -6,9 +6,7 @@
 
 use crate::{
     judge::{Judgement, judge},
-    layout::{
-        Address, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, INGRESS, NO_COUNTER,
-    },
+    layout::{Address, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, INGRESS, NO_COUNTER},
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
     state::{Cached, State},
@@ -89,7 +87,8 @@ impl Work {
     pub const fn new(packet: Packet) -> Self {
         const NOWHERE: Address = Address { words: [0; 2] };
         let key = FlowKey { local: NOWHERE, remote: NOWHERE, transport: 0 };
-        let end = End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0), judgement: Judgement::NONE };
+        let end =
+            End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0), judgement: Judgement::NONE };
         let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };

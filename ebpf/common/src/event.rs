@@ -1,10 +1,6 @@
 //! What is told about packets: new connections, changed verdicts, drops.
 
-use crate::{
-    decide::Work,
-    layout::FlowKey,
-    packet::Hook,
-};
+use crate::{decide::Work, layout::FlowKey, packet::Hook};
 
 /// One entry of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

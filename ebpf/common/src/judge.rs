@@ -212,8 +212,7 @@ fn classify<S: State>(
 fn class<S: State>(state: &S, policy: u32, peer: u32, key: &FlowKey, flow: &Flow) -> (Reason, u16) {
     let ports = PortsKey { policy, direction: flow.direction, protocol: key.protocol(), padding: 0 };
     let band = state.band(&ports, flow.port);
-    let anyone =
-        RowKey { policy, peer: IDENTITY_UNKNOWN, chunk: band >> 6, direction: flow.direction, padding: 0 };
+    let anyone = RowKey { policy, peer: IDENTITY_UNKNOWN, chunk: band >> 6, direction: flow.direction, padding: 0 };
     let mut class = match state.row(&anyone) {
         Some(row) => row.class(band),
         None => 0,

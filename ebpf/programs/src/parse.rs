@@ -108,10 +108,7 @@ fn parse_ipv6(context: &TcContext, hook: Hook, packet: &mut Packet) -> Result<()
 
 #[inline(always)]
 pub(crate) const fn is_extension(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_AUTHENTICATION | IPV6_DESTINATION
-    )
+    matches!(next_header, IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_AUTHENTICATION | IPV6_DESTINATION)
 }
 
 /// Walks the extension headers (RFC 8200 §4); answers the offset of the transport header, if this packet has it.

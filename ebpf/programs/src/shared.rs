@@ -29,8 +29,7 @@ pub fn flow(key: &FlowKey) -> Option<Flow> {
     let found = maps::FLOWS.get_ptr(key)?;
     // SAFETY: points to a value of the map, plain bytes that stay readable until the program ends. Volatile keeps the
     // order of the two readings.
-    let (flow, again) =
-        unsafe { (addr_of!((*found).flow).read_volatile(), addr_of!((*found).key).read_volatile()) };
+    let (flow, again) = unsafe { (addr_of!((*found).flow).read_volatile(), addr_of!((*found).key).read_volatile()) };
     if again.is(key) {
         Some(flow)
     } else {
@@ -117,8 +116,7 @@ pub fn set_cached(value: &FlowValue, cached: Cached) {
 pub fn fragment(key: &FragmentKey) -> Option<FragmentPorts> {
     let found = maps::FRAGMENTS.get_ptr(key)?;
     // SAFETY: as in `flow`.
-    let (ports, again) =
-        unsafe { (addr_of!((*found).ports).read_volatile(), addr_of!((*found).key).read_volatile()) };
+    let (ports, again) = unsafe { (addr_of!((*found).ports).read_volatile(), addr_of!((*found).key).read_volatile()) };
     if again.is(key) {
         Some(ports)
     } else {

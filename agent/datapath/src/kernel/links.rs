@@ -30,6 +30,9 @@ const ETHERNET: u16 = 1;
 const HOOKS: [(&str, TcAttachType); 2] =
     [(program::FROM_ENDPOINT, TcAttachType::Ingress), (program::TO_ENDPOINT, TcAttachType::Egress)];
 
+/// Links by hook.
+type Hooked = Vec<(&'static str, FdLink)>;
+
 /// Every endpoint's links, by directory of pins.
 pub(super) struct Links {
     directory: PathBuf,
@@ -39,7 +42,7 @@ pub(super) struct Links {
 /// One endpoint's links. They stay attached when this is dropped: the pins hold them.
 struct Attached {
     id: EndpointId,
-    links: Vec<(&'static str, FdLink)>,
+    links: Hooked,
     /// Where the pins of an older layout are, as long as its programs judge packets.
     older: Option<PathBuf>,
 }
@@ -79,8 +82,8 @@ impl Links {
         }
         for name in pinned(directory)? {
             let pins = directory.join(pin_name(&name));
-            let adopted = adopt(&pins, |link, _| Ok(link))
-                .map_err(|source| OpenError::Link { name: name.clone(), source })?;
+            let adopted =
+                adopt(&pins, |link, _| Ok(link)).map_err(|source| OpenError::Link { name: name.clone(), source })?;
             let Some((id, links)) = adopted else { continue };
             let attached = self.endpoints.entry(name).or_insert(Attached { id, links: Vec::new(), older: None });
             // A hook that has this layout's program already was replaced before its pin could be removed.
@@ -97,8 +100,7 @@ impl Links {
         for (name, attached) in &mut self.endpoints {
             let Some(older) = &attached.older else { continue };
             let directory = self.directory.join(pin_name(name));
-            fs::create_dir_all(&directory)
-                .map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
+            fs::create_dir_all(&directory).map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
             for (hook, _) in HOOKS {
                 let old_pin = older.join(hook);
                 let file = |source| LinkFailure::File { path: old_pin.clone(), source };
@@ -225,7 +227,7 @@ fn pinned(directory: &Path) -> Result<Vec<Name>, OpenError> {
 fn adopt(
     directory: &Path,
     mut take: impl FnMut(FdLink, &'static str) -> Result<FdLink, LinkFailure>,
-) -> Result<Option<(EndpointId, Vec<(&'static str, FdLink)>)>, LinkFailure> {
+) -> Result<Option<(EndpointId, Hooked)>, LinkFailure> {
     let mut adopted: Option<(EndpointId, Vec<_>)> = None;
     for (hook, _) in HOOKS {
         let pin = directory.join(hook);

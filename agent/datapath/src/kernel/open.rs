@@ -177,10 +177,7 @@ fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {
     let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
     let cells = Cells::new(&active, &epoch, cpus).map_err(|(map, source)| OpenError::Memory { map, source })?;
     Ok(KernelSets {
-        maps: Maps {
-            sets: [even.0, odd.0],
-            pages: Array::try_from(pages).map_err(failed(map::PAGES))?,
-        },
+        maps: Maps { sets: [even.0, odd.0], pages: Array::try_from(pages).map_err(failed(map::PAGES))? },
         directories: Directories::default(),
         revision: Array::try_from(revision).map_err(failed(map::REVISION))?,
         cells,
@@ -257,11 +254,7 @@ fn info(name: &str, map: Option<&Map>) -> Result<(u32, u32, u32), OpenError> {
 fn map_data<'a>(name: &str, map: Option<&'a Map>) -> Result<&'a MapData, OpenError> {
     match map {
         Some(
-            Map::Array(data)
-            | Map::PerCpuArray(data)
-            | Map::HashMap(data)
-            | Map::LruHashMap(data)
-            | Map::LpmTrie(data),
+            Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data),
         ) => Ok(data),
         Some(_) | None => Err(OpenError::Missing { what: format!("map {name} of the expected type") }),
     }

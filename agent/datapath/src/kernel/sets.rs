@@ -73,7 +73,10 @@ impl KernelSets {
     /// The policies that packets are judged by.
     pub(super) fn policies(&self) -> Result<BTreeSet<u32>, ObserveError> {
         let set = &self.maps.sets[(self.generation() & 1) as usize];
-        set.endpoints.iter().map(|entry| entry.map(|(_, value)| value.0.policy).map_err(failed(Table::Endpoints))).collect()
+        set.endpoints
+            .iter()
+            .map(|entry| entry.map(|(_, value)| value.0.policy).map_err(failed(Table::Endpoints)))
+            .collect()
     }
 
     fn page(&self, number: u16) -> Option<Page> {

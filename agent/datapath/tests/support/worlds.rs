@@ -121,7 +121,8 @@ fn band(tables: &mut Tables, key: PortsKey, port: u16) -> u16 {
     let ports = PortsOfProtocol::new(all).expect("a band other than 0");
     tables.ports.insert(key, ports);
     let zeros = tables.rows.iter().filter(|(row, _)| row.policy == key.policy && row.direction == key.direction);
-    let zeros: Vec<_> = zeros.filter(|(row, _)| row.chunk == 0).filter_map(|(row, said)| Some((*row, said.class(0)?))).collect();
+    let zeros: Vec<_> =
+        zeros.filter(|(row, _)| row.chunk == 0).filter_map(|(row, said)| Some((*row, said.class(0)?))).collect();
     for (row, class) in zeros {
         tables.rows.entry(RowKey::of(row.policy, row.direction, row.peer, new)).or_default().set(new, class);
     }
