@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ringfence_datapath::{
@@ -10,6 +11,7 @@ use ringfence_datapath::{
 };
 use ringfence_policy::{
     compile::{Compilation, Compiler, Incomplete, LocalNode},
+    mesh::Mesh,
     name::Name,
     revision::Revision,
     tables::{EndpointId, Tables},
@@ -117,7 +119,7 @@ impl Realiser {
     /// Moves to the state, if it is complete, not older, and not what is in force already.
     ///
     /// `retry`: try again what failed, even if nothing has changed since.
-    pub fn realise(&mut self, followed: &Followed, retry: bool) {
+    pub fn realise(&mut self, followed: Followed, retry: bool) {
         let revision = followed.mesh.revision();
         if !followed.complete {
             return;
@@ -136,7 +138,7 @@ impl Realiser {
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;
         }
-        let attempt = self.attempt(followed);
+        let attempt = self.attempt(followed.mesh);
         self.last = Some(Attempt { revision, endpoints: self.local.endpoints.clone(), failed: attempt.is_err() });
         let problems = attempt.unwrap_or_else(|reason| {
             tracing::error!(%revision, %reason, "revision not realised");
@@ -217,10 +219,12 @@ impl Realiser {
     }
 
     /// Answers with what somebody should look at although the revision is realised.
-    fn attempt(&mut self, followed: &Followed) -> Result<Vec<String>, NotRealised> {
-        let revision = followed.mesh.revision();
+    fn attempt(&mut self, mesh: Arc<Mesh>) -> Result<Vec<String>, NotRealised> {
+        let revision = mesh.revision();
         let incomplete = |source| NotRealised::Incomplete { revision, current: self.revision, source };
-        let compiled = self.compiler.compile(&followed.mesh, &self.local, &self.tables);
+        let compiled = self.compiler.compile(&mesh, &self.local, &self.tables);
+        // While it is held, the next delta has to copy it.
+        drop(mesh);
         let Compilation { diff, problems } = compiled.map_err(incomplete)?;
         // If it fails, the next diff has these edits, too.
         let applied = self.datapath.apply(revision, &diff)?;

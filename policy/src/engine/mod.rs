@@ -106,7 +106,7 @@ pub struct PolicyObject {
 pub struct Policed {
     /// What it is judged by.
     pub policy: PolicyId,
-    /// What it would be judged by if objects under audit counted; none if none selects it.
+    /// What it would be judged by if objects under audit counted; none if none selects it, or if there was no policy then.
     pub shadow: Option<PolicyId>,
 }
 
@@ -140,7 +140,9 @@ impl Engine {
     /// The policies of a subject; none if it has not been added or its labels are not known. Nothing may pass then.
     #[must_use]
     pub fn policed(&self, subject: &Subject) -> Option<Policed> {
-        *self.subjects.get(subject)?
+        let known = (*self.subjects.get(subject)?)?;
+        let sound = |policy: &PolicyId| self.policies.get(*policy).is_some_and(|shared| shared.policy.is_ok());
+        Some(Policed { shadow: known.shadow.filter(sound), ..known })
     }
 
     /// Why a subject's policy refuses everything, and should not come into force; none if it is sound, or there is none.
