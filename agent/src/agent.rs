@@ -34,7 +34,7 @@ use crate::{
     observe,
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
-    realise::Realiser,
+    realise::{Audit, Realiser},
     register::Registering,
     registry::Registry,
     report::Reporter,
@@ -128,7 +128,8 @@ impl Agent {
         let gateways = Arc::new(Gateways::new(&config.gateways, &dialer)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
-        let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone())?;
+        let audit = if config.policy_audit_mode { Audit::Everything } else { Audit::Off };
+        let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone(), audit)?;
         let revision = realiser.revision();
         tracing::info!(cluster = %config.cluster, node = %config.node, datapath = realiser.kind(), %revision, "datapath adopted");
         let feed = Arc::new(Feed::new());

@@ -30,6 +30,9 @@ pub struct Config {
     pub tls: TlsFiles,
     /// Where packets are judged.
     pub datapath: DatapathConfig,
+    /// Policies are tried out: what they would refuse, to or from any endpoint of the node, is reported and passes.
+    #[serde(default)]
+    pub policy_audit_mode: bool,
     /// The node's endpoints; read when the agent starts.
     #[serde(default)]
     pub endpoints_file: Option<PathBuf>,

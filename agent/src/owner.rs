@@ -89,7 +89,7 @@ impl Requests {
                 Request::Judge { packet, declared, reply } => drop(reply.send(realiser.judge(&packet, &declared))),
                 Request::Open => open = true,
                 // The newest state counts, whichever one woke us.
-                Request::Realise { retry } if open => realiser.realise(&feed.followed(), retry),
+                Request::Realise { retry } if open => realiser.realise(feed.followed(), retry),
                 Request::Realise { .. } => {}
                 Request::Stop => return,
             }

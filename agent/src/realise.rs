@@ -1,12 +1,17 @@
 //! From a state of the mesh to packets judged by it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ringfence_datapath::{
     ApplyError, AttachError, Datapath, Hook, Observation, ObserveError, ProbeError, ProbeOutcome, ProbePacket,
 };
 use ringfence_policy::{
-    compile::{Compiler, Incomplete, LocalNode},
+    compile::{Compilation, Compiler, Incomplete, LocalNode},
+    mesh::Mesh,
     name::Name,
     revision::Revision,
     tables::{EndpointId, Tables},
@@ -23,10 +28,21 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    audit: Audit,
+    /// What packets are judged by.
     tables: Tables,
     revision: Revision,
     last: Option<Attempt>,
     outcome: watch::Sender<Realised>,
+}
+
+/// What becomes of packets that policies refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// They are refused.
+    Off,
+    /// They are reported and let through, for every endpoint of the node (AUD-1, AUD-2).
+    Everything,
 }
 
 /// What this node enforces, and what keeps it from enforcing more.
@@ -86,12 +102,12 @@ impl Realiser {
     ///
     /// # Errors
     /// `ObserveError` if what packets are judged by cannot be read.
-    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name) -> Result<Self, ObserveError> {
+    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name, audit: Audit) -> Result<Self, ObserveError> {
         let Observation { revision, tables, .. } = datapath.observe()?;
         let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
         let endpoints = datapath.attached();
-        let local = LocalNode { cluster, node, endpoints };
-        Ok(Self { datapath, compiler: Compiler::default(), local, tables, revision, last: None, outcome })
+        let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
+        Ok(Self { datapath, compiler: Compiler::default(), local, audit, tables, revision, last: None, outcome })
     }
 
     /// Moves when packets are judged by another revision, and when a problem comes or goes.
@@ -103,7 +119,7 @@ impl Realiser {
     /// Moves to the state, if it is complete, not older, and not what is in force already.
     ///
     /// `retry`: try again what failed, even if nothing has changed since.
-    pub fn realise(&mut self, followed: &Followed, retry: bool) {
+    pub fn realise(&mut self, followed: Followed, retry: bool) {
         let revision = followed.mesh.revision();
         if !followed.complete {
             return;
@@ -114,11 +130,15 @@ impl Realiser {
             return;
         }
         self.local.endpoints = self.datapath.attached();
+        self.local.audited = match self.audit {
+            Audit::Off => BTreeSet::new(),
+            Audit::Everything => self.local.endpoints.keys().cloned().collect(),
+        };
         let same = |last: &&Attempt| last.revision == revision && last.endpoints == self.local.endpoints;
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;
         }
-        let attempt = self.attempt(followed);
+        let attempt = self.attempt(followed.mesh);
         self.last = Some(Attempt { revision, endpoints: self.local.endpoints.clone(), failed: attempt.is_err() });
         let problems = attempt.unwrap_or_else(|reason| {
             tracing::error!(%revision, %reason, "revision not realised");
@@ -199,15 +219,20 @@ impl Realiser {
     }
 
     /// Answers with what somebody should look at although the revision is realised.
-    fn attempt(&mut self, followed: &Followed) -> Result<Vec<String>, NotRealised> {
-        let revision = followed.mesh.revision();
+    fn attempt(&mut self, mesh: Arc<Mesh>) -> Result<Vec<String>, NotRealised> {
+        let revision = mesh.revision();
         let incomplete = |source| NotRealised::Incomplete { revision, current: self.revision, source };
-        let compilation = self.compiler.compile(&followed.mesh, &self.local).map_err(incomplete)?;
-        let applied = self.datapath.apply(revision, &self.tables.diff(&compilation.tables))?;
-        self.tables = compilation.tables;
+        let compiled = self.compiler.compile(&mesh, &self.local, &self.tables);
+        // While it is held, the next delta has to copy it.
+        drop(mesh);
+        let Compilation { diff, problems } = compiled.map_err(incomplete)?;
+        // If it fails, the next diff has these edits, too.
+        let applied = self.datapath.apply(revision, &diff)?;
+        self.compiler.realised();
+        self.tables.apply(&diff);
         self.revision = revision;
         tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
-        Ok(compilation.problems.iter().map(ToString::to_string).collect())
+        Ok(problems.iter().map(ToString::to_string).collect())
     }
 
     fn publish(&self, problems: Vec<String>) {

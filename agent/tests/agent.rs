@@ -103,9 +103,30 @@ fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     assert_eq!(running.revision(), fits.0);
     let told = running.problems().join("\n");
     assert!(told.contains(&format!("revision {overflow}")) && told.contains("addresses"), "{told}");
+    store.execute(policy("close", CLOSE_ALL)).unwrap();
     let gone = store.push(vec![Change::Delete(RecordKey::Node(name("east"), name("n3")))]);
     eventually("a revision that fits again is realised", || running.revision() == gone.0);
+    let after = spy.observed().1;
+    assert_eq!(after.addresses, before.1.addresses);
+    assert_ne!(after.resolved(), before.1.resolved(), "what changed while nothing fitted is not lost");
     eventually("the problem is gone", || own_reports(&store).last().is_some_and(|node| node.problems.is_empty()));
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn aud_2_in_audit_mode_endpoints_are_marked_and_without_it_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let store = store();
+    let (gateway, _gateway) = store.serve(any(), &tls);
+    let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
+    let spy = Spy::new(Capacity::default());
+    let audited = || spy.observed().1.endpoints.values().map(|entry| entry.audit).collect::<Vec<_>>();
+    let running = start(&ringfence_agent::Config { policy_audit_mode: true, ..config.clone() }, &spy);
+    eventually("both endpoints are under audit", || audited() == [true, true]);
+    running.kill();
+    let running = start(&config, &spy);
+    eventually("both endpoints are enforced", || audited() == [false, false]);
     running.tasks.token().cancel();
 }
 
@@ -205,7 +226,8 @@ fn s8_a_killed_agent_changes_nothing_and_its_successor_moves_only_to_whole_newer
     eventually("the head is realised", || restarted.revision() == store.revision().0);
     for (revision, tables) in &spy.applied()[first_new..] {
         assert!(*revision > before.0 && tables.endpoints.len() == 2, "{revision}: an enforced endpoint vanished");
-        assert_eq!(tables.rules, before.1.rules, "{revision}");
+        assert_eq!((&tables.rows, &tables.ports), (&before.1.rows, &before.1.ports), "{revision}");
+        assert_eq!(tables.endpoints, before.1.endpoints, "{revision}: numbers of policies stay");
     }
     restarted.tasks.token().cancel();
 }

@@ -9,7 +9,7 @@ mod workload;
 use std::{hint::black_box, path::PathBuf, time::Duration};
 
 use criterion::{BatchSize, Criterion};
-use ringfence_policy::engine::{Engine, PortForm};
+use ringfence_policy::{engine::Engine, tables::Tables};
 use workload::{PODS, SUBJECT};
 
 fn main() -> std::io::Result<()> {
@@ -51,23 +51,29 @@ fn workload_a(criterion: &mut Criterion, name: &str, all_select: bool) {
     group.bench_function("cold", |bencher| {
         bencher.iter_batched_ref(imported, |engine| engine.measure_resolving(SUBJECT), BatchSize::PerIteration);
     });
-    group.bench_function("cold and entries", |bencher| {
-        bencher.iter_batched_ref(imported, |engine| engine.add_subject(SUBJECT), BatchSize::PerIteration);
+    group.bench_function("cold and rows", |bencher| {
+        bencher.iter_batched_ref(imported, cold_with_rows, BatchSize::PerIteration);
     });
     let mut engine = imported();
     engine.add_subject(SUBJECT);
     group.bench_function("warm", |bencher| bencher.iter(|| black_box(engine.measure_resolving(SUBJECT))));
-    group.bench_function("warm and entries", |bencher| bencher.iter(|| black_box(warm_with_entries(&mut engine))));
-    let flows = table::flows();
+    group.bench_function("warm and rows", |bencher| bencher.iter(|| black_box(warm_with_rows(&mut engine))));
+    let (flows, datapath) = (table::flows(), table::Datapath::of(&engine));
     group.bench_function("65,536 lookups", |bencher| {
-        bencher.iter(|| flows.iter().filter(|flow| engine.lookup(flow).is_ok()).count());
+        bencher.iter(|| flows.iter().filter(|flow| datapath.allows(flow)).count());
     });
     group.finish();
 }
 
-fn warm_with_entries(engine: &mut Engine) -> usize {
+fn cold_with_rows(engine: &mut Engine) -> usize {
+    engine.add_subject(SUBJECT);
+    engine.take_edits().len()
+}
+
+/// What the tables of the one policy there is hold.
+fn warm_with_rows(engine: &mut Engine) -> Tables {
     engine.measure_resolving(SUBJECT);
-    engine.entries(SUBJECT, PortForm::Blocks).len()
+    engine.tables()
 }
 
 fn workload_b(criterion: &mut Criterion) {
@@ -80,14 +86,16 @@ fn workload_b(criterion: &mut Criterion) {
     group.bench_function("add and remove one", |bencher| {
         bencher.iter(|| {
             engine.put_identities([one.clone()]);
-            engine.remove_identities([one.0])
+            engine.remove_identities([one.0]);
+            engine.take_edits()
         });
     });
     let hundred: Vec<_> = (0..100).map(|b| workload::pod(10_007 + 100 * b)).collect();
     group.bench_function("add and remove a hundred", |bencher| {
         bencher.iter(|| {
             engine.put_identities(hundred.clone());
-            engine.remove_identities(hundred.iter().map(|(identity, _)| *identity))
+            engine.remove_identities(hundred.iter().map(|(identity, _)| *identity));
+            engine.take_edits()
         });
     });
     group.finish();

@@ -96,8 +96,15 @@ impl AddressBook {
     /// The labels of an address that no pod has (ID-16, ID-21 … ID-23).
     #[must_use]
     pub fn labels(&self, address: IpAddr) -> LabelSet {
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let covering = (0..=longest).rev().filter_map(|length| self.known.get(&Cidr::new(address, length)?));
+        self.labels_of(Cidr::host(address))
+    }
+
+    /// The labels of addresses whose longest known prefix this one is, or would be.
+    #[must_use]
+    pub fn labels_of(&self, range: Cidr) -> LabelSet {
+        let address = range.address();
+        let lengths = (0..=range.prefix_length()).rev();
+        let covering = lengths.filter_map(|length| self.known.get(&Cidr::new(address, length)?));
         let mut labels = LabelSet::default();
         let mut in_range = false;
         for label in covering.flat_map(LabelSet::iter) {

@@ -1,42 +1,48 @@
-//! From the mesh at one revision to the tables of one node.
+//! From changes of the mesh to edits of one node's tables.
 //!
 //! ```text
-//! Mesh ─┬─ policies ─ parse (cached by text) ─► Rules ─┐
-//!       ├─ identities ─► Population ───────────────────┼─ subject: each (local identity, direction) ─► rules
-//!       └─ endpoints, nodes, pod ranges ─ addresses ───┴──────────────────────────────► addresses, ranges, endpoints
+//! Mesh ─ changed_since ─► State ─┬─ clusters ─► Ranges: pods' ranges; ranges that policies name, an identity each
+//!                                ├─ nodes, endpoints ─► Addresses: who has which
+//!                                ├─ identities ─────────────────────────────┐
+//!                                ├─ policies ─ parse ─► rules ──────────────┼─► Engine ─► ports, rows
+//!                                └─ endpoints of this node, attached ─► subjects ┘    └─► policies of endpoints
+//! edits since the tables in force ─► TableDiff
 //! ```
+//!
+//! The cost is that of the change. Only where nothing is known of what changed (at the start, after a snapshot) is
+//! everything compiled anew and compared with the tables in force, once; numbers of policies and ranges that are in force
+//! are then kept for what says the same.
+//!
+//! A revision that cannot be compiled whole gives no edits. They wait, like those that the datapath could not take: the
+//! next diff leads from the tables in force all the same.
 
 mod addresses;
-mod population;
-mod subject;
+mod objects;
+mod problem;
+mod ranges;
+mod state;
+mod tracked;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+pub use problem::{Incomplete, Problem};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     compat::Compat,
-    diagnostic::Diagnostic,
-    flow::Direction,
-    identity::Identity,
     mesh::Mesh,
     name::Name,
-    object::{Object, not_enforceable, parse_record},
-    record::{PolicyKey, RecordKey},
-    rule::Rule,
-    tables::{EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+    revision::Revision,
+    tables::{EndpointId, TableDiff, Tables},
     world::Settings,
 };
-use population::Population;
-use subject::SubjectCompiler;
+use state::State;
 
 /// Compiles meshes for one node, one revision after the other.
 #[derive(Debug, Default)]
 pub struct Compiler {
     compat: Compat,
-    /// Parsed objects of the last mesh, each with the text it was parsed from.
-    objects: BTreeMap<PolicyKey, (String, Arc<Object>)>,
+    /// None before the first mesh.
+    following: Option<Following>,
 }
 
 /// The node that tables are made for.
@@ -48,126 +54,91 @@ pub struct LocalNode {
     pub node: Name,
     /// The endpoints that are attached on it, by name, with the interface indices of their host-side devices.
     pub endpoints: BTreeMap<Name, EndpointId>,
+    /// Those of them whose refusals are reported and let through (AUD-2).
+    pub audited: BTreeSet<Name>,
 }
 
-/// Tables for a whole revision.
+/// What leads to a whole revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compilation {
-    /// What the node enforces.
-    pub tables: Tables,
+    /// From the tables in force to what the node should enforce.
+    pub diff: TableDiff,
     /// What somebody should look at although the tables are whole.
     pub problems: Vec<Problem>,
 }
 
-/// A revision that cannot be compiled whole. The node keeps the revision it has: leaving a policy out could open what it
-/// closes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the revision cannot be compiled: {}", listed(.problems))]
-pub struct Incomplete {
-    /// Why; at least one.
-    pub problems: Vec<Problem>,
-}
-
-/// Something in the mesh that does not fit this node.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The text of a policy is not understood, probably because a newer version accepted it.
-    #[error("{key} cannot be read by this version, so no newer revision is enforced here: {}", listed(.diagnostics))]
-    UnreadablePolicy {
-        /// The object.
-        key: PolicyKey,
-        /// Why.
-        diagnostics: Vec<Diagnostic>,
-    },
-    /// A policy says what the tables of this version cannot express. Its text passed an older or a newer check.
-    #[error("{key} cannot be enforced here, so no newer revision is: {}", listed(.diagnostics))]
-    NotEnforceable {
-        /// The object.
-        key: PolicyKey,
-        /// Its fields, each with its position in the object's text.
-        diagnostics: Vec<Diagnostic>,
-    },
-    /// An attached endpoint has no record yet. It is refused everything until it has (S9).
-    #[error("endpoint {endpoint} is attached here and has no record at this revision: all its traffic is refused")]
-    UnknownEndpoint {
-        /// Its name on this node.
-        endpoint: Name,
-    },
-    /// Two records claim one address. It is `unknown` until one of them gives it up.
-    #[error("address {address} belongs to {first} and to {second}: it is treated as unknown")]
-    AddressConflict {
-        /// The address.
-        address: std::net::IpAddr,
-        /// Who claims it.
-        first: RecordKey,
-        /// Who claims it, too.
-        second: RecordKey,
-    },
+/// A mesh that is followed.
+#[derive(Debug)]
+struct Following {
+    at: Revision,
+    cluster: Name,
+    node: Name,
+    state: State,
+    /// From the tables in force; none before they were compared with what was compiled.
+    pending: Option<TableDiff>,
 }
 
 impl Compiler {
     /// A compiler that reads objects in a given way; `Compiler::default()` reads them in Ringfence's.
     #[must_use]
-    pub fn new(compat: Compat) -> Self {
-        Self { compat, objects: BTreeMap::new() }
+    pub const fn new(compat: Compat) -> Self {
+        Self { compat, following: None }
     }
 
-    /// Compiles a mesh for a node. Equal meshes and nodes give equal tables, whatever was compiled before.
+    /// Compiles a mesh for a node. Equal meshes and nodes come to equal tables (`Tables::resolved`), whatever was
+    /// compiled before. `in_force` are the tables that packets are judged by: those that the diffs led to after which
+    /// `realised` was called, or any others the first time.
     ///
     /// # Errors
-    /// `Incomplete` if a policy of the mesh cannot be read; no tables then (S10: the old revision stays whole).
-    pub fn compile(&mut self, mesh: &Mesh, local: &LocalNode) -> Result<Compilation, Incomplete> {
-        self.parse(mesh)?;
-        let settings = Settings::new(local.cluster.clone(), self.compat);
-        let (mut tables, problems) = addresses::compile(mesh, local);
-        let population = Population::of(mesh);
-        let rules: Vec<&Rule> = self.objects.values().flat_map(|(_, object)| &object.rules).collect();
-        let mut compiler = SubjectCompiler::new(&settings, &rules, &population);
-        let subjects: BTreeSet<Identity> = tables.endpoints.values().map(|entry| entry.identity).collect();
-        let mut defaults = BTreeMap::new();
-        for subject in subjects {
-            let Some(labels) = population.labels(subject) else { continue };
-            let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
-                let compiled = compiler.compile(subject, labels, direction);
-                for ((peer, protocol, port), verdict) in compiled.entries {
-                    let key = RuleKey { subject, direction, peer, protocol, port };
-                    tables.rules.insert(key, RuleEntry { verdict });
-                }
-                compiled.default
-            });
-            defaults.insert(subject, EndpointEntry { identity: subject, ingress, egress });
+    /// `Incomplete` if not all of the mesh can be enforced; no edits then (S10: the old revision stays whole).
+    pub fn compile(&mut self, mesh: &Mesh, local: &LocalNode, in_force: &Tables) -> Result<Compilation, Incomplete> {
+        let following = self.following.take().filter(|following| following.is_of(local));
+        let following = following.and_then(|following| following.moved(mesh));
+        let mut following = following.unwrap_or_else(|| Following::start(mesh, local, self.compat, in_force));
+        following.state.attach(local);
+        let following = self.following.insert(following);
+        let problems = following.state.blocking();
+        if !problems.is_empty() {
+            return Err(Incomplete { problems });
         }
-        for entry in tables.endpoints.values_mut() {
-            // Without labels a subject cannot be judged: it stays refused.
-            *entry = defaults.get(&entry.identity).copied().unwrap_or(*entry);
-        }
-        Ok(Compilation { tables, problems })
+        let diff = following.diff(in_force);
+        Ok(Compilation { diff, problems: following.state.problems(local) })
     }
 
-    /// Brings the cache of parsed objects to the mesh's policies.
-    fn parse(&mut self, mesh: &Mesh) -> Result<(), Incomplete> {
-        let mut before = std::mem::take(&mut self.objects);
-        let mut problems = Vec::new();
-        for record in mesh.policies() {
-            let parsed = match before.remove(&record.key) {
-                Some((text, object)) if text == record.text => Ok(object),
-                _ => parse_record(record).map(Arc::new),
-            };
-            let unenforceable = parsed.as_ref().map(|object| not_enforceable(object)).unwrap_or_default();
-            if !unenforceable.is_empty() {
-                problems.push(Problem::NotEnforceable { key: record.key.clone(), diagnostics: unenforceable });
-            }
-            match parsed {
-                Ok(object) => {
-                    self.objects.insert(record.key.clone(), (record.text.clone(), object));
-                }
-                Err(diagnostics) => problems.push(Problem::UnreadablePolicy { key: record.key.clone(), diagnostics }),
-            }
+    /// The last diff is in force. Without this call the next one has its edits, too.
+    pub fn realised(&mut self) {
+        if let Some(pending) = self.following.as_mut().and_then(|following| following.pending.as_mut()) {
+            *pending = TableDiff::default();
         }
-        if problems.is_empty() { Ok(()) } else { Err(Incomplete { problems }) }
     }
 }
 
-fn listed<T: ToString>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join("; ")
+impl Following {
+    fn start(mesh: &Mesh, local: &LocalNode, compat: Compat, in_force: &Tables) -> Self {
+        let settings = Settings::new(local.cluster.clone(), compat);
+        let mut state = State::new(settings, local, in_force);
+        state.change(mesh.records().values().map(|versioned| (None, Some(&versioned.record))));
+        let (cluster, node) = (local.cluster.clone(), local.node.clone());
+        Self { at: mesh.revision(), cluster, node, state, pending: None }
+    }
+
+    fn is_of(&self, local: &LocalNode) -> bool {
+        (&self.cluster, &self.node) == (&local.cluster, &local.node)
+    }
+
+    /// At the mesh's revision; none if it is not known what changed.
+    fn moved(mut self, mesh: &Mesh) -> Option<Self> {
+        let changed = mesh.changed_since(self.at)?;
+        self.state.change(changed.into_iter().map(|(key, former)| (former, mesh.get(key))));
+        self.at = mesh.revision();
+        Some(self)
+    }
+
+    fn diff(&mut self, in_force: &Tables) -> TableDiff {
+        let pending = match self.pending.take() {
+            Some(pending) => pending.then(self.state.take_edits()),
+            None => self.state.adopt(in_force),
+        };
+        self.pending.insert(pending).clone()
+    }
 }

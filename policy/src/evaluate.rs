@@ -58,6 +58,20 @@ pub(crate) fn contradiction(rules: &[&Rule], direction: Direction) -> Option<Con
     Filters::new(&settings, &World::default(), direction).add_sections(&sections).err()
 }
 
+/// Whether rules that select a subject make a policy, whether they are under audit or not.
+///
+/// # Errors
+/// `Conflict` if they contradict each other.
+pub(crate) fn consistent(
+    settings: &Settings,
+    world: &World,
+    rules: &[&Rule],
+    subject: Identity,
+    labels: &LabelSet,
+) -> Result<(), Conflict> {
+    Directions::resolve(settings, world, rules, subject, labels).map(drop)
+}
+
 /// How a direction of a subject is enforced (SEM-1 … SEM-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enforced {

@@ -77,6 +77,8 @@ impl Identity {
     pub const MAX_NUMBER: u32 = (1 << Self::NUMBER_BITS) - 1;
 
     const NUMBER_BITS: u32 = 20;
+    const SCOPE_SHIFT: u32 = 30;
+    const LOCAL_SCOPE: u32 = 1;
     const RESERVED: [(u32, &'static str); 11] = [
         (0, "unknown"),
         (1, "host"),
@@ -100,6 +102,23 @@ impl Identity {
             return Err(InvalidIdentity::Number { number });
         }
         Ok(Self(u32::from(cluster.get()) << Self::NUMBER_BITS | number))
+    }
+
+    /// An identity that means something on one node only: of address ranges that policies name.
+    ///
+    /// # Errors
+    /// `InvalidIdentity::Number` outside 1–1,048,575.
+    pub fn local(number: u32) -> Result<Self, InvalidIdentity> {
+        if number == 0 || number > Self::MAX_NUMBER {
+            return Err(InvalidIdentity::Number { number });
+        }
+        Ok(Self(Self::LOCAL_SCOPE << Self::SCOPE_SHIFT | number))
+    }
+
+    /// Whether it means something on one node only.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        self.0 >> Self::SCOPE_SHIFT == Self::LOCAL_SCOPE
     }
 
     /// Any 32 bits, as they stand in a map, on the wire or on disk.
@@ -161,6 +180,8 @@ mod tests {
         assert_eq!(identity.cluster().map(ClusterId::get), Some(1023));
         assert_eq!(identity.number(), 0xf_ffff);
         assert_eq!(Identity::global(ClusterId::new(1).unwrap(), 1).unwrap().bits(), 0x0010_0001);
+        assert!(Identity::local(7).is_ok_and(|identity| identity.bits() == 0x4000_0007 && identity.is_local()));
+        assert!(!Identity::from_bits(0x8000_0001).is_local() && !identity.is_local());
     }
 
     #[test]
@@ -170,6 +191,8 @@ mod tests {
         let cluster = ClusterId::new(1).unwrap();
         assert_eq!(Identity::global(cluster, 0), Err(InvalidIdentity::Number { number: 0 }));
         assert_eq!(Identity::global(cluster, 1 << 20), Err(InvalidIdentity::Number { number: 1 << 20 }));
+        assert_eq!(Identity::local(0), Err(InvalidIdentity::Number { number: 0 }));
+        assert_eq!(Identity::local(1 << 20), Err(InvalidIdentity::Number { number: 1 << 20 }));
     }
 
     #[test]

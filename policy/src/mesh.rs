@@ -7,6 +7,8 @@
 //!                └─► History ─ resume(from) ─► the deltas since `from`, or a Snapshot when they are gone
 //! ```
 
+mod journal;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -16,12 +18,14 @@ use crate::{
     },
     revision::Revision,
 };
+use journal::Journal;
 
-/// Every record at one revision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Every record at one revision. Two are equal if these are, however they were reached.
+#[derive(Clone, Debug, Default)]
 pub struct Mesh {
     revision: Revision,
     records: BTreeMap<RecordKey, Versioned>,
+    journal: Journal,
 }
 
 /// A delta does not follow the state it is applied to.
@@ -38,7 +42,7 @@ impl Mesh {
     /// The state a snapshot describes.
     #[must_use]
     pub fn from_snapshot(snapshot: Snapshot) -> Self {
-        Self { revision: snapshot.revision, records: snapshot.records }
+        Self { revision: snapshot.revision, journal: Journal::from(snapshot.revision), records: snapshot.records }
     }
 
     /// A copy of the whole state.
@@ -55,18 +59,20 @@ impl Mesh {
         if delta.revision != self.revision.next() {
             return Err(RevisionGap { at: self.revision, got: delta.revision });
         }
+        let mut former = Vec::with_capacity(delta.changes.len());
         for change in &delta.changes {
-            match change {
+            let key = change.key();
+            let before = match change {
                 Change::Put(record) => {
                     let versioned = Versioned { revision: delta.revision, record: record.clone() };
-                    self.records.insert(record.key(), versioned);
+                    self.records.insert(key.clone(), versioned)
                 }
-                Change::Delete(key) => {
-                    self.records.remove(key);
-                }
-            }
+                Change::Delete(key) => self.records.remove(key),
+            };
+            former.push((key, before.map(|versioned| versioned.record)));
         }
         self.revision = delta.revision;
+        self.journal.push(delta.revision, former);
         Ok(())
     }
 
@@ -80,6 +86,14 @@ impl Mesh {
     #[must_use]
     pub const fn records(&self) -> &BTreeMap<RecordKey, Versioned> {
         &self.records
+    }
+
+    /// The records that have changed since a revision, each with what it was then (none if there was none), at a cost
+    /// that depends on them alone. None if that revision is not remembered any more, or has not been reached: everything
+    /// may have changed.
+    #[must_use]
+    pub fn changed_since(&self, revision: Revision) -> Option<BTreeMap<&RecordKey, Option<&Record>>> {
+        if revision > self.revision { None } else { self.journal.since(revision) }
     }
 
     /// One record.
@@ -117,6 +131,14 @@ impl Mesh {
         self.records.values().filter_map(|v| if let Record::Policy(policy) = &v.record { Some(policy) } else { None })
     }
 }
+
+impl PartialEq for Mesh {
+    fn eq(&self, other: &Self) -> bool {
+        (self.revision, &self.records) == (other.revision, &other.records)
+    }
+}
+
+impl Eq for Mesh {}
 
 /// The current state and the newest deltas, bounded.
 #[derive(Debug)]
@@ -255,6 +277,36 @@ mod tests {
         history.compact(Revision(9));
         assert_eq!(history.oldest(), Revision(4));
         assert!(matches!(history.resume(Revision(4)), Resume::Deltas(deltas) if deltas.is_empty()));
+    }
+
+    #[test]
+    fn what_changed_is_told_with_what_it_was() {
+        let mut mesh = Mesh::default();
+        let (east, west) = (cluster("east", 1), cluster("west", 2));
+        mesh.apply(&put(1, "east")).unwrap();
+        mesh.apply(&Delta { revision: Revision(2), changes: vec![Change::Put(west.clone())] }).unwrap();
+        mesh.apply(&Delta { revision: Revision(3), changes: vec![Change::Delete(east.key())] }).unwrap();
+        mesh.apply(&Delta { revision: Revision(4), changes: vec![Change::Put(cluster("east", 3))] }).unwrap();
+        let since = |revision| mesh.changed_since(Revision(revision)).map(Vec::from_iter);
+        assert_eq!(since(0).unwrap(), [(&east.key(), None), (&west.key(), None)]);
+        assert_eq!(since(1).unwrap(), [(&east.key(), Some(&east)), (&west.key(), None)]);
+        assert_eq!(since(3).unwrap(), [(&east.key(), None)]);
+        assert_eq!((since(4), since(5)), (Some(vec![]), None));
+        let copy = Mesh::from_snapshot(mesh.snapshot());
+        assert_eq!(copy, mesh, "a journal is no part of the state");
+        assert_eq!(copy.changed_since(Revision(4)), Some(BTreeMap::new()));
+        assert_eq!(copy.changed_since(Revision(3)), None, "nobody knows what was there");
+    }
+
+    #[test]
+    fn a_journal_is_bounded() {
+        let mut mesh = Mesh::default();
+        let revisions = u64::try_from(journal::CHANGES).unwrap() + 2;
+        for revision in 1..=revisions {
+            mesh.apply(&put(revision, "east")).unwrap();
+        }
+        assert_eq!(mesh.changed_since(Revision(1)), None);
+        assert_eq!(mesh.changed_since(Revision(2)).map(|changed| changed.len()), Some(1));
     }
 
     #[test]

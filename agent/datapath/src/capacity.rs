@@ -4,7 +4,7 @@ use ringfence_ebpf_common::capacity;
 
 use crate::error::Table;
 
-/// The most entries of each table. The default is what the eBPF programs declare.
+/// The most entries of each table. The default is what the eBPF programs declare; `docs/datapath.md` has the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Exact addresses of the mesh.
@@ -13,8 +13,13 @@ pub struct Capacity {
     pub ranges: u32,
     /// Endpoints of this node.
     pub endpoints: u32,
-    /// Rules of this node's subjects.
-    pub rules: u32,
+    /// Policies times directions times protocols that name ports.
+    pub ports: u32,
+    /// Rows of this node's policies.
+    pub rows: u32,
+    /// Connections. Beyond, the one that was not used for longest is forgotten. The kernel's datapath makes room for
+    /// fewer where it would take more than 0.5 % of the machine's memory.
+    pub flows: u32,
 }
 
 impl Capacity {
@@ -25,7 +30,8 @@ impl Capacity {
             Table::Addresses => self.addresses,
             Table::Ranges => self.ranges,
             Table::Endpoints => self.endpoints,
-            Table::Rules => self.rules,
+            Table::Ports => self.ports,
+            Table::Rows => self.rows,
         }
     }
 }
@@ -36,7 +42,9 @@ impl Default for Capacity {
             addresses: capacity::ADDRESSES,
             ranges: capacity::RANGES,
             endpoints: capacity::ENDPOINTS,
-            rules: capacity::RULES,
+            ports: capacity::DIRECTORIES,
+            rows: capacity::ROWS,
+            flows: capacity::FLOWS,
         }
     }
 }

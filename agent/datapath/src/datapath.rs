@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ringfence_ebpf_common::{Hook, Reason};
+use ringfence_ebpf_common::{Hook, Reason, Tally};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -12,6 +12,7 @@ use ringfence_policy::{
 use crate::{
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     probe::{ProbeOutcome, ProbePacket},
+    report::{BandReport, FlowEvent},
 };
 
 /// Enforcement on one node. Synchronous, with one writer.
@@ -48,6 +49,28 @@ pub trait Datapath: Send {
     /// `ObserveError` if the tables cannot be read or hold what nobody wrote.
     fn observe(&self) -> Result<Observation, ObserveError>;
 
+    /// Compares both sets with the tables that were applied last, and repairs what is not as it should be: packets move to
+    /// a set that is right before the wrong one is written. Connections are not looked at: they are judged again with
+    /// the next revision.
+    ///
+    /// # Errors
+    /// As `apply`; some of it may be repaired then.
+    fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError>;
+
+    /// Hands over the events that packets left since the last call, oldest first. Each connection that began, each
+    /// verdict that changed and each drop is handed over once or counted in `Tally::EventsLost` or
+    /// `Tally::EventsSuppressed` (S16).
+    ///
+    /// # Errors
+    /// `ObserveError::Map` if an entry cannot be read; it is skipped.
+    fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError>;
+
+    /// How many packets each band of each policy decided.
+    ///
+    /// # Errors
+    /// `ObserveError::Map`.
+    fn bands(&self) -> Result<Vec<BandReport>, ObserveError>;
+
     /// Runs one packet through the decision at a hook of an endpoint without sending it. It is counted and remembered
     /// like a real one.
     ///
@@ -70,6 +93,15 @@ pub struct Applied {
     pub grace: Duration,
 }
 
+/// What `verify` repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries that packets were judged by and nobody had applied.
+    pub served: usize,
+    /// Such entries in the set that packets do not read now.
+    pub unserved: usize,
+}
+
 /// What a datapath holds, as read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
@@ -81,6 +113,8 @@ pub struct Observation {
     pub tables: Tables,
     /// Packets so far.
     pub packets: PacketCounters,
+    /// What else was counted so far.
+    pub tallies: Tallies,
 }
 
 /// How many packets were treated in which way, since the maps were made.
@@ -101,5 +135,26 @@ impl PacketCounters {
 
     pub(crate) const fn add(&mut self, reason: Reason, packets: u64) {
         self.0[reason as usize] += packets;
+    }
+}
+
+/// What is counted beside packets, since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies([u64; Tally::ALL.len()]);
+
+impl Tallies {
+    /// One of them.
+    #[must_use]
+    pub const fn get(&self, tally: Tally) -> u64 {
+        self.0[tally as usize]
+    }
+
+    /// Each with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Tally, u64)> {
+        Tally::ALL.into_iter().zip(self.0)
+    }
+
+    pub(crate) const fn add(&mut self, tally: Tally, count: u64) {
+        self.0[tally as usize] += count;
     }
 }

@@ -5,49 +5,83 @@ use std::fmt::Debug;
 use ringfence_ebpf_common as bytes;
 use ringfence_policy::{
     identity::Identity,
-    tables::{EndpointId, Tables},
+    tables::{EndpointId, PortsOfProtocol, Tables},
 };
 
 use crate::{
     encode::{self, PrefixedRange},
-    error::{ObserveError, Table},
+    error::ObserveError,
+    write::Write,
 };
 
-/// Collects entries; an entry that Ringfence cannot have written is an error.
+/// What stands in a set of maps.
 #[derive(Default)]
-pub(crate) struct Decoder {
-    tables: Tables,
+pub(crate) struct Content {
+    pub(crate) tables: Tables,
+    /// Entries that Ringfence cannot have written, as the writes that remove them.
+    pub(crate) strays: Vec<Stray>,
 }
 
-impl Decoder {
+/// An entry that Ringfence cannot have written.
+pub(crate) struct Stray {
+    pub(crate) removal: Write,
+    entry: String,
+}
+
+impl Content {
     pub(crate) fn address(&mut self, key: &bytes::Address, value: &bytes::AddressValue) {
         self.tables.addresses.insert(encode::ip(key), encode::address_entry(value));
     }
 
-    pub(crate) fn range(&mut self, key: &PrefixedRange, identity: u32) -> Result<(), ObserveError> {
-        let range = encode::cidr(key).ok_or_else(|| corrupt(Table::Ranges, key))?;
-        self.tables.ranges.insert(range, Identity::from_bits(identity));
-        Ok(())
+    pub(crate) fn range(&mut self, key: &PrefixedRange, identity: u32) {
+        match encode::cidr(key) {
+            Some(range) => {
+                self.tables.ranges.insert(range, Identity::from_bits(identity));
+            }
+            None => self.stray(Write::Range(*key, None), key),
+        }
     }
 
-    pub(crate) fn endpoint(&mut self, key: u32, value: &bytes::EndpointValue) -> Result<(), ObserveError> {
-        let entry = encode::endpoint_entry(value).ok_or_else(|| corrupt(Table::Endpoints, (key, value)))?;
-        self.tables.endpoints.insert(EndpointId(key), entry);
-        Ok(())
+    pub(crate) fn endpoint(&mut self, key: u32, value: &bytes::EndpointValue) {
+        match encode::endpoint_entry(value) {
+            Some(entry) => {
+                self.tables.endpoints.insert(EndpointId(key), entry);
+            }
+            None => self.stray(Write::Endpoint(key, None), (key, value)),
+        }
     }
 
-    pub(crate) fn rule(&mut self, key: &bytes::RuleKey, value: &bytes::RuleValue) -> Result<(), ObserveError> {
-        let rule = encode::rule_from_key(key).zip(encode::rule_entry(value));
-        let (key, entry) = rule.ok_or_else(|| corrupt(Table::Rules, (key, value)))?;
-        self.tables.rules.insert(key, entry);
-        Ok(())
+    /// `ports`: none if the directory or its pages say what is never written.
+    pub(crate) fn ports(&mut self, key: &bytes::PortsKey, ports: Option<PortsOfProtocol>) {
+        match encode::ports_from_key(key).zip(ports) {
+            Some((key, ports)) => {
+                self.tables.ports.insert(key, ports);
+            }
+            None => self.stray(Write::Ports(*key, None), key),
+        }
     }
 
-    pub(crate) fn finish(self) -> Tables {
-        self.tables
+    pub(crate) fn row(&mut self, key: &bytes::RowKey, value: &bytes::RowValue) {
+        match encode::row_from_key(key).zip(encode::row(value)) {
+            Some((key, row)) => {
+                self.tables.rows.insert(key, row);
+            }
+            None => self.stray(Write::Row(*key, None), (key, value)),
+        }
     }
-}
 
-fn corrupt(table: Table, entry: impl Debug) -> ObserveError {
-    ObserveError::Corrupt { table, entry: format!("{entry:?}") }
+    /// The tables.
+    ///
+    /// # Errors
+    /// `ObserveError::Corrupt` with the first stray.
+    pub(crate) fn finish(self) -> Result<Tables, ObserveError> {
+        match self.strays.into_iter().next() {
+            Some(Stray { removal, entry }) => Err(ObserveError::Corrupt { table: removal.table(), entry }),
+            None => Ok(self.tables),
+        }
+    }
+
+    fn stray(&mut self, removal: Write, entry: impl Debug) {
+        self.strays.push(Stray { removal, entry: format!("{entry:?}") });
+    }
 }

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ringfence_ebpf_common as bytes;
 use ringfence_policy::{
     cidr::Cidr,
-    flow::{Direction, Verdict},
+    flow::Direction,
     identity::Identity,
-    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey},
+    tables::{AddressEntry, EndpointEntry, EndpointId, PolicyId, PortsKey, Row, RowKey},
 };
 
 /// How many bits stand before the address in a `RangeKey`.
@@ -27,22 +27,26 @@ pub(crate) fn address(ip: IpAddr) -> bytes::Address {
     match ip {
         IpAddr::V4(v4) => bytes::Address::from_ipv4(u32::from_ne_bytes(v4.octets())),
         IpAddr::V6(v6) => {
-            let octets = v6.octets();
-            let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
-            bytes::Address { words: [word(0), word(4), word(8), word(12)] }
+            let bits = v6.to_bits();
+            let word = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits are left").to_be();
+            bytes::Address { words: [word(bits >> 64), word(bits)] }
         }
     }
 }
 
 pub(crate) fn ip(address: &bytes::Address) -> IpAddr {
     if address.is_ipv4() {
-        return IpAddr::V4(Ipv4Addr::from(address.words[3].to_ne_bytes()));
+        return IpAddr::V4(ipv4(&address.range_key()));
     }
-    let mut octets = [0; 16];
-    for (word, chunk) in address.words.iter().zip(octets.chunks_exact_mut(4)) {
-        chunk.copy_from_slice(&word.to_ne_bytes());
-    }
-    IpAddr::V6(Ipv6Addr::from(octets))
+    IpAddr::V6(Ipv6Addr::from_bits(bits(address.words.map(u64::from_be))))
+}
+
+fn bits([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+fn ipv4(key: &bytes::RangeKey) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from_be(key.words[3]))
 }
 
 pub(crate) fn range(cidr: &Cidr) -> PrefixedRange {
@@ -51,7 +55,7 @@ pub(crate) fn range(cidr: &Cidr) -> PrefixedRange {
         prefix_bits: u32::from(FAMILY_BITS) + u32::from(inside) + u32::from(cidr.prefix_length()),
         key: bytes::RangeKey {
             family: if cidr.address().is_ipv4() { bytes::FAMILY_IPV4 } else { bytes::FAMILY_IPV6 },
-            address: address(cidr.address()),
+            words: address(cidr.address()).range_key().words,
         },
     }
 }
@@ -65,18 +69,14 @@ pub(crate) fn cidr(range: &PrefixedRange) -> Option<Cidr> {
     };
     let length = u8::try_from(range.prefix_bits).ok()?.checked_sub(before)?;
     let address = match range.key.family {
-        bytes::FAMILY_IPV4 => IpAddr::V4(Ipv4Addr::from(range.key.address.words[3].to_ne_bytes())),
-        _ => v6(&range.key.address),
+        bytes::FAMILY_IPV4 => IpAddr::V4(ipv4(&range.key)),
+        // Even where the words look like an IPv4-mapped address.
+        _ => {
+            let [a, b, c, d] = range.key.words.map(|word| u64::from(u32::from_be(word)));
+            IpAddr::V6(Ipv6Addr::from_bits(bits([a << 32 | b, c << 32 | d])))
+        }
     };
     Cidr::new(address, length)
-}
-
-/// Even where the words look like an IPv4-mapped address.
-fn v6(address: &bytes::Address) -> IpAddr {
-    match ip(address) {
-        IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
-        v6 @ IpAddr::V6(_) => v6,
-    }
 }
 
 pub(crate) fn address_value(entry: &AddressEntry) -> bytes::AddressValue {
@@ -93,63 +93,63 @@ pub(crate) fn address_entry(value: &bytes::AddressValue) -> AddressEntry {
 pub(crate) fn endpoint_value(entry: &EndpointEntry) -> bytes::EndpointValue {
     bytes::EndpointValue {
         identity: entry.identity.bits(),
-        ingress: verdict_bits(entry.ingress),
-        egress: verdict_bits(entry.egress),
+        policy: entry.policy.0,
+        shadow: entry.shadow.map_or(0, |shadow| shadow.0),
+        flags: if entry.audit { bytes::ENDPOINT_AUDIT } else { 0 },
     }
 }
 
+/// None if it was never written: a policy is not 0.
 pub(crate) fn endpoint_entry(value: &bytes::EndpointValue) -> Option<EndpointEntry> {
-    Some(EndpointEntry {
+    let known = value.policy != 0 && value.flags & !bytes::ENDPOINT_AUDIT == 0;
+    known.then_some(EndpointEntry {
         identity: Identity::from_bits(value.identity),
-        ingress: verdict(value.ingress)?,
-        egress: verdict(value.egress)?,
+        policy: PolicyId(value.policy),
+        shadow: (value.shadow != 0).then_some(PolicyId(value.shadow)),
+        audit: value.flags & bytes::ENDPOINT_AUDIT != 0,
     })
 }
 
-pub(crate) fn rule_key(key: &RuleKey) -> bytes::RuleKey {
-    bytes::RuleKey {
-        subject: key.subject.bits(),
-        peer: key.peer.bits(),
-        port: key.port,
-        protocol: key.protocol,
-        direction: match key.direction {
-            Direction::Ingress => bytes::INGRESS,
-            Direction::Egress => bytes::EGRESS,
-        },
+pub(crate) const fn ports_key(key: &PortsKey) -> bytes::PortsKey {
+    let direction = direction_byte(key.direction);
+    bytes::PortsKey { policy: key.policy.0, direction, protocol: key.protocol, padding: 0 }
+}
+
+pub(crate) fn ports_from_key(key: &bytes::PortsKey) -> Option<PortsKey> {
+    let direction = direction(key.direction).filter(|_| key.policy != 0 && key.padding == 0)?;
+    Some(PortsKey { policy: PolicyId(key.policy), direction, protocol: key.protocol })
+}
+
+pub(crate) const fn row_key(key: &RowKey) -> bytes::RowKey {
+    let (policy, peer, direction) = (key.policy.0, key.peer.bits(), direction_byte(key.direction));
+    bytes::RowKey { policy, peer, chunk: key.chunk, direction, padding: 0 }
+}
+
+pub(crate) fn row_from_key(key: &bytes::RowKey) -> Option<RowKey> {
+    let direction = direction(key.direction).filter(|_| key.policy != 0 && key.padding == 0)?;
+    Some(RowKey { policy: PolicyId(key.policy), direction, peer: Identity::from_bits(key.peer), chunk: key.chunk })
+}
+
+pub(crate) const fn row_value(row: &Row) -> bytes::RowValue {
+    bytes::RowValue { low: row.low, high: row.high }
+}
+
+pub(crate) fn row(value: &bytes::RowValue) -> Option<Row> {
+    let row = Row { low: value.low, high: value.high };
+    (!row.is_empty()).then_some(row)
+}
+
+const fn direction_byte(direction: Direction) -> u8 {
+    match direction {
+        Direction::Ingress => bytes::INGRESS,
+        Direction::Egress => bytes::EGRESS,
     }
 }
 
-pub(crate) fn rule_from_key(key: &bytes::RuleKey) -> Option<RuleKey> {
-    let direction = match key.direction {
-        bytes::INGRESS => Direction::Ingress,
-        bytes::EGRESS => Direction::Egress,
-        _ => return None,
-    };
-    let (subject, peer) = (Identity::from_bits(key.subject), Identity::from_bits(key.peer));
-    Some(RuleKey { subject, direction, peer, protocol: key.protocol, port: key.port })
-}
-
-pub(crate) fn rule_value(entry: &RuleEntry) -> bytes::RuleValue {
-    bytes::RuleValue { verdict: u32::from(verdict_bits(entry.verdict)) }
-}
-
-pub(crate) fn rule_entry(value: &bytes::RuleValue) -> Option<RuleEntry> {
-    Some(RuleEntry { verdict: verdict(u16::try_from(value.verdict).ok()?)? })
-}
-
-const fn verdict_bits(verdict: Verdict) -> u16 {
-    match verdict {
-        Verdict::Allow => bytes::VERDICT_ALLOW,
-        Verdict::DenyDefault => bytes::VERDICT_DENY_DEFAULT,
-        Verdict::DenyExplicit => bytes::VERDICT_DENY_EXPLICIT,
-    }
-}
-
-const fn verdict(bits: u16) -> Option<Verdict> {
-    match bits {
-        bytes::VERDICT_ALLOW => Some(Verdict::Allow),
-        bytes::VERDICT_DENY_DEFAULT => Some(Verdict::DenyDefault),
-        bytes::VERDICT_DENY_EXPLICIT => Some(Verdict::DenyExplicit),
+pub(crate) const fn direction(byte: u8) -> Option<Direction> {
+    match byte {
+        bytes::INGRESS => Some(Direction::Ingress),
+        bytes::EGRESS => Some(Direction::Egress),
         _ => None,
     }
 }
@@ -176,7 +176,15 @@ mod tests {
         let key = range(&"10.0.0.0/8".parse().unwrap());
         assert_eq!(cidr(&PrefixedRange { prefix_bits: 31, ..key }), None);
         assert_eq!(cidr(&PrefixedRange { prefix_bits: 161, ..key }), None);
-        assert_eq!(rule_entry(&bytes::RuleValue { verdict: 0 }), None);
-        assert_eq!(rule_entry(&bytes::RuleValue { verdict: 0x1_0001 }), None);
+        assert_eq!(row(&bytes::RowValue { low: 0, high: 0 }), None);
+        let endpoint = bytes::EndpointValue { identity: 1, policy: 1, shadow: 0, flags: 0 };
+        assert!(endpoint_entry(&endpoint).is_some());
+        assert_eq!(endpoint_entry(&bytes::EndpointValue { policy: 0, ..endpoint }), None);
+        assert_eq!(endpoint_entry(&bytes::EndpointValue { flags: 2, ..endpoint }), None);
+        let row = bytes::RowKey { policy: 1, peer: 0, chunk: 0, direction: 1, padding: 0 };
+        assert!(row_from_key(&row).is_some());
+        for wrong in [bytes::RowKey { direction: 2, ..row }, bytes::RowKey { padding: 1, ..row }] {
+            assert_eq!(row_from_key(&wrong), None);
+        }
     }
 }

@@ -14,8 +14,10 @@ pub enum Table {
     Ranges,
     /// Endpoints of this node.
     Endpoints,
-    /// Rules.
-    Rules,
+    /// Bands of ports, and the pages they are kept in.
+    Ports,
+    /// Rows.
+    Rows,
 }
 
 /// An endpoint cannot be attached or detached.
@@ -152,7 +154,7 @@ pub enum ObserveError {
         /// Why.
         source: io::Error,
     },
-    /// The revision or the counters cannot be read.
+    /// The revision, the counters or the events cannot be read.
     #[error("cannot read map {map}: {source}")]
     Map {
         /// Its name.
@@ -181,7 +183,7 @@ pub enum ProbeError {
         /// Receiver.
         to: IpAddr,
     },
-    /// Only TCP opens and closes, only ICMPv6 discovers neighbours.
+    /// Only TCP closes, only TCP and ICMP open, only ICMPv6 discovers neighbours; an ICMP query has a type.
     #[error("protocol {protocol} has no packets of kind {kind:?}")]
     Kind {
         /// The kind that was asked for.
@@ -211,7 +213,8 @@ impl fmt::Display for Table {
             Self::Addresses => "addresses",
             Self::Ranges => "ranges",
             Self::Endpoints => "endpoints",
-            Self::Rules => "rules",
+            Self::Ports => "ports",
+            Self::Rows => "rows",
         })
     }
 }

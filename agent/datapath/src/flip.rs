@@ -17,17 +17,20 @@ use ringfence_policy::{
 
 use crate::{
     capacity::Capacity,
-    datapath::Applied,
+    datapath::{Applied, Verified},
+    decode::Content,
     error::{ApplyError, ObserveError, Table},
-    write::{Step, Write, plan},
+    write::{Plan, Write},
 };
 
 /// Two sets of maps and the cell that selects one of them.
 pub(crate) trait Sets {
-    /// Writes one entry. Removing what is not there is no error.
-    fn write(&mut self, parity: usize, write: &Write) -> Result<(), WriteFailure>;
+    /// Writes entries in order. Removing what is not there is no error.
+    fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten>;
     /// Reads a whole set.
-    fn read(&self, parity: usize) -> Result<Tables, ObserveError>;
+    fn read(&self, parity: usize) -> Result<Content, ObserveError>;
+    /// Writes what both sets share again where it is not what was written; answers how often that was.
+    fn mend(&mut self) -> Result<usize, ObserveError>;
     /// Writes the number of a set's revision.
     fn set_revision(&mut self, parity: usize, revision: Revision) -> io::Result<()>;
     /// Reads the number of a set's revision.
@@ -40,6 +43,13 @@ pub(crate) trait Sets {
     fn wait(&mut self) -> Result<Duration, StillBusy>;
     /// How much fits.
     fn capacity(&self) -> Capacity;
+}
+
+/// How many entries were written, and why the next one was not.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) done: usize,
+    pub(crate) failure: WriteFailure,
 }
 
 /// Why an entry was not written.
@@ -74,6 +84,10 @@ impl<S: Sets> Flip<S> {
         Self { sets, idle_unsure: true }
     }
 
+    pub(crate) const fn sets(&self) -> &S {
+        &self.sets
+    }
+
     pub(crate) const fn sets_mut(&mut self) -> &mut S {
         &mut self.sets
     }
@@ -89,7 +103,7 @@ impl<S: Sets> Flip<S> {
 
     /// The tables that packets are judged by.
     pub(crate) fn tables(&self) -> Result<Tables, ObserveError> {
-        self.sets.read(parity(self.generation()))
+        self.sets.read(parity(self.generation()))?.finish()
     }
 
     /// `Datapath::apply`.
@@ -106,26 +120,38 @@ impl<S: Sets> Flip<S> {
             return Ok(Applied { generation, entries: 0, grace: Duration::ZERO });
         }
         self.repair(revision)?;
-        let steps = plan(diff);
-        self.write_all(parity(next), &steps).map_err(|failure| self.apply_error(revision, failure))?;
+        let plan = Plan::of(diff);
+        self.write_all(parity(next), &plan).map_err(|failure| self.apply_error(revision, failure))?;
         if let Err(source) = self.sets.set_revision(parity(next), revision) {
-            self.undo(parity(next), &steps);
+            self.undo(parity(next), &plan, plan.forward.len());
             return Err(ApplyError::Number { revision, source });
         }
-        self.sets.activate(next);
-        // From here on packets are judged by `revision`, whatever becomes of the rest.
+        let (entries, grace) = (plan.forward.len(), self.activate(next, &plan));
+        Ok(Applied { generation: next, entries, grace })
+    }
+
+    /// `Datapath::verify`.
+    pub(crate) fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        let revision = self.revision().map_err(|source| ApplyError::Repair { revision: Revision::ZERO, source })?;
+        let unreadable = |source| ApplyError::Repair { revision, source };
+        let shared = self.sets.mend().map_err(unreadable)?;
+        self.wait(revision)?;
+        let generation = self.generation();
+        let (active, idle) = (parity(generation), 1 - parity(generation));
+        let served = repairs(self.sets.read(active).map_err(unreadable)?, expected);
+        let unserved = repairs(self.sets.read(idle).map_err(unreadable)?, expected);
+        let verified = Verified { served: shared + served.len(), unserved: unserved.len() };
         self.idle_unsure = true;
-        let grace = match self.sets.wait() {
-            Ok(grace) => {
-                self.replay(active, &steps);
-                grace
-            }
-            Err(StillBusy { waited }) => {
-                tracing::warn!(?waited, "packets still read the old set: it is left alone until the next change");
-                waited
-            }
-        };
-        Ok(Applied { generation: next, entries: steps.len(), grace })
+        self.write_repairs(idle, &unserved, revision)?;
+        if !served.is_empty() {
+            // The set that packets read is never written: they move to the other one first.
+            self.sets.set_revision(idle, revision).map_err(|source| ApplyError::Number { revision, source })?;
+            self.sets.activate(generation.wrapping_add(1));
+            self.wait(revision)?;
+            self.write_repairs(active, &served, revision)?;
+        }
+        self.idle_unsure = false;
+        Ok(verified)
     }
 
     /// Makes the idle set equal to the active one. Does nothing if it is known to be.
@@ -133,46 +159,65 @@ impl<S: Sets> Flip<S> {
         if !self.idle_unsure {
             return Ok(());
         }
-        self.sets.wait().map_err(|StillBusy { waited }| ApplyError::Busy {
-            revision,
-            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
-        })?;
-        let read = |parity| self.sets.read(parity).map_err(|source| ApplyError::Repair { revision, source });
+        self.wait(revision)?;
+        let unreadable = |source| ApplyError::Repair { revision, source };
         let active = parity(self.generation());
-        let diff = read(1 - active)?.diff(&read(active)?);
-        self.write_all(1 - active, &plan(&diff)).map_err(|failure| self.apply_error(revision, failure))?;
+        let target = self.sets.read(active).and_then(Content::finish).map_err(unreadable)?;
+        let writes = repairs(self.sets.read(1 - active).map_err(unreadable)?, &target);
+        self.write_repairs(1 - active, &writes, revision)?;
         self.idle_unsure = false;
         Ok(())
     }
 
-    /// Writes all steps, or none.
-    fn write_all(&mut self, parity: usize, steps: &[Step]) -> Result<(), (Table, WriteFailure)> {
-        for (done, step) in steps.iter().enumerate() {
-            if let Err(failure) = self.sets.write(parity, &step.forward) {
-                self.undo(parity, &steps[..done]);
-                return Err((step.forward.table(), failure));
+    /// Lets packets read the next generation, and carries the change over to the set they leave.
+    fn activate(&mut self, next: u32, plan: &Plan) -> Duration {
+        self.sets.activate(next);
+        // From here on packets are judged by the new revision, whatever becomes of the rest.
+        self.idle_unsure = true;
+        match self.sets.wait() {
+            Ok(grace) => {
+                match self.write_all(1 - parity(next), plan) {
+                    Ok(()) => self.idle_unsure = false,
+                    Err((table, failure)) => {
+                        tracing::warn!(%table, ?failure, "the idle set could not follow: it is repaired before the next change");
+                    }
+                }
+                grace
+            }
+            Err(StillBusy { waited }) => {
+                tracing::warn!(?waited, "packets still read the old set: it is left alone until the next change");
+                waited
             }
         }
-        Ok(())
     }
 
-    /// Takes steps back. If even that fails, the idle set is repaired before its next use.
-    fn undo(&mut self, parity: usize, steps: &[Step]) {
-        for step in steps.iter().rev() {
-            if self.sets.write(parity, &step.backward).is_err() {
-                self.idle_unsure = true;
-                return;
-            }
-        }
+    fn wait(&mut self, revision: Revision) -> Result<(), ApplyError> {
+        let busy = |StillBusy { waited }| ApplyError::Busy {
+            revision,
+            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.sets.wait().map(drop).map_err(busy)
     }
 
-    /// Carries a change that is in force over to the other set.
-    fn replay(&mut self, parity: usize, steps: &[Step]) {
-        match self.write_all(parity, steps) {
-            Ok(()) => self.idle_unsure = false,
-            Err((table, failure)) => {
-                tracing::warn!(%table, ?failure, "the idle set could not follow: it is repaired before the next change");
-            }
+    /// Writes everything, or nothing.
+    fn write_all(&mut self, parity: usize, plan: &Plan) -> Result<(), (Table, WriteFailure)> {
+        self.sets.write(parity, &plan.forward).map_err(|Unwritten { done, failure }| {
+            self.undo(parity, plan, done);
+            (plan.forward[done].table(), failure)
+        })
+    }
+
+    fn write_repairs(&mut self, parity: usize, writes: &[Write], revision: Revision) -> Result<(), ApplyError> {
+        self.sets
+            .write(parity, writes)
+            .map_err(|Unwritten { done, failure }| self.apply_error(revision, (writes[done].table(), failure)))
+    }
+
+    /// Takes the first `done` writes back. If even that fails, the idle set is repaired before its next use.
+    fn undo(&mut self, parity: usize, plan: &Plan, done: usize) {
+        let backward: Vec<Write> = plan.backward[..done].iter().rev().cloned().collect();
+        if self.sets.write(parity, &backward).is_err() {
+            self.idle_unsure = true;
         }
     }
 
@@ -184,11 +229,22 @@ impl<S: Sets> Flip<S> {
     }
 }
 
+/// The writes that make of what stands in a set what should: entries that nobody wrote go first.
+fn repairs(content: Content, target: &Tables) -> Vec<Write> {
+    let strays = content.strays.into_iter().map(|stray| stray.removal);
+    strays.chain(Plan::of(&content.tables.diff(target)).forward).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::MemorySets;
-    use ringfence_policy::{identity::Identity, tables::AddressEntry};
+    use ringfence_ebpf_common as bytes;
+    use ringfence_policy::{
+        flow::Direction,
+        identity::Identity,
+        tables::{AddressEntry, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, Row, RowKey},
+    };
 
     /// Sets whose writes fail: from the `k`-th on for good (a process that was killed), or the `k`-th only.
     struct Failing {
@@ -198,18 +254,25 @@ mod tests {
     }
 
     impl Sets for Failing {
-        fn write(&mut self, parity: usize, write: &Write) -> Result<(), WriteFailure> {
-            if self.writes_left == 0 {
-                if !self.dead {
-                    self.writes_left = usize::MAX;
+        fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten> {
+            for (done, write) in writes.iter().enumerate() {
+                if self.writes_left == 0 {
+                    if !self.dead {
+                        self.writes_left = usize::MAX;
+                    }
+                    return Err(Unwritten { done, failure: WriteFailure::Other(io::Error::from_raw_os_error(12)) });
                 }
-                return Err(WriteFailure::Other(io::Error::from_raw_os_error(12)));
+                self.writes_left -= 1;
+                let written = self.inner.write(parity, std::slice::from_ref(write));
+                written.map_err(|unwritten| Unwritten { done, ..unwritten })?;
             }
-            self.writes_left -= 1;
-            self.inner.write(parity, write)
+            Ok(())
         }
-        fn read(&self, parity: usize) -> Result<Tables, ObserveError> {
+        fn read(&self, parity: usize) -> Result<Content, ObserveError> {
             self.inner.read(parity)
+        }
+        fn mend(&mut self) -> Result<usize, ObserveError> {
+            self.inner.mend()
         }
         fn set_revision(&mut self, parity: usize, revision: Revision) -> io::Result<()> {
             self.inner.set_revision(parity, revision)
@@ -231,13 +294,20 @@ mod tests {
         }
     }
 
-    /// Tables with the addresses `first..first + 4`.
+    /// Tables with the addresses `first..first + 4`, a range, an endpoint, ports and rows that all depend on `first`.
     fn tables(first: u8) -> Tables {
-        let mut tables = Tables::default();
+        let (mut tables, policy) = (Tables::default(), PolicyId(u32::from(first) + 1));
         for host in first..first + 4 {
             let entry = AddressEntry { identity: Identity::from_bits(u32::from(host) + 1000), endpoint: None };
             tables.addresses.insert([10, 0, 0, host].into(), entry);
         }
+        tables.ranges.insert("10.0.0.0/8".parse().unwrap(), Identity::from_bits(u32::from(first)));
+        let entry = EndpointEntry { identity: Identity::WORLD, policy, shadow: None, audit: first > 1 };
+        tables.endpoints.insert(EndpointId(1), entry);
+        let direction = Direction::Ingress;
+        let bands = [(0, 0), (u16::from(first) + 80, 1)].map(|(first, band)| Interval { first, band });
+        tables.ports.insert(PortsKey { policy, direction, protocol: 6 }, PortsOfProtocol::new(bands).unwrap());
+        tables.rows.insert(RowKey::of(policy, direction, Identity::WORLD, 1), Row { low: 2, high: 0 });
         tables
     }
 
@@ -253,23 +323,20 @@ mod tests {
 
     fn assert_both_sets(flip: &Flip<Failing>, expected: &Tables) {
         for parity in 0..2 {
-            assert_eq!(&flip.sets.read(parity).unwrap(), expected);
+            assert_eq!(&flip.sets.read(parity).unwrap().finish().unwrap(), expected);
         }
     }
 
     #[test]
     fn s10_a_failure_of_any_write_leaves_one_whole_revision() {
         let diff = tables(0).diff(&tables(2));
-        // Four writes into the idle set, four into the other one.
+        assert_eq!(diff.len(), 2 * 2 + 1 + 1 + 2 + 2, "every table, into the idle set and then into the other one");
         for k in 0..2 * diff.len() {
             let mut flip = flip(k, false);
             let generation = flip.generation();
             let applied = flip.apply(Revision(2), &diff);
             if k < diff.len() {
-                assert!(
-                    matches!(applied, Err(ApplyError::Write { table: Table::Addresses, .. })),
-                    "write {k}: {applied:?}"
-                );
+                assert!(matches!(applied, Err(ApplyError::Write { .. })), "write {k}: {applied:?}");
                 assert_eq!((flip.generation(), flip.revision().unwrap()), (generation, Revision(1)));
                 assert_both_sets(&flip, &tables(0));
             } else {
@@ -301,4 +368,40 @@ mod tests {
             assert_both_sets(&flip, &expected);
         }
     }
+
+    #[test]
+    fn what_was_changed_from_outside_is_found_and_repaired_in_either_set() {
+        let expected = tables(0);
+        let strange = tables(3);
+        let changes = [
+            Plan::of(&expected.diff(&strange)).forward,
+            vec![Write::Row(bytes::RowKey { policy: 0, peer: 0, chunk: 0, direction: 9, padding: 0 }, Some(ALL))],
+            vec![Write::Endpoint(1, Some(bytes::EndpointValue { identity: 1, policy: 0, shadow: 0, flags: 0 }))],
+        ];
+        for (parities, change) in
+            [vec![0], vec![1], vec![0, 1]].iter().flat_map(|p| changes.iter().map(move |c| (p.clone(), c)))
+        {
+            let mut flip = flip(usize::MAX, false);
+            assert_eq!(flip.verify(&expected).unwrap(), Verified { served: 0, unserved: 0 });
+            let generation = flip.generation();
+            for parity in &parities {
+                flip.sets.write(*parity, change).unwrap();
+            }
+            let verified = flip.verify(&expected).unwrap();
+            let active = parity(generation);
+            assert_eq!(verified.served != 0, parities.contains(&active), "{verified:?}");
+            assert_eq!(verified.unserved != 0, parities.contains(&(1 - active)), "{verified:?}");
+            assert_both_sets(&flip, &expected);
+            assert_eq!(flip.revision().unwrap(), Revision(1));
+            assert_eq!(flip.generation(), generation + u32::from(verified.served != 0), "packets never see a half");
+            assert_eq!(flip.verify(&expected).unwrap(), Verified { served: 0, unserved: 0 });
+        }
+        let mut flip = flip(usize::MAX, false);
+        flip.sets.inner.tamper_with_a_page();
+        assert_ne!(flip.tables().unwrap(), expected);
+        assert_eq!(flip.verify(&expected).unwrap(), Verified { served: 1, unserved: 0 });
+        assert_both_sets(&flip, &expected);
+    }
+
+    const ALL: bytes::RowValue = bytes::RowValue { low: u64::MAX, high: 0 };
 }

@@ -19,14 +19,17 @@ mod flip;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod memory;
+mod pages;
 pub mod probe;
+pub mod report;
 mod write;
 
 pub use capacity::Capacity;
-pub use datapath::{Applied, Datapath, Observation, PacketCounters};
+pub use datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified};
 pub use error::{ApplyError, AttachError, ObserveError, ProbeError, Table};
 #[cfg(feature = "kernel")]
 pub use kernel::{KernelDatapath, KernelOptions};
 pub use memory::MemoryDatapath;
 pub use probe::{ProbeOutcome, ProbePacket};
-pub use ringfence_ebpf_common::{Hook, PacketKind, Reason};
+pub use report::{BandReport, FlowEvent};
+pub use ringfence_ebpf_common::{BandCounter, Hook, PacketKind, Reason, Tally};

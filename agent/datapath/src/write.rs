@@ -1,7 +1,7 @@
 //! A table's edit as one write to a map, and its undoing.
 
-use ringfence_ebpf_common::{Address, AddressValue, EndpointValue, RuleKey, RuleValue};
-use ringfence_policy::tables::{Edit, TableDiff};
+use ringfence_ebpf_common::{Address, AddressValue, EndpointValue, PortsKey, RowKey, RowValue};
+use ringfence_policy::tables::{Edit, PortsOfProtocol, TableDiff};
 
 use crate::{
     encode::{self, PrefixedRange},
@@ -9,19 +9,20 @@ use crate::{
 };
 
 /// One write to one map: a value, or the removal of the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
     Address(Address, Option<AddressValue>),
     Range(PrefixedRange, Option<u32>),
     Endpoint(u32, Option<EndpointValue>),
-    Rule(RuleKey, Option<RuleValue>),
+    Ports(PortsKey, Option<PortsOfProtocol>),
+    Row(RowKey, Option<RowValue>),
 }
 
-/// A write and the write that takes it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) forward: Write,
-    pub(crate) backward: Write,
+/// Writes, and the writes that take them back, in the same order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) forward: Vec<Write>,
+    pub(crate) backward: Vec<Write>,
 }
 
 impl Write {
@@ -30,38 +31,46 @@ impl Write {
             Self::Address(..) => Table::Addresses,
             Self::Range(..) => Table::Ranges,
             Self::Endpoint(..) => Table::Endpoints,
-            Self::Rule(..) => Table::Rules,
+            Self::Ports(..) => Table::Ports,
+            Self::Row(..) => Table::Rows,
         }
     }
-
-    const fn removes(&self) -> bool {
-        matches!(self, Self::Address(_, None) | Self::Range(_, None) | Self::Endpoint(_, None) | Self::Rule(_, None))
-    }
 }
 
-/// The writes that carry out a diff. Removals come first, so that a full table can exchange entries.
-pub(crate) fn plan(diff: &TableDiff) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(diff.len());
-    for edit in &diff.addresses {
-        let key = encode::address(edit.key);
-        steps.push(step(edit, |value| Write::Address(key, value.map(encode::address_value))));
+impl Plan {
+    /// The writes that carry out a diff. Removals come first, so that a full table can exchange entries.
+    pub(crate) fn of(diff: &TableDiff) -> Self {
+        let mut plan = Self { forward: Vec::with_capacity(diff.len()), backward: Vec::with_capacity(diff.len()) };
+        for removals in [true, false] {
+            plan.add(&diff.addresses, removals, |key| {
+                let key = encode::address(*key);
+                move |value| Write::Address(key, value.map(encode::address_value))
+            });
+            plan.add(&diff.ranges, removals, |key| {
+                let key = encode::range(key);
+                move |value| Write::Range(key, value.map(|identity| identity.bits()))
+            });
+            plan.add(&diff.endpoints, removals, |key| {
+                let key = key.0;
+                move |value| Write::Endpoint(key, value.map(encode::endpoint_value))
+            });
+            plan.add(&diff.ports, removals, |key| {
+                let key = encode::ports_key(key);
+                move |value| Write::Ports(key, value.cloned())
+            });
+            plan.add(&diff.rows, removals, |key| {
+                let key = encode::row_key(key);
+                move |value| Write::Row(key, value.map(encode::row_value))
+            });
+        }
+        plan
     }
-    for edit in &diff.ranges {
-        let key = encode::range(&edit.key);
-        steps.push(step(edit, |value| Write::Range(key, value.map(|identity| identity.bits()))));
-    }
-    for edit in &diff.endpoints {
-        let key = edit.key.0;
-        steps.push(step(edit, |value| Write::Endpoint(key, value.map(encode::endpoint_value))));
-    }
-    for edit in &diff.rules {
-        let key = encode::rule_key(&edit.key);
-        steps.push(step(edit, |value| Write::Rule(key, value.map(encode::rule_value))));
-    }
-    steps.sort_by_key(|step| !step.forward.removes());
-    steps
-}
 
-fn step<K, V>(edit: &Edit<K, V>, write: impl Fn(Option<&V>) -> Write) -> Step {
-    Step { forward: write(edit.after.as_ref()), backward: write(edit.before.as_ref()) }
+    fn add<K, V, W: Fn(Option<&V>) -> Write>(&mut self, edits: &[Edit<K, V>], removals: bool, write: impl Fn(&K) -> W) {
+        for edit in edits.iter().filter(|edit| edit.after.is_none() == removals) {
+            let write = write(&edit.key);
+            self.forward.push(write(edit.after.as_ref()));
+            self.backward.push(write(edit.before.as_ref()));
+        }
+    }
 }

@@ -5,6 +5,9 @@
 //!   client        └──── forwards packets ──┘         server
 //! ```
 //!
+//! The same is asked of an upgrade from layout v1. And a control: somebody who writes the maps that packets read, one
+//! after the other, is caught by the same client and server.
+//!
 //! The client's connection to port 7 is allowed by both revisions, that to port 9 by neither; but every mixture of their
 //! tables treats one of the two wrongly. So one lost answer, or one packet at port 9, shows a broken promise (S1, S2).
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -26,19 +29,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData},
+    programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
+};
 use namespaces::{BPFFS, in_own_namespaces, ip};
 use ringfence_datapath::{
     Capacity, Datapath, KernelDatapath, KernelOptions, PacketCounters, Reason, kernel::pin_directory,
 };
 use ringfence_policy::{
-    flow::{Direction, Verdict},
+    flow::{Direction, protocol},
     identity::Identity,
     name::Name,
     revision::Revision,
-    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+    tables::{
+        AddressEntry, Class, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, RowKey, Tables,
+    },
 };
 
-const TEST: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
+const FLIPS: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
+const NAIVE: &str = "control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read";
+const UPGRADE: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict";
+/// Programs of layout v1, as they were released.
+static LAYOUT_V1: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v1.o");
 /// What a child process of the test is to do.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
 const ADDRESSES: [(&str, &str); 2] = [("10.0.0.1", "10.0.1.2"), ("fd00:0:0:a::1", "fd00:0:0:b::2")];
@@ -49,11 +63,26 @@ const KILLS: usize = 4;
 
 #[test]
 fn s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die() {
+    play(FLIPS, run);
+}
+
+#[test]
+fn control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read() {
+    play(NAIVE, run_naive);
+}
+
+#[test]
+fn s8_an_upgrade_from_layout_v1_changes_no_verdict() {
+    play(UPGRADE, run_upgrade);
+}
+
+fn play(test: &str, run: fn()) {
     match std::env::var(ROLE).as_deref() {
         Ok("client") => client(),
         Ok("server") => server(),
         Ok("flipper") => flipper(),
-        _ => in_own_namespaces(TEST, run),
+        Ok("naive") => naive(),
+        _ => in_own_namespaces(test, run),
     }
 }
 
@@ -67,12 +96,12 @@ fn run() {
     let refused = |packets: PacketCounters| packets.get(Reason::NotRealised) + packets.get(Reason::Internal);
     let refused_before = refused(datapath.observe().unwrap().packets);
     drop(datapath);
-    let mut server = spawn("server", Some("b"));
+    let mut server = spawn(FLIPS, "server", Some("b"));
     expect_line(&mut server, "ready");
-    let mut client = spawn("client", Some("a"));
+    let mut client = spawn(FLIPS, "client", Some("a"));
     expect_line(&mut client, "ready");
     for _ in 0..KILLS {
-        let mut flipper = spawn("flipper", None);
+        let mut flipper = spawn(FLIPS, "flipper", None);
         for _ in 0..8 {
             expect_line(&mut flipper, "flipped 2000");
         }
@@ -88,15 +117,188 @@ fn run() {
     let sent = finish(client);
     let received = finish(server);
     println!("{KILLS} kills; client: {sent}; server: {received}; refused before the first revision: {refused_before}");
-    let number = |text: &str, name: &str| -> u64 {
-        text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap().parse().unwrap()
-    };
     assert_eq!(number(&sent, "lost"), 0, "both revisions allow port {ALLOWED}: {sent}");
     assert_eq!(number(&received, "forbidden"), 0, "both revisions forbid port {FORBIDDEN}: {received}");
     assert!(number(&sent, "answered") > 10_000, "too few packets to prove anything: {sent}");
     let packets = open().observe().unwrap().packets;
     assert!(packets.get(Reason::DenyDefault) >= number(&sent, "forbidden"), "they were sent, and refused: {packets:?}");
     assert_eq!(refused(packets), refused_before, "{packets:?}");
+}
+
+/// A figure in what a client or a server reports.
+fn number(text: &str, name: &str) -> u64 {
+    text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap().parse().unwrap()
+}
+
+fn run_naive() {
+    build_network();
+    await_addresses();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    // The rows of both revisions: only addresses and endpoints change.
+    let (mut both, other) = (tables(endpoints, 0), tables(endpoints, 1));
+    both.rows.extend(other.rows);
+    both.ports.extend(other.ports);
+    datapath.apply(Revision(1), &Tables::default().diff(&both)).unwrap();
+    let mut server = spawn(NAIVE, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let mut client = spawn(NAIVE, "client", Some("a"));
+    expect_line(&mut client, "ready");
+    let mut naive = spawn(NAIVE, "naive", None);
+    for _ in 0..20 {
+        expect_line(&mut naive, "flipped 2000");
+    }
+    naive.kill().unwrap();
+    naive.wait().unwrap();
+    let (sent, received) = (finish(client), finish(server));
+    println!("naive; client: {sent}; server: {received}");
+    let caught = number(&sent, "lost") + number(&received, "forbidden");
+    assert!(caught > 0, "this test cannot see a mixture of revisions: {sent}; {received}");
+}
+
+/// Writes addresses and then endpoints of the set that packets read, one by one.
+fn naive() {
+    fn pinned(name: &str) -> MapData {
+        let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
+        MapData::from_pin(directory.join("v2").join(name)).unwrap()
+    }
+    let endpoints = ["ep0", "ep1"].map(interface);
+    let mut active: Array<_, u32> = Array::try_from(Map::Array(pinned("ACTIVE"))).unwrap();
+    let parity = active.get(&0, 0).unwrap() & 1;
+    let hash = |name: &str| Map::HashMap(pinned(&format!("{name}_{parity}")));
+    let mut addresses: HashMap<_, [u8; 16], [u32; 2]> = HashMap::try_from(hash("ADDRESSES")).unwrap();
+    let mut entries: HashMap<_, u32, [u32; 4]> = HashMap::try_from(hash("ENDPOINTS")).unwrap();
+    println!();
+    loop {
+        for flip in 0..2000 {
+            let tables = tables(endpoints, flip % 2);
+            for (address, entry) in &tables.addresses {
+                let key = match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                    IpAddr::V6(v6) => v6.octets(),
+                };
+                addresses.insert(key, [entry.identity.bits(), entry.endpoint.unwrap().0], 0).unwrap();
+            }
+            for (endpoint, entry) in &tables.endpoints {
+                entries.insert(endpoint.0, [entry.identity.bits(), entry.policy.0, 0, 0], 0).unwrap();
+            }
+            // Connections are judged again, by the same set.
+            let generation = active.get(&0, 0).unwrap();
+            active.set(0, generation.wrapping_add(2), 0).unwrap();
+        }
+        println!("flipped 2000");
+    }
+}
+
+fn run_upgrade() {
+    build_network();
+    await_addresses();
+    let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
+    let endpoints = install_layout_v1(&directory.join("v1"));
+    let mut server = spawn(UPGRADE, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let mut client = spawn(UPGRADE, "client", Some("a"));
+    expect_line(&mut client, "ready");
+    client_makes_progress();
+    let mut datapath = open();
+    assert_eq!(attach(&mut datapath), endpoints, "they are known, and their old programs stay");
+    assert!(directory.join("v1/links/a/from_endpoint").exists());
+    drop(datapath);
+    // A second process finds the same: an upgrade may be interrupted.
+    let mut datapath = open();
+    assert_eq!(datapath.attached().len(), 2);
+    client_makes_progress();
+    datapath.apply(Revision(6), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    assert!(!directory.join("v1").exists());
+    for pin in ["a/from_endpoint", "a/to_endpoint", "b/from_endpoint", "b/to_endpoint"] {
+        assert!(directory.join("v2/links").join(pin).exists(), "{pin}");
+    }
+    let packets = datapath.observe().unwrap().packets;
+    client_makes_progress();
+    let now = datapath.observe().unwrap().packets;
+    assert!(now.get(Reason::Established) > packets.get(Reason::Established), "the new programs judge");
+    drop(datapath);
+    assert_eq!(open().attached().into_values().collect::<Vec<_>>(), endpoints);
+    let (sent, received) = (finish(client), finish(server));
+    println!("upgrade; client: {sent}; server: {received}");
+    assert_eq!(number(&sent, "lost"), 0, "{sent}");
+    assert_eq!(number(&received, "forbidden"), 0, "{received}");
+    assert!(number(&sent, "answered") > 100, "too few packets to prove anything: {sent}");
+}
+
+/// Returns once some packets have come through.
+fn client_makes_progress() {
+    // After the name: bytes, packets, …
+    let received = || -> u64 {
+        let text = fs::read_to_string("/proc/net/dev").unwrap();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("ep0:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let (before, deadline) = (received(), Instant::now() + Duration::from_secs(30));
+    while received() < before + 500 {
+        assert!(Instant::now() < deadline, "the client stands still");
+        thread::yield_now();
+    }
+}
+
+/// The index of a device in this network namespace.
+fn interface(device: &str) -> EndpointId {
+    let output = Command::new("ip").args(["-o", "link", "show", "dev", device]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    EndpointId(text.split(':').next().unwrap().parse().unwrap())
+}
+
+/// What an agent of the last version leaves behind at revision 5: see `tables(_, 0)`.
+fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
+    fs::create_dir_all(directory).unwrap();
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(directory);
+    for map in ["ADDRESSES_0", "ADDRESSES_1", "RULES_0", "RULES_1", "FLOWS"] {
+        loader.map_max_entries(map, 1024);
+    }
+    let mut ebpf = loader.load(LAYOUT_V1).unwrap();
+    let mut endpoints = [EndpointId(0); 2];
+    for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
+        let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        for (name, device, endpoint) in [("a", "ep0", 0), ("b", "ep1", 1)] {
+            let pins = directory.join("links").join(name);
+            fs::create_dir_all(&pins).unwrap();
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let link = program.attach_with_options(device, place, options).unwrap();
+            let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
+            drop(link.pin(pins.join(hook)).unwrap());
+            endpoints[endpoint] = interface(device);
+        }
+    }
+    fill_layout_v1(&mut ebpf, &tables(endpoints, 0));
+    endpoints
+}
+
+fn fill_layout_v1(ebpf: &mut Ebpf, tables: &Tables) {
+    let mut addresses: HashMap<_, [u8; 16], [u32; 2]> =
+        HashMap::try_from(ebpf.take_map("ADDRESSES_0").unwrap()).unwrap();
+    for (address, entry) in &tables.addresses {
+        let key = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        addresses.insert(key, [entry.identity.bits(), entry.endpoint.unwrap().0], 0).unwrap();
+    }
+    // Identity, and what no rule allows is denied by default (2) in both directions.
+    let mut entries: HashMap<_, u32, [u32; 2]> = HashMap::try_from(ebpf.take_map("ENDPOINTS_0").unwrap()).unwrap();
+    // Subject, peer, and port, protocol and direction in one word; 1 is allow.
+    let mut rules: HashMap<_, [u32; 3], u32> = HashMap::try_from(ebpf.take_map("RULES_0").unwrap()).unwrap();
+    let subjects: Vec<u32> = tables.endpoints.values().map(|entry| entry.identity.bits()).collect();
+    for (endpoint, entry) in &tables.endpoints {
+        entries.insert(endpoint.0, [entry.identity.bits(), 2 << 16 | 2], 0).unwrap();
+    }
+    for (direction, subject, peer) in [(1, subjects[0], subjects[1]), (0, subjects[1], subjects[0])] {
+        let udp = u32::from(ALLOWED) | u32::from(protocol::UDP) << 16 | direction << 24;
+        rules.insert([subject, peer, udp], 1, 0).unwrap();
+    }
+    let mut revision: Array<_, u64> = Array::try_from(ebpf.take_map("REVISION").unwrap()).unwrap();
+    revision.set(0, 5, 0).unwrap();
 }
 
 /// In revision `which`, endpoint a has identity 0xa0 + which, and b 0xb0 + which; port 7 is allowed between those two,
@@ -110,21 +312,19 @@ fn tables([a, b]: [EndpointId; 2], which: u32) -> Tables {
             tables.addresses.insert(address.parse().unwrap(), entry);
         }
     }
+    let policy = |base: u32| PolicyId(base + which);
     for (endpoint, base) in [(a, 0xa0), (b, 0xb0)] {
-        let entry = EndpointEntry {
-            identity: identity(base, which),
-            ingress: Verdict::DenyDefault,
-            egress: Verdict::DenyDefault,
-        };
+        let entry = EndpointEntry { identity: identity(base, which), policy: policy(base), shadow: None, audit: false };
         tables.endpoints.insert(endpoint, entry);
     }
-    for (port, other) in [(ALLOWED, which), (FORBIDDEN, 1 - which)] {
-        for (subject, direction, peer) in [
-            (identity(0xa0, which), Direction::Egress, identity(0xb0, other)),
-            (identity(0xb0, which), Direction::Ingress, identity(0xa0, other)),
-        ] {
-            let key = RuleKey { subject, direction, peer, protocol: 17, port };
-            tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    for (base, direction, peer) in [(0xa0, Direction::Egress, 0xb0), (0xb0, Direction::Ingress, 0xa0)] {
+        let policy = policy(base);
+        let bands = [(0, 0), (ALLOWED, 1), (ALLOWED + 1, 0), (FORBIDDEN, 2), (FORBIDDEN + 1, 0)];
+        let ports = PortsOfProtocol::new(bands.map(|(first, band)| Interval { first, band })).unwrap();
+        tables.ports.insert(PortsKey { policy, direction, protocol: protocol::UDP }, ports);
+        for (band, other) in [(1, which), (2, 1 - which)] {
+            let row = RowKey::of(policy, direction, identity(peer, other), band);
+            tables.rows.entry(row).or_default().set(band, Class::Allow);
         }
     }
     tables
@@ -172,7 +372,7 @@ fn await_addresses() {
 
 fn open() -> KernelDatapath {
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-    let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, rules: 64 };
+    let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, ports: 8, rows: 64, flows: 1024 };
     KernelDatapath::open(&KernelOptions { directory, capacity }).unwrap()
 }
 
@@ -181,7 +381,7 @@ fn attach(datapath: &mut KernelDatapath) -> [EndpointId; 2] {
 }
 
 /// Runs this test again as a child with a role.
-fn spawn(role: &str, namespace: Option<&str>) -> Child {
+fn spawn(test: &str, role: &str, namespace: Option<&str>) -> Child {
     let this = std::env::current_exe().unwrap();
     let mut command = match namespace {
         Some(namespace) => {
@@ -191,7 +391,7 @@ fn spawn(role: &str, namespace: Option<&str>) -> Child {
         }
         None => Command::new(this),
     };
-    command.args([TEST, "--exact", "--nocapture"]).env(ROLE, role);
+    command.args([test, "--exact", "--nocapture"]).env(ROLE, role);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 

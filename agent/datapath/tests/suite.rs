@@ -9,14 +9,16 @@ mod namespaces;
 mod worlds;
 
 use ringfence_datapath::{
-    ApplyError, AttachError, Capacity, Datapath, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
+    ApplyError, AttachError, Capacity, Datapath, FlowEvent, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
+    Tally, Verified,
 };
 use ringfence_policy::{
-    flow::{Direction, Verdict, protocol},
+    flow::{Direction, protocol},
+    identity::Identity,
     revision::Revision,
-    tables::{EndpointId, RuleEntry, RuleKey, Tables},
+    tables::{Class, EndpointId, PolicyId, Tables},
 };
-use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, reply, rule, world};
+use worlds::{LOCAL, OTHER, REMOTE, apply, families, name, next, open, policy, reply, rule, say, world};
 
 /// A datapath with two endpoints.
 struct Bed {
@@ -54,13 +56,15 @@ impl Bed {
         self.outcome(Hook::ToEndpoint, packet)
     }
 
+    fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        self.datapath.events(&mut |event| events.push(event)).unwrap();
+        events
+    }
+
     fn outcome(&mut self, hook: Hook, packet: ProbePacket) -> Reason {
         let outcome = self.probe(hook, self.local, packet);
-        let passes = matches!(
-            outcome.reason,
-            Reason::Established | Reason::Reevaluated | Reason::New | Reason::Judged | Reason::NeighbourDiscovery
-        );
-        assert_eq!(outcome.allowed, passes, "{outcome:?}");
+        assert_eq!(outcome.allowed, outcome.reason.passes(), "{outcome:?}");
         outcome.reason
     }
 }
@@ -79,7 +83,7 @@ fn default_deny(bed: &mut Bed) {
 
 fn exact_rule_allows_its_port_only(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.remote, 80);
@@ -95,8 +99,8 @@ fn exact_rule_allows_its_port_only(bed: &mut Bed) {
 
 fn any_peer_and_peer_only_rules(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 443, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 0, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 443, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 0, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.world, 443)), Reason::New);
@@ -106,7 +110,6 @@ fn any_peer_and_peer_only_rules(bed: &mut Bed) {
         assert_eq!(bed.received(open(family.world, family.local, 9)), Reason::DenyDefault);
         let echo = ProbePacket {
             protocol: if family.local.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 },
-            kind: PacketKind::Data,
             ..open(family.remote, family.local, 0)
         };
         assert_eq!(bed.received(echo), Reason::New, "no port, no protocol: everything");
@@ -115,8 +118,8 @@ fn any_peer_and_peer_only_rules(bed: &mut Bed) {
 
 fn deny_4_explicit_deny_wins_over_a_wider_allow(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::DenyExplicit);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Deny);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::DenyExplicit);
@@ -139,13 +142,13 @@ fn s9_an_endpoint_without_a_realised_revision_is_refused(bed: &mut Bed) {
 
 fn s1_both_ends_on_one_node_are_judged_at_once(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.other, 80);
         assert_eq!(bed.sent(packet), Reason::DenyDefault, "the receiver refuses it");
     }
-    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Verdict::Allow);
+    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Class::Allow);
     bed.apply(&tables);
     let (local, other) = (bed.local, bed.other);
     for family in families() {
@@ -165,7 +168,7 @@ fn s1_both_ends_on_one_node_are_judged_at_once(bed: &mut Bed) {
 
 fn replies_of_a_known_connection_pass(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         let packet = open(family.local, family.remote, 80);
@@ -179,15 +182,15 @@ fn replies_of_a_known_connection_pass(bed: &mut Bed) {
 
 fn a_flip_cuts_revoked_connections_and_keeps_the_others(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::New);
     }
     let mut revoked = bed.world();
-    rule(&mut revoked, LOCAL, Direction::Egress, Some(REMOTE), 81, Verdict::Allow);
+    rule(&mut revoked, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Allow);
     bed.apply(&revoked);
     for family in families() {
         let (cut, kept) = (open(family.local, family.remote, 80), open(family.local, family.remote, 81));
@@ -200,7 +203,7 @@ fn a_flip_cuts_revoked_connections_and_keeps_the_others(bed: &mut Bed) {
 
 fn senders_must_own_their_address(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, None, 80, Class::Allow);
     bed.apply(&tables);
     for family in families() {
         for stolen in [family.other, family.remote, family.unknown, family.world] {
@@ -222,7 +225,7 @@ fn senders_must_own_their_address(bed: &mut Bed) {
 fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
     let mut tables = bed.world();
     for family in families() {
-        rule(&mut tables, LOCAL, Direction::Egress, Some(family.world_identity), 80, Verdict::Allow);
+        rule(&mut tables, LOCAL, Direction::Egress, Some(family.world_identity), 80, Class::Allow);
     }
     bed.apply(&tables);
     for family in families() {
@@ -238,36 +241,43 @@ fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
     assert_eq!(bed.sent(open(v6.local, v6.unknown, 80)), Reason::DenyDefault, "the longer prefix wins");
 }
 
+/// Tables in which the local endpoint may reach `count` identities from `first` on, in a row each.
+fn many_rows(bed: &Bed, first: u32, count: u32) -> Tables {
+    let mut tables = bed.world();
+    for peer in first..first + count {
+        rule(&mut tables, LOCAL, Direction::Egress, Some(Identity::from_bits(peer)), 80, Class::Allow);
+    }
+    tables
+}
+
 fn s10_overflow_keeps_the_old_revision_whole(bed: &mut Bed) {
     let mut tables = bed.world();
-    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
     bed.apply(&tables);
     let before = bed.datapath.observe().unwrap();
-    let mut too_many = tables.clone();
-    for port in 1000..1000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut too_many, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    let mut too_many_ports = tables.clone();
+    for protocol in 10..10 + u8::try_from(SMALL.ports).unwrap() {
+        say(&mut too_many_ports, policy(LOCAL), Direction::Ingress, None, Some((protocol, 1)), Class::Allow);
     }
-    let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
-    assert!(
-        matches!(refused, Err(ApplyError::Full { table: Table::Rules, capacity, .. }) if capacity == SMALL.rules),
-        "{refused:?}"
-    );
-    assert_eq!(bed.datapath.observe().unwrap(), before);
+    for (too_many, table, most) in
+        [(many_rows(bed, 5000, SMALL.rows + 1), Table::Rows, SMALL.rows), (too_many_ports, Table::Ports, SMALL.ports)]
+    {
+        let refused = bed.datapath.apply(Revision(9), &tables.diff(&too_many));
+        assert!(
+            matches!(refused, Err(ApplyError::Full { table: full, capacity, .. }) if (full, capacity) == (table, most)),
+            "{refused:?}"
+        );
+        assert_eq!(bed.datapath.observe().unwrap(), before);
+    }
     for family in families() {
         assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.remote, 1000)), Reason::DenyDefault);
     }
     // A full table can be exchanged for another full one.
-    let mut full = bed.world();
-    for port in 2000..2000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
+    for first in [6000, 7000] {
+        let full = many_rows(bed, first, SMALL.rows);
+        bed.apply(&full);
     }
-    bed.apply(&full);
-    let mut other_full = bed.world();
-    for port in 3000..3000 + u16::try_from(SMALL.rules).unwrap() {
-        rule(&mut other_full, LOCAL, Direction::Egress, Some(REMOTE), port, Verdict::Allow);
-    }
-    bed.apply(&other_full);
 }
 
 fn s3_revisions_never_go_back(bed: &mut Bed) {
@@ -284,23 +294,251 @@ fn s3_revisions_never_go_back(bed: &mut Bed) {
 
 fn neighbour_discovery_and_echo(bed: &mut Bed) {
     let mut tables = bed.world();
-    for protocol in [protocol::ICMP, protocol::ICMPV6] {
-        let key = RuleKey { subject: LOCAL, direction: Direction::Egress, peer: REMOTE, protocol, port: 0 };
-        tables.rules.insert(key, RuleEntry { verdict: Verdict::Allow });
+    for (protocol, query) in [(protocol::ICMP, 8), (protocol::ICMPV6, 128)] {
+        say(&mut tables, policy(LOCAL), Direction::Egress, Some(REMOTE), Some((protocol, query)), Class::Allow);
     }
     bed.apply(&tables);
     let [v4, v6] = families();
     let packet = open(v6.local, v6.unknown, 0);
     let solicitation = ProbePacket { protocol: protocol::ICMPV6, kind: PacketKind::NeighbourDiscovery, ..packet };
     assert_eq!(bed.sent(solicitation), Reason::NeighbourDiscovery);
-    assert_eq!(bed.received(reply(solicitation)), Reason::DenyDefault, "an echo request is not one");
-    for (family, protocol) in [(v4, protocol::ICMP), (v6, protocol::ICMPV6)] {
-        let echo = ProbePacket { protocol, kind: PacketKind::Data, ..open(family.local, family.remote, 0) };
+    let echo = ProbePacket { protocol: protocol::ICMPV6, ..open(v6.unknown, v6.local, 128) };
+    assert_eq!(bed.received(echo), Reason::DenyDefault, "an echo request is not one");
+    for (family, protocol, query) in [(v4, protocol::ICMP, 8), (v6, protocol::ICMPV6, 128)] {
+        let echo = ProbePacket { protocol, ..open(family.local, family.remote, query) };
+        assert_eq!(bed.received(reply(echo)), Reason::DenyDefault, "6.5/13: nobody asked");
         assert_eq!(bed.sent(echo), Reason::New);
-        let answer = ProbePacket { source: family.remote, destination: family.local, ..echo };
-        assert_eq!(bed.received(answer), Reason::Established);
-        assert_eq!(bed.received(ProbePacket { source_port: 1, ..answer }), Reason::DenyDefault, "another identifier");
+        assert_eq!(bed.received(reply(echo)), Reason::Established);
+        assert_eq!(
+            bed.received(reply(ProbePacket { source_port: 1, ..echo })),
+            Reason::DenyDefault,
+            "another identifier"
+        );
+        let asked = ProbePacket { source: family.remote, destination: family.local, ..echo };
+        assert_eq!(bed.received(asked), Reason::DenyDefault, "a query of the other side is no answer");
+        let other = ProbePacket { destination_port: 13, ..echo };
+        assert_eq!(bed.sent(other), Reason::DenyDefault, "another type");
     }
+}
+
+fn icmp_errors_pass_with_the_connection_they_are_about(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 53, Class::Allow);
+    bed.apply(&tables);
+    let about = |packet| ProbePacket { kind: PacketKind::Error, ..reply(packet) };
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.received(about(packet)), Reason::Unrelated, "nothing is known of it");
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.received(about(packet)), Reason::Related);
+        let other = ProbePacket { source_port: 1, ..packet };
+        assert_eq!(bed.received(about(other)), Reason::Unrelated);
+        assert_eq!(bed.received(reply(next(packet))), Reason::Established, "an error closes nothing");
+        let asked = open(family.remote, family.local, 53);
+        assert_eq!(bed.sent(about(asked)), Reason::Unrelated);
+        assert_eq!(bed.received(asked), Reason::New);
+        assert_eq!(bed.sent(about(asked)), Reason::Related);
+    }
+    let refused = bed.world();
+    bed.apply(&refused);
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.received(about(packet)), Reason::DenyDefault, "the connection is not allowed any more");
+        assert_eq!(bed.received(about(packet)), Reason::Unrelated);
+    }
+}
+
+fn ct_4_an_endpoint_reaches_itself(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.local, 80);
+        let sent = bed.probe(Hook::FromEndpoint, bed.local, packet);
+        assert_eq!(sent, ProbeOutcome { allowed: true, reason: Reason::Hairpin, judged_both: true });
+        assert_eq!(bed.received(packet), Reason::DenyDefault, "without the sender's mark it came from elsewhere");
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault);
+    }
+}
+
+fn aud_2_what_is_refused_under_audit_passes_and_is_counted(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Deny);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Redirect);
+    bed.apply(&tables);
+    let cases = [
+        (79, Reason::DenyDefault, Reason::AuditDefault),
+        (80, Reason::DenyExplicit, Reason::AuditExplicit),
+        (81, Reason::NoProxy, Reason::AuditNoProxy),
+    ];
+    for family in families() {
+        for (port, refused, _) in cases {
+            assert_eq!(bed.sent(open(family.local, family.remote, port)), refused);
+        }
+    }
+    tables.endpoints.get_mut(&bed.local).unwrap().audit = true;
+    bed.apply(&tables);
+    for family in families() {
+        for (port, _, audited) in cases {
+            let packet = open(family.local, family.remote, port);
+            assert_eq!(bed.sent(packet), audited);
+            assert_eq!(bed.received(reply(packet)), Reason::Established, "its answers are not refusals");
+        }
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault, "the receiver is not audited");
+        assert_eq!(bed.sent(open(family.unknown, family.remote, 80)), Reason::Spoofed, "policy alone is audited");
+    }
+    let packets = bed.datapath.observe().unwrap().packets;
+    assert_eq!(
+        cases.map(|(_, refused, audited)| (packets.get(refused), packets.get(audited))),
+        [(4, 2), (2, 2), (2, 2)]
+    );
+}
+
+fn aud_1_a_shadow_policy_is_only_reported(bed: &mut Bed) {
+    let mut tables = bed.world();
+    let shadow = PolicyId(77);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    say(&mut tables, shadow, Direction::Egress, Some(REMOTE), Some((protocol::TCP, 81)), Class::Allow);
+    tables.endpoints.get_mut(&bed.local).unwrap().shadow = Some(shadow);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(open(family.local, family.remote, 81)), Reason::DenyDefault);
+        assert_eq!(bed.sent(open(family.local, family.remote, 82)), Reason::DenyDefault);
+    }
+    let tallies = bed.datapath.observe().unwrap().tallies;
+    assert_eq!((tallies.get(Tally::ShadowRefuses), tallies.get(Tally::ShadowAllows)), (2, 2));
+    let differs: Vec<bool> = bed.events().iter().map(|event| event.shadow_differs).collect();
+    assert_eq!(differs, [true, true, false, true, true, false]);
+}
+
+fn s16_events_say_what_began_what_was_cut_and_what_was_dropped(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    assert_eq!(bed.events(), []);
+    let revision = bed.datapath.observe().unwrap().revision;
+    for family in families() {
+        let packet = open(family.local, family.remote, 80);
+        assert_eq!(bed.sent(packet), Reason::New);
+        assert_eq!(bed.sent(next(packet)), Reason::Established);
+        assert_eq!(bed.received(reply(packet)), Reason::Established);
+        assert_eq!(bed.received(open(family.remote, family.local, 7)), Reason::DenyDefault);
+        let [began, dropped] = bed.events()[..] else { panic!("one began, one was dropped") };
+        let expected = FlowEvent {
+            time_ns: began.time_ns,
+            revision,
+            reason: Reason::New,
+            endpoint: bed.local,
+            identity: LOCAL,
+            peer: REMOTE,
+            local: (family.local, 40_000),
+            remote: (family.remote, 80),
+            protocol: protocol::TCP,
+            packet: Direction::Egress,
+            direction: Direction::Egress,
+            policy: Some(policy(LOCAL)),
+            port: 80,
+            band: 1,
+            shadow_differs: false,
+            cut: false,
+        };
+        assert_eq!(began, expected);
+        let expected = FlowEvent {
+            time_ns: dropped.time_ns,
+            reason: Reason::DenyDefault,
+            local: (family.local, 7),
+            remote: (family.remote, 40_000),
+            packet: Direction::Ingress,
+            direction: Direction::Ingress,
+            port: 7,
+            band: 0,
+            ..expected
+        };
+        assert_eq!(dropped, expected);
+    }
+    let revoked = bed.world();
+    bed.apply(&revoked);
+    for family in families() {
+        assert_eq!(bed.received(reply(open(family.local, family.remote, 80))), Reason::DenyDefault);
+        let [cut] = bed.events()[..] else { panic!("one was cut") };
+        assert!(cut.cut && cut.revision == revision.next(), "{cut:?}");
+        assert_eq!((cut.direction, cut.packet), (Direction::Egress, Direction::Ingress));
+    }
+    for family in families() {
+        // The receiver's policy refuses what the sender's lets through: it is the receiver who is named.
+        let mut tables = bed.world();
+        rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
+        bed.apply(&tables);
+        assert_eq!(bed.sent(open(family.local, family.other, 80)), Reason::DenyDefault);
+        let [refused] = bed.events()[..] else { panic!("one was dropped") };
+        assert_eq!((refused.endpoint, refused.identity, refused.peer), (bed.other, OTHER, LOCAL));
+        bed.apply(&revoked);
+    }
+}
+
+fn s16_what_is_not_delivered_is_counted(bed: &mut Bed) {
+    let tables = bed.world();
+    bed.apply(&tables);
+    let [v4, _] = families();
+    let told = 25_000;
+    for _ in 0..told {
+        assert_eq!(bed.sent(open(v4.local, v4.remote, 80)), Reason::DenyDefault);
+    }
+    let delivered = bed.events().len() as u64;
+    let tallies = bed.datapath.observe().unwrap().tallies;
+    let count = |tally| tallies.get(tally);
+    assert_eq!(count(Tally::EventsWritten), delivered);
+    assert_eq!(delivered + count(Tally::EventsSuppressed) + count(Tally::EventsLost), told, "{tallies:?}");
+    assert_eq!(bed.events(), [], "each is handed over once");
+}
+
+fn bands_count_their_packets(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(OTHER), 81, Class::Allow);
+    rule(&mut tables, OTHER, Direction::Ingress, Some(LOCAL), 80, Class::Allow);
+    bed.apply(&tables);
+    for family in families() {
+        let packet = open(family.local, family.other, 80);
+        for packet in [packet, next(packet), next(packet), next(packet)] {
+            assert!(bed.probe(Hook::FromEndpoint, bed.local, packet).allowed);
+        }
+        assert!(bed.probe(Hook::FromEndpoint, bed.other, reply(packet)).allowed);
+        assert_eq!(bed.sent(open(family.local, family.other, 81)), Reason::DenyDefault);
+        assert_eq!(bed.sent(open(family.local, family.other, 82)), Reason::DenyDefault);
+    }
+    let bands = |bed: &Bed| -> Vec<_> {
+        let bands = bed.datapath.bands().unwrap();
+        let mut bands: Vec<_> = bands.into_iter().filter_map(|report| Some((report.band?, report.counter))).collect();
+        bands.sort_by_key(|(band, _)| *band);
+        bands.into_iter().map(|(band, count)| (band, count.allowed_packets, count.refused_packets)).collect()
+    };
+    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
+    let expected = [
+        ((policy(LOCAL), egress, 0), 0, 2),
+        ((policy(LOCAL), egress, 1), 10, 0),
+        // Refused by the receiver, in the band of the ports that its policy does not name.
+        ((policy(OTHER), ingress, 0), 0, 2),
+        ((policy(OTHER), ingress, 1), 10, 0),
+    ];
+    let counted = bands(bed);
+    let named: Vec<_> = counted.into_iter().filter(|(_, allowed, refused)| allowed + refused != 0).collect();
+    assert_eq!(named, expected);
+    let mut moved = tables.clone();
+    moved.endpoints.get_mut(&bed.other).unwrap().policy = PolicyId(78);
+    bed.apply(&moved);
+    assert!(bands(bed).iter().all(|((policy, ..), ..)| *policy != worlds::policy(OTHER)), "gone with the policy");
+    assert!(bands(bed).contains(&((policy(LOCAL), egress, 1), 10, 0)));
+}
+
+fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    let before = bed.datapath.observe().unwrap();
+    assert_eq!(bed.datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+    assert_eq!(bed.datapath.observe().unwrap(), before);
 }
 
 fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
@@ -331,7 +569,7 @@ fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
 }
 
 /// Small enough to overflow, large enough for every other case.
-const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, rules: 8 };
+const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, ports: 8, rows: 8, flows: 1024 };
 
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
@@ -365,6 +603,14 @@ cases!(
     s10_overflow_keeps_the_old_revision_whole,
     s3_revisions_never_go_back,
     neighbour_discovery_and_echo,
+    icmp_errors_pass_with_the_connection_they_are_about,
+    ct_4_an_endpoint_reaches_itself,
+    aud_2_what_is_refused_under_audit_passes_and_is_counted,
+    aud_1_a_shadow_policy_is_only_reported,
+    s16_events_say_what_began_what_was_cut_and_what_was_dropped,
+    s16_what_is_not_delivered_is_counted,
+    bands_count_their_packets,
+    verify_finds_nothing_where_nothing_was_changed,
     attach_is_idempotent_and_says_what_is_wrong,
     a_probe_that_cannot_be_is_refused,
 );
@@ -374,13 +620,14 @@ cases!(
 mod in_kernel {
     use std::path::{Path, PathBuf};
 
+    use aya::maps::{Array, HashMap, Map, MapData};
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, Reason,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
-        flow::{Direction, Verdict},
-        tables::EndpointId,
+        flow::Direction,
+        tables::{Class, EndpointId},
     };
 
     use super::{
@@ -407,7 +654,7 @@ mod in_kernel {
             let local = datapath.attach(&name("local"), "ep0").unwrap();
             let other = datapath.attach(&name("other"), "ep1").unwrap();
             let mut tables = world(local, other);
-            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Verdict::Allow);
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
             apply(&mut datapath, &tables);
             let packets = families().map(|family| open_connection(family.local, family.remote, 80));
             for packet in packets {
@@ -444,6 +691,49 @@ mod in_kernel {
         });
     }
 
+    /// Rows of both sets, as somebody else with the right to do so sees them.
+    fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
+        let pin = options().directory.join(format!("v2/ROWS_{set}"));
+        HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_found_and_repaired() {
+        in_own_namespaces("in_kernel::what_somebody_else_changed_is_found_and_repaired", || {
+            let mut datapath = open();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+            apply(&mut datapath, &tables);
+            let [v4, _] = families();
+            let probe = |datapath: &mut KernelDatapath, source_port, port| {
+                let packet = ProbePacket { source_port, ..open_connection(v4.local, v4.remote, port) };
+                datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
+            };
+            assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
+            // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
+            let active = (datapath.observe().unwrap().generation & 1) as usize;
+            let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
+            let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
+            for key in &keys {
+                rows(active).insert(*key, all, 0).unwrap();
+            }
+            rows(1 - active).insert([9; 12], all, 0).unwrap();
+            // And page 1, which has port 80.
+            let pages = MapData::from_pin(options().directory.join("v2/PAGES")).unwrap();
+            let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
+            pages.set(1, [7; 512], 0).unwrap();
+            assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
+            assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
+            let verified = datapath.verify(&tables).unwrap();
+            assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
+            assert_eq!(datapath.observe().unwrap().tables, tables);
+            assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
+            assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
+            assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+        });
+    }
+
     #[test]
     fn uninstall_leaves_nothing() {
         in_own_namespaces("in_kernel::uninstall_leaves_nothing", || {
@@ -451,7 +741,7 @@ mod in_kernel {
             assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
             drop(datapath);
             let directory = options().directory;
-            assert!(directory.join("v1/links/local/from_endpoint").exists());
+            assert!(directory.join("v2/links/local/from_endpoint").exists());
             uninstall(&directory).unwrap();
             assert!(!directory.exists());
             uninstall(&directory).unwrap();

@@ -40,6 +40,7 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         gateways: gateways.iter().map(ToString::to_string).collect(),
         tls: as_role(tls, "agent/east/n1"),
         datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into() },
+        policy_audit_mode: false,
         endpoints_file: None,
         socket: directory.join("agent.sock"),
         report_interval_ms: 50,

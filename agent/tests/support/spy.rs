@@ -7,8 +7,8 @@ use std::{
 
 use ringfence_agent::realise::Realised;
 use ringfence_datapath::{
-    Applied, ApplyError, AttachError, Capacity, Datapath, Hook, MemoryDatapath, Observation, ObserveError, ProbeError,
-    ProbeOutcome, ProbePacket,
+    Applied, ApplyError, AttachError, BandReport, Capacity, Datapath, FlowEvent, Hook, MemoryDatapath, Observation,
+    ObserveError, ProbeError, ProbeOutcome, ProbePacket, Verified,
 };
 use ringfence_policy::{
     name::Name,
@@ -104,6 +104,18 @@ impl Datapath for Spy {
 
     fn observe(&self) -> Result<Observation, ObserveError> {
         self.lock().datapath.observe()
+    }
+
+    fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        self.lock().datapath.verify(expected)
+    }
+
+    fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
+        self.lock().datapath.events(take)
+    }
+
+    fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
+        self.lock().datapath.bands()
     }
 
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {

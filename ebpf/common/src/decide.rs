@@ -4,87 +4,43 @@
 //! hook, with one reading of the generation, and marked; the receiver's hook lets marked packets pass. So one revision
 //! judges a packet on its whole way through the node (S1).
 
-use crate::layout::{
-    Address, AddressValue, EGRESS, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, FlowKey, FlowValue,
-    INGRESS, RuleKey, RuleValue, VERDICT_ALLOW, VERDICT_DENY_EXPLICIT,
+use crate::{
+    judge::{Judgement, judge},
+    layout::{Address, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, INGRESS, NO_COUNTER},
+    packet::{Fragment, Hook, Packet, PacketKind},
+    reason::Reason,
+    state::{Cached, State},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
-const TCP: u8 = 6;
+/// For how long a first fragment is remembered: as receivers do (RFC 791 §3.2: 15 s, RFC 8200 §4.5: 60 s).
+const FRAGMENT_NS: u64 = 60 * SECOND_NS;
 
-const IDENTITY_UNKNOWN: u32 = 0;
-const IDENTITY_WORLD_IPV4: u32 = 9;
-const IDENTITY_WORLD_IPV6: u32 = 10;
-
-/// Where a packet is seen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hook {
-    /// It leaves an endpoint.
-    FromEndpoint,
-    /// It goes to an endpoint.
-    ToEndpoint,
+/// When and by which generation a packet is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) generation: u32,
+    pub(crate) now_ns: u64,
 }
 
-/// What the parser found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Packet {
-    /// Sender.
-    pub source: Address,
-    /// Receiver.
-    pub destination: Address,
-    /// Host byte order; the echo identifier for ICMP echo, else 0.
-    pub source_port: u16,
-    /// Host byte order; the echo identifier for ICMP echo, else 0.
-    pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// What else matters.
-    pub kind: PacketKind,
-    /// It carries `MARK_JUDGED`.
-    pub judged: bool,
+/// A packet, and room for what is worked out about it: too much for a BPF program's stack of 512 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// What the parser found.
+    pub packet: Packet,
+    own: End,
+    theirs: End,
+    fragment: FragmentValue,
+    /// What `decide` said.
+    pub decision: Decision,
 }
 
-/// What a packet is to the connection it belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PacketKind {
-    /// Nothing special.
-    Data,
-    /// TCP SYN without ACK: somebody wants a new connection.
-    Open,
-    /// TCP FIN or RST.
-    Close,
-    /// IPv6 neighbour discovery (ICMPv6 133–137): passes before any policy, or nobody could be reached at all.
-    NeighbourDiscovery,
-}
-
-/// Why a packet was treated as it was; the index of its counter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Reason {
-    /// A known connection, judged by the current generation already.
-    Established = 0,
-    /// A known connection, judged again after a change.
-    Reevaluated = 1,
-    /// A new connection that policy allows.
-    New = 2,
-    /// Judged at the sender's hook.
-    Judged = 3,
-    /// Neighbour discovery or ARP.
-    NeighbourDiscovery = 4,
-    /// No rule allows it.
-    DenyDefault = 5,
-    /// A deny rule matches.
-    DenyExplicit = 6,
-    /// The endpoint is not part of a realised revision (S9).
-    NotRealised = 7,
-    /// The endpoint sends with an address that is not its own.
-    Spoofed = 8,
-    /// Not IP, truncated, or not understood.
-    Unparsable = 9,
-    /// A later fragment: its ports are not known.
-    Fragment = 10,
-    /// The program could not do its work: a map that must be there is not.
-    Internal = 11,
+/// One end of the packet's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) value: FlowValue,
+    pub(crate) subject: Subject,
+    pub(crate) judgement: Judgement,
 }
 
 /// What happens to a packet.
@@ -96,313 +52,211 @@ pub struct Decision {
     pub reason: Reason,
     /// Both ends were judged: the packet is to be marked with `MARK_JUDGED`.
     pub judged_both: bool,
+    /// Somebody may want to know: see `Event`.
+    pub tell: bool,
+    /// The receiver's judgement counted, although the packet is seen at its sender's hook.
+    pub at_receiver: bool,
+    /// Slots of `BAND_COUNTERS` that count it, or `NO_COUNTER`.
+    pub counters: [u32; 2],
 }
 
-/// What a decision reads and writes: the maps of one set, and the connections.
-pub trait State {
-    /// Exact address.
-    fn address(&self, address: &Address) -> Option<AddressValue>;
-    /// Longest prefix: identity bits.
-    fn range(&self, address: &Address) -> Option<u32>;
-    /// An endpoint of this node by interface index.
-    fn endpoint(&self, id: u32) -> Option<EndpointValue>;
-    /// A rule.
-    fn rule(&self, key: &RuleKey) -> Option<RuleValue>;
-    /// Reads a connection.
-    fn flow(&self, key: &FlowKey) -> Option<FlowValue>;
-    /// Writes a connection; a full table may forget another one.
-    fn set_flow(&mut self, key: &FlowKey, value: &FlowValue);
-    /// Forgets a connection.
-    fn remove_flow(&mut self, key: &FlowKey);
+/// One end of a connection and what its policy was asked; for people only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// Interface index.
+    pub endpoint: u32,
+    /// Its identity.
+    pub identity: u32,
+    /// The other side's.
+    pub peer_identity: u32,
+    /// The policy that was asked; 0 if none was.
+    pub policy: u32,
+    /// What it was asked about.
+    pub port: u16,
+    /// The band of the port.
+    pub band: u16,
+    /// Who began the connection.
+    pub direction: u8,
+    /// `EVENT_…`
+    pub flags: u8,
 }
 
-/// One end's judgement, and the connection entry to write if the packet passes.
-#[derive(Clone, Copy)]
-struct Judgement {
-    reason: Reason,
-    flow: FlowValue,
-    /// Needed only if something but the time changed, or the time is old enough to matter.
-    write: bool,
-}
-
-impl Reason {
-    /// How many reasons there are.
-    pub const COUNT: u32 = 12;
-    /// Every reason, in the order of its counter.
-    pub const ALL: [Self; Self::COUNT as usize] = [
-        Self::Established,
-        Self::Reevaluated,
-        Self::New,
-        Self::Judged,
-        Self::NeighbourDiscovery,
-        Self::DenyDefault,
-        Self::DenyExplicit,
-        Self::NotRealised,
-        Self::Spoofed,
-        Self::Unparsable,
-        Self::Fragment,
-        Self::Internal,
-    ];
-
-    /// A short name for people and metrics.
+impl Work {
+    /// For one packet.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Reevaluated => "reevaluated",
-            Self::New => "new",
-            Self::Judged => "judged-at-sender",
-            Self::NeighbourDiscovery => "neighbour-discovery",
-            Self::DenyDefault => "deny-default",
-            Self::DenyExplicit => "deny-explicit",
-            Self::NotRealised => "not-realised",
-            Self::Spoofed => "spoofed",
-            Self::Unparsable => "unparsable",
-            Self::Fragment => "fragment",
-            Self::Internal => "internal",
-        }
+    pub const fn new(packet: Packet) -> Self {
+        const NOWHERE: Address = Address { words: [0; 2] };
+        let key = FlowKey { local: NOWHERE, remote: NOWHERE, transport: 0 };
+        let end =
+            End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0), judgement: Judgement::NONE };
+        let decision = Decision::plain(Reason::Internal);
+        let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
+        let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
+        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision }
+    }
+
+    /// Clears what the last packet left, for one that was not understood.
+    #[inline(always)]
+    pub const fn forget(&mut self, endpoint: u32, hook: Hook, reason: Reason) {
+        self.decision = Decision::plain(reason);
+        self.packet.source = Address { words: [0; 2] };
+        self.packet.destination = Address { words: [0; 2] };
+        self.packet.protocol = 0;
+        self.own.subject = Subject::of(endpoint, hook.side());
+    }
+
+    /// Who was judged.
+    #[must_use]
+    #[inline(always)]
+    pub const fn subject(&self) -> &Subject {
+        if self.decision.at_receiver { &self.theirs.subject } else { &self.own.subject }
+    }
+}
+
+impl Subject {
+    /// An endpoint of which nothing is known yet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(endpoint: u32, direction: u8) -> Self {
+        Self { endpoint, identity: 0, peer_identity: 0, policy: 0, port: 0, band: 0, direction, flags: 0 }
     }
 }
 
 impl Decision {
-    /// The packet passes.
+    /// A decision that needs no policy. Refusals are told.
     #[must_use]
     #[inline(always)]
-    pub const fn allow(reason: Reason) -> Self {
-        Self { allow: true, reason, judged_both: false }
+    pub const fn plain(reason: Reason) -> Self {
+        let (allow, tell) = (reason.passes(), !reason.passes());
+        Self { allow, reason, judged_both: false, tell, at_receiver: false, counters: [NO_COUNTER; 2] }
     }
 
-    /// The packet is dropped.
-    #[must_use]
     #[inline(always)]
-    pub const fn deny(reason: Reason) -> Self {
-        Self { allow: false, reason, judged_both: false }
+    const fn of(end: &End) -> Self {
+        let Judgement { reason, tell, .. } = end.judgement;
+        let counters = [end.value.flow.counter, NO_COUNTER];
+        Self { allow: reason.passes(), reason, judged_both: false, tell, at_receiver: false, counters }
     }
 }
 
-/// Decides about one packet at one hook of one endpoint, with the set that `generation` selects.
-///
-/// `now_ns` is a monotonic clock that may be coarse.
+/// Decides about one packet at one hook of one endpoint, with the set that `generation` selects (as read from `ACTIVE`,
+/// once): see `Work::decision`.
 #[inline(always)]
-pub fn decide<S: State>(
-    state: &mut S,
-    generation: u32,
-    now_ns: u64,
-    hook: Hook,
-    endpoint: u32,
-    packet: &Packet,
-) -> Decision {
+pub fn decide<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) {
+    work.decision = decision(state, generation, hook, endpoint, work);
+    S::settle(work);
+}
+
+#[inline(always)]
+fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
+    let Work { packet, own, theirs, fragment, .. } = work;
+    own.subject = Subject::of(endpoint, hook.side());
     if let PacketKind::NeighbourDiscovery = packet.kind {
-        return Decision::allow(Reason::NeighbourDiscovery);
+        return Decision::plain(Reason::NeighbourDiscovery);
     }
-    let moment = Moment { generation, now_ns };
-    match hook {
-        Hook::ToEndpoint if packet.judged => Decision::allow(Reason::Judged),
-        Hook::ToEndpoint => match judge(state, moment, endpoint, INGRESS, packet) {
-            Ok(judgement) => {
-                if judgement.write {
-                    state.set_flow(&flow_key(INGRESS, packet), &judgement.flow);
-                }
-                Decision::allow(judgement.reason)
-            }
-            Err(reason) => Decision::deny(reason),
-        },
-        Hook::FromEndpoint => decide_from_endpoint(state, moment, endpoint, packet),
+    if matches!(hook, Hook::ToEndpoint) && packet.judged {
+        return Decision::plain(Reason::Judged);
     }
-}
-
-#[inline(always)]
-fn decide_from_endpoint<S: State>(state: &mut S, moment: Moment, endpoint: u32, packet: &Packet) -> Decision {
-    let sender = match judge(state, moment, endpoint, EGRESS, packet) {
-        Ok(judgement) => judgement,
-        Err(reason) => return Decision::deny(reason),
+    if let Fragment::Later = packet.fragment
+        && !complete(state, fragment, packet)
+    {
+        return Decision::plain(Reason::Fragment);
+    }
+    own.value.key = packet.flow_key(hook.side());
+    // What changes a connection, or could, is not for the cache.
+    if let PacketKind::Data = packet.kind
+        && let Some(cached) = state.cached(&own.value.key, endpoint, generation)
+    {
+        return Decision {
+            allow: true,
+            reason: Reason::Established,
+            judged_both: cached.both && matches!(hook, Hook::FromEndpoint),
+            tell: false,
+            at_receiver: false,
+            counters: [cached.counter, cached.peer_counter],
+        };
+    }
+    // Only now: to ask for the time costs a tenth of what a cached connection does.
+    let moment = Moment { generation, now_ns: state.now_ns() };
+    own.value.flow.endpoint = endpoint;
+    judge(state, moment, hook.side(), own, packet);
+    let peer_endpoint = own.value.flow.peer_endpoint;
+    let local_pair = own.judgement.reason.passes() && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
+    let decision = if !local_pair {
+        own.judgement.remember(state, &own.value);
+        Decision::of(own)
+    } else if let Reason::Hairpin = own.judgement.reason {
+        Decision { judged_both: true, ..Decision::of(own) }
+    } else {
+        theirs.value.key = packet.flow_key(INGRESS);
+        theirs.value.flow.endpoint = peer_endpoint;
+        judge(state, moment, INGRESS, theirs, packet);
+        both_ends(state, own, theirs)
     };
-    let mut decision = Decision::allow(sender.reason);
-    if sender.flow.peer_endpoint != 0 {
-        match judge(state, moment, sender.flow.peer_endpoint, INGRESS, packet) {
-            Ok(receiver) => {
-                if receiver.write {
-                    state.set_flow(&flow_key(INGRESS, packet), &receiver.flow);
-                }
-                decision.judged_both = true;
-            }
-            Err(reason) => return Decision::deny(reason),
-        }
+    if let Fragment::First = packet.fragment
+        && decision.allow
+    {
+        remember_ports(state, moment, fragment, packet);
     }
-    // Only now: a packet that the other end refuses leaves no connection behind.
-    if sender.write {
-        state.set_flow(&flow_key(EGRESS, packet), &sender.flow);
-    }
+    cache(state, hook, own, packet, &decision);
     decision
 }
 
-/// When and by which generation a packet is judged.
-#[derive(Clone, Copy)]
-struct Moment {
-    generation: u32,
-    now_ns: u64,
+/// The receiver is on this node and was judged, too.
+#[inline(always)]
+fn both_ends<S: State>(state: &mut S, own: &End, theirs: &End) -> Decision {
+    let (sender, receiver) = (own.judgement, theirs.judgement);
+    receiver.remember(state, &theirs.value);
+    if !receiver.reason.passes() {
+        return Decision { at_receiver: true, ..Decision::of(theirs) };
+    }
+    // Only now: a packet that the other end refuses leaves no connection behind.
+    sender.remember(state, &own.value);
+    let counters = [own.value.flow.counter, theirs.value.flow.counter];
+    // One packet, one reason: what is new at the receiver counts for more than what the sender's policy allows.
+    let sender_allows = matches!(sender.reason, Reason::New | Reason::Established | Reason::Reevaluated);
+    let at_receiver = receiver.tell && sender_allows && receiver.reason as u32 != sender.reason as u32;
+    let reason = if at_receiver { receiver.reason } else { sender.reason };
+    Decision { allow: true, reason, judged_both: true, tell: sender.tell || at_receiver, at_receiver, counters }
 }
 
-/// Judges one end. `side` is `EGRESS` where the endpoint sends the packet.
+/// Lets this CPU remember a connection that its next packet will not change.
 #[inline(always)]
-fn judge<S: State>(
-    state: &mut S,
-    moment: Moment,
-    endpoint: u32,
-    side: u8,
-    packet: &Packet,
-) -> Result<Judgement, Reason> {
-    let Some(own) = state.endpoint(endpoint) else { return Err(Reason::NotRealised) };
-    let key = flow_key(side, packet);
-    if let Some(flow) = state.flow(&key)
-        && alive(&flow, moment.now_ns)
-    {
-        let opens_backwards = flow.direction != side && matches!(packet.kind, PacketKind::Open);
-        if flow.endpoint == endpoint && !opens_backwards {
-            return judge_known(state, moment, own, side, &key, flow, packet);
-        }
-    }
-    if side == EGRESS && !owns(state, endpoint, &packet.source) {
-        return Err(Reason::Spoofed);
-    }
-    let peer = lookup_peer(state, &key.remote);
-    judge_policy(state, own, side, peer.identity, &key)?;
-    let flow = FlowValue {
-        last_seen_ns: moment.now_ns,
-        generation: moment.generation,
-        endpoint,
-        peer_endpoint: peer.endpoint,
-        direction: side,
-        phase: next_phase(FLOW_OPENING, packet),
-        padding: [0; 2],
+fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decision: &Decision) {
+    // A connection of one packet is not worth a cell.
+    let known = matches!((decision.reason, packet.kind), (Reason::Established, PacketKind::Data));
+    let local_pair = own.value.flow.peer_endpoint != 0;
+    let whole_judgement = match hook {
+        Hook::FromEndpoint => local_pair == decision.judged_both,
+        Hook::ToEndpoint => !local_pair,
     };
-    Ok(Judgement { reason: Reason::New, flow, write: true })
-}
-
-/// A connection that is known: judged again, in the direction it began, if the generation changed.
-#[inline(always)]
-fn judge_known<S: State>(
-    state: &mut S,
-    moment: Moment,
-    own: EndpointValue,
-    side: u8,
-    key: &FlowKey,
-    mut flow: FlowValue,
-    packet: &Packet,
-) -> Result<Judgement, Reason> {
-    let phase = next_phase(flow.phase, packet);
-    let current = flow.generation == moment.generation;
-    // A write per packet would cost more than the rest of the decision: the time is kept to a second.
-    let write = !current || phase != flow.phase || moment.now_ns.wrapping_sub(flow.last_seen_ns) > SECOND_NS;
-    if !current {
-        // The address may have gone to somebody else meanwhile.
-        if side == EGRESS && !owns(state, flow.endpoint, &key.local) {
-            state.remove_flow(key);
-            return Err(Reason::Spoofed);
-        }
-        let peer = lookup_peer(state, &key.remote);
-        if let Err(reason) = judge_policy(state, own, flow.direction, peer.identity, key) {
-            state.remove_flow(key);
-            return Err(reason);
-        }
-        flow.generation = moment.generation;
-        flow.peer_endpoint = peer.endpoint;
+    if known && own.judgement.steady && whole_judgement && own.value.flow.owned != 0 {
+        let [counter, peer_counter] = decision.counters;
+        state.set_cached(&own.value, Cached { counter, peer_counter, both: decision.judged_both });
     }
-    flow.phase = phase;
-    flow.last_seen_ns = moment.now_ns;
-    let reason = if current { Reason::Established } else { Reason::Reevaluated };
-    Ok(Judgement { reason, flow, write })
 }
 
-/// Looks a flow up in the rules of an endpoint.
+/// Gives a later fragment the ports of the first one.
 #[inline(always)]
-fn judge_policy<S: State>(
-    state: &S,
-    own: EndpointValue,
-    direction: u8,
-    peer: u32,
-    key: &FlowKey,
-) -> Result<(), Reason> {
-    let port = match key.protocol {
-        6 | 17 | 132 if direction == EGRESS => key.remote_port,
-        6 | 17 | 132 => key.local_port,
-        _ => 0,
+fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
+    fragment.key = packet.fragment_key();
+    let Some(first) = state.fragment(&fragment.key) else { return false };
+    packet.source_port = first.source_port;
+    packet.destination_port = first.destination_port;
+    packet.port = first.port;
+    packet.protocol = (first.protocol & 0xff) as u8;
+    state.now_ns().saturating_sub(first.seen_ns) < FRAGMENT_NS
+}
+
+#[inline(always)]
+fn remember_ports<S: State>(state: &mut S, moment: Moment, fragment: &mut FragmentValue, packet: &Packet) {
+    fragment.key = packet.fragment_key();
+    fragment.ports = FragmentPorts {
+        seen_ns: moment.now_ns,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        port: packet.port,
+        protocol: packet.protocol as u16,
     };
-    let exact = RuleKey { subject: own.identity, peer, port, protocol: key.protocol, direction };
-    let fallback = if direction == EGRESS { own.egress } else { own.ingress };
-    let verdict = match state.rule(&exact) {
-        Some(rule) => rule.verdict,
-        None => match state.rule(&RuleKey { peer: IDENTITY_UNKNOWN, ..exact }) {
-            Some(rule) => rule.verdict,
-            None => match state.rule(&RuleKey { port: 0, protocol: 0, ..exact }) {
-                Some(rule) => rule.verdict,
-                None => fallback as u32,
-            },
-        },
-    };
-    if verdict == VERDICT_ALLOW as u32 {
-        Ok(())
-    } else if verdict == VERDICT_DENY_EXPLICIT as u32 {
-        Err(Reason::DenyExplicit)
-    } else {
-        Err(Reason::DenyDefault)
-    }
-}
-
-/// Exact address, then range, then world (S12: a range of the mesh says `unknown`, so that no pod is ever world).
-#[inline(always)]
-fn lookup_peer<S: State>(state: &S, address: &Address) -> AddressValue {
-    if let Some(value) = state.address(address) {
-        return value;
-    }
-    let identity = match state.range(address) {
-        Some(identity) => identity,
-        None if address.is_ipv4() => IDENTITY_WORLD_IPV4,
-        None => IDENTITY_WORLD_IPV6,
-    };
-    AddressValue { identity, endpoint: 0 }
-}
-
-#[inline(always)]
-fn owns<S: State>(state: &S, endpoint: u32, source: &Address) -> bool {
-    match state.address(source) {
-        Some(value) => value.endpoint == endpoint,
-        None => false,
-    }
-}
-
-#[inline(always)]
-fn flow_key(side: u8, packet: &Packet) -> FlowKey {
-    let sent = side == EGRESS;
-    FlowKey {
-        local: if sent { packet.source } else { packet.destination },
-        remote: if sent { packet.destination } else { packet.source },
-        local_port: if sent { packet.source_port } else { packet.destination_port },
-        remote_port: if sent { packet.destination_port } else { packet.source_port },
-        protocol: packet.protocol,
-        padding: [0; 3],
-    }
-}
-
-#[inline(always)]
-fn next_phase(phase: u8, packet: &Packet) -> u8 {
-    match packet.kind {
-        PacketKind::Open => FLOW_OPENING,
-        PacketKind::Close => FLOW_CLOSING,
-        PacketKind::Data | PacketKind::NeighbourDiscovery if packet.protocol == TCP && phase != FLOW_CLOSING => {
-            FLOW_ESTABLISHED
-        }
-        PacketKind::Data | PacketKind::NeighbourDiscovery => phase,
-    }
-}
-
-#[inline(always)]
-fn alive(flow: &FlowValue, now_ns: u64) -> bool {
-    let lifetime_s = match flow.phase {
-        FLOW_ESTABLISHED => 6 * 3600,
-        FLOW_CLOSING => 10,
-        _ => 60,
-    };
-    // Another CPU may have written a time that is a little ahead of ours.
-    now_ns.saturating_sub(flow.last_seen_ns) < lifetime_s * SECOND_NS
+    state.set_fragment(fragment);
 }

@@ -1,40 +1,60 @@
 //! Keys, values and names of the kernel's maps.
 
 /// The version of everything in this file: part of the path the maps are pinned under.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";
 
-/// Names of the maps that exist once.
+/// Names of the maps. A pair is two maps by parity of the generation: all that a revision says.
 pub mod map {
     /// `Array<u32>[1]`, mmapable: the generation that packets read; its parity selects the set.
     pub const ACTIVE: &str = "ACTIVE";
-    /// `Array<EpochCell>[MAX_CPUS]`, mmapable: one line per CPU, non-zero while a packet is being judged there.
+    /// `Array<EpochCell>[CPUS]`, mmapable: one line per CPU, non-zero while a packet is being judged there.
     pub const EPOCH: &str = "EPOCH";
     /// `Array<u64>[2]` by parity: the revision of each set, written before the flip, so that the one read through
     /// `ACTIVE` is always the revision that packets are judged by.
     pub const REVISION: &str = "REVISION";
-    /// `LruHashMap<FlowKey, FlowValue>`: connections, shared by both sets.
+    /// `HashMap<Address, AddressValue>`.
+    pub const ADDRESSES: [&str; 2] = ["ADDRESSES_0", "ADDRESSES_1"];
+    /// `LpmTrie<RangeKey, u32>` (identity).
+    pub const RANGES: [&str; 2] = ["RANGES_0", "RANGES_1"];
+    /// `HashMap<u32, EndpointValue>` by interface index.
+    pub const ENDPOINTS: [&str; 2] = ["ENDPOINTS_0", "ENDPOINTS_1"];
+    /// `HashMap<PortsKey, Directory>`.
+    pub const DIRECTORIES: [&str; 2] = ["DIRECTORIES_0", "DIRECTORIES_1"];
+    /// `HashMap<RowKey, RowValue>`.
+    pub const ROWS: [&str; 2] = ["ROWS_0", "ROWS_1"];
+    /// `Array<Page>`, for both sets: a page is written only while no directory of either set names it.
+    pub const PAGES: &str = "PAGES";
+    /// `LruHashMap<FlowKey, FlowValue>`: connections.
     pub const FLOWS: &str = "FLOWS";
+    /// `Array<CacheCell>`, cells of one CPU side by side: connections that this CPU saw lately. Not pinned.
+    pub const CACHE: &str = "CACHE";
+    /// `LruHashMap<FragmentKey, FragmentValue>`: ports of datagrams that come in fragments.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `PerCpuArray<u64>[Reason::COUNT]`: packets by reason.
     pub const PACKETS: &str = "PACKETS";
-    /// `HashMap<Address, AddressValue>`, by parity.
-    pub const ADDRESSES: [&str; 2] = ["ADDRESSES_0", "ADDRESSES_1"];
-    /// `LpmTrie<RangeKey, u32>` (identity), by parity.
-    pub const RANGES: [&str; 2] = ["RANGES_0", "RANGES_1"];
-    /// `HashMap<u32, EndpointValue>` by interface index, by parity.
-    pub const ENDPOINTS: [&str; 2] = ["ENDPOINTS_0", "ENDPOINTS_1"];
-    /// `HashMap<RuleKey, RuleValue>`, by parity.
-    pub const RULES: [&str; 2] = ["RULES_0", "RULES_1"];
+    /// `PerCpuArray<u64>[Tally::COUNT]`: what is counted beside packets.
+    pub const TALLIES: &str = "TALLIES";
+    /// `Array<u64>[BANDS]`, mmapable: the policy, direction and band that a slot of `BAND_COUNTERS` counts; 0 if free.
+    pub const BANDS: &str = "BANDS";
+    /// `PerCpuArray<BandCounter>[BANDS]`; slot 0 counts for those that found none.
+    pub const BAND_COUNTERS: &str = "BAND_COUNTERS";
+    /// `RingBuf` of `Event`.
+    pub const EVENTS: &str = "EVENTS";
+    /// `PerCpuArray<Bucket>[1]`: how many events this CPU may still write.
+    pub const BUCKETS: &str = "BUCKETS";
 }
 
-/// Names of the programs.
+/// Names of the programs, and of what is set in them when they are loaded.
 pub mod program {
     /// Packets that leave an endpoint: ingress of its host-side device.
     pub const FROM_ENDPOINT: &str = "from_endpoint";
     /// Packets towards an endpoint: egress of its host-side device.
     pub const TO_ENDPOINT: &str = "to_endpoint";
+    /// `u32`: cells of `CACHE` per CPU, minus one; the number of cells is a power of two.
+    pub const CACHE_MASK: &str = "CACHE_MASK";
 }
 
-/// The most entries of each map.
+/// The most entries of each map; `docs/datapath.md` has the memory.
 pub mod capacity {
     /// Exact addresses of the mesh.
     pub const ADDRESSES: u32 = 524_288;
@@ -42,12 +62,24 @@ pub mod capacity {
     pub const RANGES: u32 = 65_536;
     /// Endpoints of one node.
     pub const ENDPOINTS: u32 = 1024;
-    /// Rules of one node.
-    pub const RULES: u32 = 524_288;
-    /// Connections of one node.
-    pub const FLOWS: u32 = 131_072;
+    /// Policies times directions times protocols that name ports.
+    pub const DIRECTORIES: u32 = 4096;
+    /// Different pages of 256 ports.
+    pub const PAGES: u32 = 8192;
+    /// Rows of one node: eight policies with 65,536 peers each, for example.
+    pub const ROWS: u32 = 524_288;
+    /// Connections of one node, where memory allows.
+    pub const FLOWS: u32 = 1_048_576;
+    /// Datagrams in fragments at one time.
+    pub const FRAGMENTS: u32 = 8192;
+    /// Bands that are counted one by one.
+    pub const BANDS: u32 = 4096;
     /// CPUs with an epoch cell.
     pub const CPUS: u32 = 512;
+    /// Bytes of the ring of events: a power of two.
+    pub const EVENT_BYTES: u32 = 4 << 20;
+    /// Cells of `CACHE` per CPU, at most.
+    pub const CACHE_CELLS: u32 = 131_072;
 }
 
 /// The bits of `skb->mark` that belong to Ringfence.
@@ -60,8 +92,8 @@ pub const MARK_JUDGED: u32 = 0x0400;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(C)]
 pub struct Address {
-    /// Four words as they stand in the packet.
-    pub words: [u32; 4],
+    /// Two words as they stand in the packet.
+    pub words: [u64; 2],
 }
 
 /// The data of a range's key; its prefix length counts from the first bit of `family`. Without the family, `::/0` would
@@ -71,8 +103,8 @@ pub struct Address {
 pub struct RangeKey {
     /// `FAMILY_IPV4` or `FAMILY_IPV6`.
     pub family: u32,
-    /// The lowest address of the range.
-    pub address: Address,
+    /// The lowest address of the range: four words as they stand in the packet.
+    pub words: [u32; 4],
 }
 
 /// What an address stands for.
@@ -85,40 +117,74 @@ pub struct AddressValue {
     pub endpoint: u32,
 }
 
-/// How an endpoint is judged. Verdicts are `VERDICT_…`.
+/// How an endpoint is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct EndpointValue {
     /// Identity bits.
     pub identity: u32,
-    /// For ingress flows that no rule matches.
-    pub ingress: u16,
-    /// For egress flows that no rule matches.
-    pub egress: u16,
+    /// The policy that refuses or admits.
+    pub policy: u32,
+    /// The policy that is only reported; 0 for none.
+    pub shadow: u32,
+    /// `ENDPOINT_AUDIT` or 0.
+    pub flags: u32,
 }
 
-/// Which flows a rule decides; zeros are wildcards.
+/// Which ports of which protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(C)]
-pub struct RuleKey {
-    /// Identity bits of the endpoint the rule is applied to.
-    pub subject: u32,
-    /// Identity bits of the other side; 0 for any.
-    pub peer: u32,
-    /// Destination port, host byte order; 0 for any.
-    pub port: u16,
-    /// IP protocol number; 0 for any.
-    pub protocol: u8,
+pub struct PortsKey {
+    /// Whose.
+    pub policy: u32,
     /// `INGRESS` or `EGRESS`.
     pub direction: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub padding: u16,
 }
 
-/// What a rule says.
+/// Which page has the bands of ports `256 * i` to `256 * i + 255`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(C)]
+pub struct Directory {
+    /// Numbers of pages; page 0 is all zeros.
+    pub pages: [u16; 256],
+}
+
+/// The bands of 256 ports in a row.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(C)]
+pub struct Page {
+    /// By the lower byte of the port.
+    pub bands: [u16; 256],
+}
+
+/// Whose flows a row decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(C)]
+pub struct RowKey {
+    /// Whose.
+    pub policy: u32,
+    /// Identity bits of the other side; 0 for any.
+    pub peer: u32,
+    /// Which bands: `64 * chunk` to `64 * chunk + 63`.
+    pub chunk: u16,
+    /// `INGRESS` or `EGRESS`.
+    pub direction: u8,
+    /// Zero.
+    pub padding: u8,
+}
+
+/// The classes of 64 bands: bit i of both. 00 nothing is said, 01 allow, 10 redirect, 11 deny.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub struct RuleValue {
-    /// `VERDICT_ALLOW` or `VERDICT_DENY_EXPLICIT`.
-    pub verdict: u32,
+pub struct RowValue {
+    /// The lower bits.
+    pub low: u64,
+    /// The upper bits.
+    pub high: u64,
 }
 
 /// A connection from one endpoint's point of view: the same key for both directions and both hooks.
@@ -129,21 +195,25 @@ pub struct FlowKey {
     pub local: Address,
     /// The other side's address.
     pub remote: Address,
-    /// Host byte order; the echo identifier for ICMP.
-    pub local_port: u16,
-    /// Host byte order; the echo identifier for ICMP.
-    pub remote_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub padding: [u8; 3],
+    /// Ports and protocol in one word, for speed: see `FlowKey::new`.
+    pub transport: u64,
 }
 
 /// An allowed connection. Denied ones are not remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct FlowValue {
-    /// Coarse monotonic time of the last packet.
+    /// Again: an LRU map may give the element to another key while it is read.
+    pub key: FlowKey,
+    /// The connection.
+    pub flow: Flow,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Flow {
+    /// Coarse monotonic time of the last packet that was noted.
     pub last_seen_ns: u64,
     /// The generation that judged it last.
     pub generation: u32,
@@ -151,12 +221,92 @@ pub struct FlowValue {
     pub endpoint: u32,
     /// Interface index of the other side if it is on this node, at `generation`.
     pub peer_endpoint: u32,
+    /// The slot of `BAND_COUNTERS` that its packets are counted in.
+    pub counter: u32,
+    /// The port that policy is asked about.
+    pub port: u16,
     /// `INGRESS` or `EGRESS`: who began.
     pub direction: u8,
     /// `FLOW_…`
     pub phase: u8,
+    /// 1 if the local address is the endpoint's, at `generation`: only then may it send on this connection.
+    pub owned: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: [u8; 3],
+}
+
+/// A connection that one CPU saw lately; a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(64))]
+pub struct CacheCell {
+    /// Which connection.
+    pub key: FlowKey,
+    /// The generation that judged it.
+    pub generation: u32,
+    /// The endpoint it was judged for; 0 in an empty cell.
+    pub endpoint: u32,
+    /// The lower half of the kernel's tick count when it was filled.
+    pub filled: u32,
+    /// The slot of `BAND_COUNTERS`, the endpoint's own.
+    pub counter: u32,
+    /// The slot of the other end if that was judged, too; else `NO_COUNTER`.
+    pub peer_counter: u32,
+    /// 1 if both ends were judged.
+    pub both: u32,
+}
+
+/// Which datagram a fragment belongs to (RFC 791 §3.2, RFC 8200 §4.5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// As it stands in the packet.
+    pub identification: u32,
+    /// IP protocol number for IPv4; 0 for IPv6.
+    pub protocol: u32,
+}
+
+/// What the first fragment of a datagram said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct FragmentValue {
+    /// Again, as in `FlowValue`.
+    pub key: FragmentKey,
+    /// What it said.
+    pub ports: FragmentPorts,
+}
+
+/// The transport of a datagram that comes in fragments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// Coarse monotonic time.
+    pub seen_ns: u64,
+    /// As in `Packet`.
+    pub source_port: u16,
+    /// As in `Packet`.
+    pub destination_port: u16,
+    /// As in `Packet`.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u16,
+}
+
+/// Packets that one band of a policy decided.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct BandCounter {
+    /// Packets that passed.
+    pub allowed_packets: u64,
+    /// Their bytes, with link-layer headers.
+    pub allowed_bytes: u64,
+    /// Packets that were refused.
+    pub refused_packets: u64,
+    /// Their bytes.
+    pub refused_bytes: u64,
 }
 
 /// One CPU's cell; a cache line, so that CPUs do not disturb each other.
@@ -168,6 +318,13 @@ pub struct EpochCell {
     /// Fills the line.
     pub padding: [u64; 7],
 }
+
+/// `EndpointValue::flags`: what its policy refuses is reported and passes.
+pub const ENDPOINT_AUDIT: u32 = 1;
+/// In place of a slot of `BAND_COUNTERS`: nothing is counted.
+pub const NO_COUNTER: u32 = u32::MAX;
+/// For so many ticks a cell of `CACHE` is believed: 0.1 to 1 s, whatever the kernel's tick is.
+pub const CACHE_TICKS: u32 = 100;
 
 /// `RangeKey::family` of an IPv4 range, network byte order.
 pub const FAMILY_IPV4: u32 = 4_u32.to_be();
@@ -181,13 +338,6 @@ pub const INGRESS: u8 = 0;
 /// Direction byte: the endpoint sends.
 pub const EGRESS: u8 = 1;
 
-/// The flow passes.
-pub const VERDICT_ALLOW: u16 = 1;
-/// Nothing allows the flow.
-pub const VERDICT_DENY_DEFAULT: u16 = 2;
-/// A deny rule matches.
-pub const VERDICT_DENY_EXPLICIT: u16 = 3;
-
 /// TCP handshake, or any other protocol: kept for a minute.
 pub const FLOW_OPENING: u8 = 0;
 /// TCP after the handshake: kept for six hours without a packet.
@@ -196,27 +346,128 @@ pub const FLOW_ESTABLISHED: u8 = 1;
 pub const FLOW_CLOSING: u8 = 2;
 
 impl Address {
-    /// The word before the IPv4 address in an IPv4-mapped one.
-    const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+    /// The second word of an IPv4-mapped address, without the IPv4 address.
+    const MAPPED: u64 = 0x0000_ffff_0000_0000_u64.to_be();
+    const IPV4_SHIFT: u32 = if cfg!(target_endian = "little") { 32 } else { 0 };
+    const MAPPED_MASK: u64 = 0xffff_ffff_0000_0000_u64.to_be();
 
     /// From an IPv4 address in network byte order.
     #[must_use]
     #[inline(always)]
     pub const fn from_ipv4(word: u32) -> Self {
-        Self { words: [0, 0, Self::MAPPED, word] }
+        Self { words: [0, Self::MAPPED | (word as u64) << Self::IPV4_SHIFT] }
     }
 
     /// The key that finds the longest range around this address; use it with `RANGE_KEY_BITS`.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a word is cut into its halves")]
     pub const fn range_key(&self) -> RangeKey {
-        RangeKey { family: if self.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 }, address: *self }
+        let [a, b] = self.words;
+        let (first, second) = (32 - Self::IPV4_SHIFT, Self::IPV4_SHIFT);
+        RangeKey {
+            family: if self.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 },
+            words: [(a >> first) as u32, (a >> second) as u32, (b >> first) as u32, (b >> second) as u32],
+        }
     }
 
     /// Whether it is an IPv4 address.
     #[must_use]
     #[inline(always)]
     pub const fn is_ipv4(&self) -> bool {
-        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == Self::MAPPED
+        self.words[0] == 0 && self.words[1] & Self::MAPPED_MASK == Self::MAPPED
     }
+}
+
+impl FlowKey {
+    /// Ports in host byte order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(local: Address, remote: Address, local_port: u16, remote_port: u16, protocol: u8) -> Self {
+        Self { local, remote, transport: local_port as u64 | (remote_port as u64) << 16 | (protocol as u64) << 32 }
+    }
+
+    /// The endpoint's port: for ICMP see `Packet`.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest 16 bits are meant")]
+    pub const fn local_port(&self) -> u16 {
+        self.transport as u16
+    }
+
+    /// The other side's port.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are meant")]
+    pub const fn remote_port(&self) -> u16 {
+        (self.transport >> 16) as u16
+    }
+
+    /// IP protocol number.
+    #[must_use]
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "eight bits are meant")]
+    pub const fn protocol(&self) -> u8 {
+        (self.transport >> 32) as u8
+    }
+
+    /// Word by word: a comparison of arrays would become a call.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let [a, b] = self.local.words;
+        let [c, d] = other.local.words;
+        let [e, f] = self.remote.words;
+        let [g, h] = other.remote.words;
+        (a ^ c) | (b ^ d) | (e ^ g) | (f ^ h) | (self.transport ^ other.transport) == 0
+    }
+
+    /// Spreads connections over the cells of a cache.
+    #[must_use]
+    #[inline(always)]
+    pub const fn spread(&self) -> u64 {
+        let addresses = (self.local.words[0] ^ self.remote.words[0].rotate_left(31))
+            .wrapping_add(self.local.words[1].rotate_left(17))
+            ^ self.remote.words[1].rotate_left(7);
+        let mixed = (addresses ^ self.transport.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
+    }
+}
+
+impl FragmentKey {
+    /// Word by word, as in `FlowKey::is`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let [a, b] = self.source.words;
+        let [c, d] = other.source.words;
+        let [e, f] = self.destination.words;
+        let [g, h] = other.destination.words;
+        let rest = (self.identification ^ other.identification) | (self.protocol ^ other.protocol);
+        (a ^ c) | (b ^ d) | (e ^ g) | (f ^ h) | rest as u64 == 0
+    }
+}
+
+impl RowValue {
+    /// The class of a band, as in `RowValue`: 0 nothing, 1 allow, 2 redirect, 3 deny.
+    #[must_use]
+    #[inline(always)]
+    pub const fn class(&self, band: u16) -> u64 {
+        let bit = band & 63;
+        (self.high >> bit & 1) << 1 | (self.low >> bit & 1)
+    }
+}
+
+/// Who a slot of `BANDS` counts for; never 0, as no policy is.
+#[must_use]
+#[inline(always)]
+pub const fn band_owner(policy: u32, direction: u8, band: u16) -> u64 {
+    (policy as u64) << 32 | (direction as u64) << 16 | band as u64
+}
+
+/// The policy, direction and band of an owner; none for 0.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the parts that `band_owner` put together")]
+pub const fn band_of(owner: u64) -> Option<(u32, u8, u16)> {
+    if owner == 0 { None } else { Some(((owner >> 32) as u32, (owner >> 16) as u8, owner as u16)) }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! packet ─ parse ─► Packet ─┐
-//! ACTIVE (read once) ───────┼─ decide ─► Decision { allow, reason, judged both ends }
-//! State (maps) ─────────────┘
+//! ACTIVE (read once) ───────┼─ decide ─► Decision { allow, reason, judged both ends, … } ─► Event
+//! State (maps) ─────────────┘    └─ judge: connection known? else whose address, which band, which rows
 //! ```
 //!
 //! The same code runs in the kernel (`ebpf/programs`, compiled for BPF) and in the memory datapath, so that what is
@@ -12,7 +12,16 @@
 #![no_std]
 
 pub mod decide;
+pub mod event;
+mod judge;
 pub mod layout;
+pub mod packet;
+pub mod reason;
+pub mod state;
 
-pub use decide::{Decision, Hook, Packet, PacketKind, Reason, State, decide};
+pub use decide::{Decision, Subject, Work, decide};
+pub use event::{Bucket, EVENT_CUT, EVENT_SHADOW_DIFFERS, Event};
 pub use layout::*;
+pub use packet::{Fragment, Hook, Packet, PacketKind};
+pub use reason::{Reason, Tally};
+pub use state::{Cached, State};

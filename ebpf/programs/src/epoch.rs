@@ -28,7 +28,17 @@ impl Epoch {
     /// Marks this CPU as idle, after every read of the set.
     #[inline(always)]
     pub fn leave(self) {
-        exchange(self.cell, 0);
+        if cfg!(bpf_target_arch = "x86_64") {
+            // A store is never seen before the reads that come before it: a barrier would cost 6 ns a packet.
+            // SAFETY: points into a map value; `busy` is its first word. The empty instruction keeps the compiler from
+            // moving a read behind the store.
+            unsafe {
+                core::arch::asm!("");
+                self.cell.cast::<u64>().write_volatile(0);
+            }
+        } else {
+            exchange(self.cell, 0);
+        }
     }
 }
 

@@ -12,10 +12,14 @@
 #![feature(asm_experimental_arch)]
 
 pub mod epoch;
+mod headers;
 pub mod maps;
 pub mod parse;
 pub mod run;
+pub mod shared;
 pub mod state;
+pub mod tell;
+mod transport;
 
 pub use run::run;
 

@@ -1,14 +1,16 @@
 //! The maps: names, keys and values are those of `ringfence_ebpf_common::layout`.
 //!
-//! Everything that a revision says exists twice, by parity of the generation.
+//! Everything that a revision says exists twice, by parity of the generation; pages are shared, and never written while
+//! a directory names them.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, EpochCell, FlowKey, FlowValue, RangeKey, Reason, RuleKey, RuleValue, capacity,
+    Address, AddressValue, BandCounter, Bucket, CacheCell, Directory, EndpointValue, EpochCell, FlowKey, FlowValue,
+    FragmentKey, FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
 };
 
 #[map]
@@ -18,9 +20,29 @@ pub static EPOCH: Array<EpochCell> = Array::pinned(capacity::CPUS, BPF_F_MMAPABL
 #[map]
 pub static REVISION: Array<u64> = Array::pinned(2, 0);
 #[map]
+pub static PAGES: Array<Page> = Array::pinned(capacity::PAGES, 0);
+#[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(capacity::FLOWS, 0);
 #[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::pinned(capacity::FRAGMENTS, 0);
+#[map]
 pub static PACKETS: PerCpuArray<u64> = PerCpuArray::pinned(Reason::COUNT, 0);
+#[map]
+pub static TALLIES: PerCpuArray<u64> = PerCpuArray::pinned(Tally::COUNT, 0);
+#[map]
+pub static BANDS: Array<u64> = Array::pinned(capacity::BANDS, BPF_F_MMAPABLE);
+#[map]
+pub static BAND_COUNTERS: PerCpuArray<BandCounter> = PerCpuArray::pinned(capacity::BANDS, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::pinned(capacity::EVENT_BYTES, 0);
+#[map]
+pub static BUCKETS: PerCpuArray<Bucket> = PerCpuArray::pinned(1, 0);
+/// Not pinned: each loading begins with an empty one, of the size that it wants. Mmapable so that cells lie on lines.
+#[map]
+pub static CACHE: Array<CacheCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Not pinned: see `Work`.
+#[map]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static ADDRESSES_0: HashMap<Address, AddressValue> = HashMap::pinned(capacity::ADDRESSES, BPF_F_NO_PREALLOC);
@@ -35,6 +57,10 @@ pub static ENDPOINTS_0: HashMap<u32, EndpointValue> = HashMap::pinned(capacity::
 #[map]
 pub static ENDPOINTS_1: HashMap<u32, EndpointValue> = HashMap::pinned(capacity::ENDPOINTS, BPF_F_NO_PREALLOC);
 #[map]
-pub static RULES_0: HashMap<RuleKey, RuleValue> = HashMap::pinned(capacity::RULES, BPF_F_NO_PREALLOC);
+pub static DIRECTORIES_0: HashMap<PortsKey, Directory> = HashMap::pinned(capacity::DIRECTORIES, BPF_F_NO_PREALLOC);
 #[map]
-pub static RULES_1: HashMap<RuleKey, RuleValue> = HashMap::pinned(capacity::RULES, BPF_F_NO_PREALLOC);
+pub static DIRECTORIES_1: HashMap<PortsKey, Directory> = HashMap::pinned(capacity::DIRECTORIES, BPF_F_NO_PREALLOC);
+#[map]
+pub static ROWS_0: HashMap<RowKey, RowValue> = HashMap::pinned(capacity::ROWS, BPF_F_NO_PREALLOC);
+#[map]
+pub static ROWS_1: HashMap<RowKey, RowValue> = HashMap::pinned(capacity::ROWS, BPF_F_NO_PREALLOC);

@@ -2,16 +2,19 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_ktime_get_coarse_ns,
     programs::TcContext,
 };
-use ringfence_ebpf_common::{Decision, Hook, MARK_JUDGED, MARK_MASK, Reason, decide};
+use ringfence_ebpf_common::{
+    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, decide,
+};
 
 use crate::{
     epoch::Epoch,
-    maps::{ACTIVE, PACKETS},
+    maps::{ACTIVE, BAND_COUNTERS, PACKETS, WORK},
     parse::parse,
+    shared::settle,
     state::{Even, Odd},
+    tell::tell,
 };
 
 /// Judges one packet: drops it, or leaves it to the programs after this one.
@@ -19,44 +22,83 @@ use crate::{
 pub fn run(context: &TcContext, hook: Hook) -> i32 {
     match Epoch::enter() {
         Some(epoch) => {
-            // The one way out of both is here, so that the cell is always released; and only after the packet is
-            // counted, so that counters are those of the revision once its predecessor's grace period is over.
-            let answer = carry_out(context, hook, judge(context, hook));
+            // The one way out is here, so that the cell is always released; and only after the packet is counted, so
+            // that counters are those of the revision once its predecessor's grace period is over.
+            let decision = judge(context, hook);
+            count(context, &decision);
             epoch.leave();
-            answer
+            answer(context, hook, &decision)
         }
-        None => carry_out(context, hook, Decision::deny(Reason::Internal)),
+        None => answer(context, hook, &Decision::plain(Reason::Internal)),
     }
 }
 
 /// Reads `ACTIVE` once and decides with the set it selects.
 #[inline(always)]
 fn judge(context: &TcContext, hook: Hook) -> Decision {
-    let Some(active) = ACTIVE.get_ptr(0) else { return Decision::deny(Reason::Internal) };
-    // SAFETY: points to an aligned word of a map value. Volatile: the compiler must not read it a second time.
-    let generation = unsafe { active.read_volatile() };
-    let packet = match parse(context) {
-        Ok(packet) => packet,
-        Err(decision) => return decision,
-    };
     // SAFETY: the context is valid while the program runs.
     let endpoint = unsafe { (*context.skb.skb).ifindex };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    if generation & 1 == 0 {
-        decide(&mut Even, generation, now_ns, hook, endpoint, &packet)
-    } else {
-        decide(&mut Odd, generation, now_ns, hook, endpoint, &packet)
+    let (Some(active), Some(work)) = (ACTIVE.get_ptr(0), WORK.get_ptr_mut(0)) else {
+        return Decision::plain(Reason::Internal);
+    };
+    // SAFETY: points to an aligned word of a map value. Volatile: the compiler must not read it a second time.
+    let generation = unsafe { active.read_volatile() };
+    // SAFETY: this CPU's own; programs on one CPU do not nest, and what the last packet left there is a valid `Work`.
+    let work = unsafe { &mut *work };
+    work.packet = Packet {
+        source_port: 0,
+        destination_port: 0,
+        port: 0,
+        kind: PacketKind::Data,
+        fragment: Fragment::Whole,
+        ..work.packet
+    };
+    match parse(context, hook, &mut work.packet) {
+        Err(reason) => work.forget(endpoint, hook, reason),
+        Ok(()) => {
+            settle(&mut work.packet);
+            if generation & 1 == 0 {
+                decide(&mut Even, generation, hook, endpoint, work);
+            } else {
+                decide(&mut Odd, generation, hook, endpoint, work);
+            }
+        }
     }
+    settle(work);
+    if work.decision.tell {
+        tell(generation, hook, work);
+    }
+    work.decision
 }
 
-/// Counts, marks and answers.
 #[inline(always)]
-fn carry_out(context: &TcContext, hook: Hook, decision: Decision) -> i32 {
+fn count(context: &TcContext, decision: &Decision) {
     if let Some(counter) = PACKETS.get_ptr_mut(decision.reason as u32) {
         // SAFETY: points to this CPU's own counter; programs on one CPU do not nest.
         unsafe { *counter += 1 };
     }
+    for slot in decision.counters {
+        if slot != NO_COUNTER
+            && let Some(counter) = BAND_COUNTERS.get_ptr_mut(slot)
+        {
+            let bytes = u64::from(context.len());
+            // SAFETY: as above.
+            unsafe {
+                if decision.allow {
+                    (*counter).allowed_packets += 1;
+                    (*counter).allowed_bytes += bytes;
+                } else {
+                    (*counter).refused_packets += 1;
+                    (*counter).refused_bytes += bytes;
+                }
+            }
+        }
+    }
+}
+
+/// Marks and answers.
+#[inline(always)]
+fn answer(context: &TcContext, hook: Hook, decision: &Decision) -> i32 {
     let skb = context.skb.skb;
     // SAFETY: the context is valid while the program runs, and these fields are writable at this hook.
     unsafe {

@@ -1,11 +1,12 @@
-//! What `decide` reads and writes: the maps of one set.
+//! What `decide` reads and writes: the maps of one set, and the shared ones.
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, FlowKey, FlowValue, RANGE_KEY_BITS, RuleKey, RuleValue, State,
+    Address, AddressValue, Cached, EndpointValue, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
+    PortsKey, RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
 };
 
-use crate::maps;
+use crate::{maps, shared};
 
 /// The set of even generations.
 pub struct Even;
@@ -14,11 +15,17 @@ pub struct Odd;
 
 /// One type per set, so that every lookup names one map: the verifier then inlines it.
 macro_rules! state {
-    ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $rules:ident) => {
+    ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $directories:ident, $rows:ident) => {
         impl State for $set {
             #[inline(always)]
+            fn now_ns(&self) -> u64 {
+                shared::now_ns()
+            }
+
+            #[inline(always)]
             fn address(&self, address: &Address) -> Option<AddressValue> {
-                // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended.
+                // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes
+                // this set while a packet reads it.
                 unsafe { maps::$addresses.get(address) }.copied()
             }
 
@@ -34,31 +41,74 @@ macro_rules! state {
             }
 
             #[inline(always)]
-            fn rule(&self, key: &RuleKey) -> Option<RuleValue> {
+            fn band(&self, key: &PortsKey, port: u16) -> u16 {
                 // SAFETY: as above.
-                unsafe { maps::$rules.get(key) }.copied()
+                let Some(directory) = (unsafe { maps::$directories.get(key) }) else { return 0 };
+                let page = directory.pages[(port >> 8) as usize];
+                match maps::PAGES.get(page as u32) {
+                    Some(page) => page.bands[(port & 0xff) as usize],
+                    None => 0,
+                }
             }
 
             #[inline(always)]
-            fn flow(&self, key: &FlowKey) -> Option<FlowValue> {
-                // SAFETY: an LRU element may be given to another flow while it is read. `decide` believes a value only
-                // for the same endpoint and generation, and the window is a few instructions.
-                unsafe { maps::FLOWS.get(key) }.copied()
+            fn row(&self, key: &RowKey) -> Option<RowValue> {
+                // SAFETY: as above.
+                unsafe { maps::$rows.get(key) }.copied()
             }
 
             #[inline(always)]
-            fn set_flow(&mut self, key: &FlowKey, value: &FlowValue) {
-                // A flow that cannot be remembered is judged anew at its next packet.
-                let _ = maps::FLOWS.insert(key, value, 0);
+            fn flow(&self, key: &FlowKey) -> Option<Flow> {
+                shared::flow(key)
+            }
+
+            #[inline(always)]
+            fn set_flow(&mut self, value: &FlowValue) {
+                shared::set_flow(value);
             }
 
             #[inline(always)]
             fn remove_flow(&mut self, key: &FlowKey) {
-                let _ = maps::FLOWS.remove(key);
+                shared::remove_flow(key);
+            }
+
+            #[inline(always)]
+            fn cached(&self, key: &FlowKey, endpoint: u32, generation: u32) -> Option<Cached> {
+                shared::cached(key, endpoint, generation)
+            }
+
+            #[inline(always)]
+            fn set_cached(&mut self, value: &FlowValue, cached: Cached) {
+                shared::set_cached(value, cached);
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+                shared::fragment(key)
+            }
+
+            #[inline(always)]
+            fn set_fragment(&mut self, value: &FragmentValue) {
+                shared::set_fragment(value);
+            }
+
+            #[inline(always)]
+            fn counter(&mut self, owner: u64) -> u32 {
+                shared::counter(owner)
+            }
+
+            #[inline(always)]
+            fn tally(&mut self, tally: Tally) {
+                shared::tally(tally);
+            }
+
+            #[inline(always)]
+            fn settle<T>(memory: &mut T) {
+                shared::settle(memory);
             }
         }
     };
 }
 
-state!(Even, ADDRESSES_0, RANGES_0, ENDPOINTS_0, RULES_0);
-state!(Odd, ADDRESSES_1, RANGES_1, ENDPOINTS_1, RULES_1);
+state!(Even, ADDRESSES_0, RANGES_0, ENDPOINTS_0, DIRECTORIES_0, ROWS_0);
+state!(Odd, ADDRESSES_1, RANGES_1, ENDPOINTS_1, DIRECTORIES_1, ROWS_1);

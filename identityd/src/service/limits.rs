@@ -122,8 +122,10 @@ spec: {endpointSelector: {}, ingress: [{}]}
     #[test]
     fn l4_a_policy_that_nodes_cannot_enforce_is_rejected_with_its_field() {
         let ranged = TEXT.replace("[{}]", "[{toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]}]");
-        let error = check(&Command::PutPolicies(vec![policy(&ranged)])).unwrap_err().to_string();
-        assert!(error.contains("a is rejected") && error.contains("endPort"), "{error}");
+        check(&Command::PutPolicies(vec![policy(&ranged)])).unwrap();
+        let nodes = TEXT.replace("[{}]", "[{fromNodes: [{}]}]");
+        let error = check(&Command::PutPolicies(vec![policy(&nodes)])).unwrap_err().to_string();
+        assert!(error.contains("a is rejected") && error.contains("fromNodes"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Medians beside the peer's CPU times, and how adding an identity grows.
 
+mod node;
+
 use std::{
+    collections::HashMap,
     fs,
+    hash::{BuildHasherDefault, Hasher},
     hint::black_box,
     io,
     path::Path,
@@ -9,13 +13,14 @@ use std::{
 };
 
 use ringfence_policy::{
-    engine::{Engine, Outcome, PortForm},
+    engine::{Engine, Subject},
     flow::{Direction, Flow, protocol},
     identity::Identity,
+    tables::{Class, PolicyId, PortsKey, PortsOfProtocol, Row, RowKey},
 };
 
 use crate::{
-    warm_with_entries,
+    cold_with_rows, warm_with_rows,
     workload::{self, PODS, SUBJECT},
 };
 
@@ -25,9 +30,9 @@ struct PeerFigures {
     all_select: bool,
     import: f64,
     cold: f64,
-    cold_and_entries: f64,
+    cold_and_rows: f64,
     warm: f64,
-    warm_and_entries: f64,
+    warm_and_rows: f64,
     lookup: f64,
 }
 
@@ -37,9 +42,9 @@ const PEER: [PeerFigures; 2] = [
         all_select: true,
         import: 46e-3,
         cold: 1.2,
-        cold_and_entries: 1.25,
+        cold_and_rows: 1.25,
         warm: 6.4e-3,
-        warm_and_entries: 51e-3,
+        warm_and_rows: 51e-3,
         lookup: 0.20e-6,
     },
     PeerFigures {
@@ -47,9 +52,9 @@ const PEER: [PeerFigures; 2] = [
         all_select: false,
         import: 65e-3,
         cold: 12e-3,
-        cold_and_entries: 12e-3,
+        cold_and_rows: 12e-3,
         warm: 0.90e-3,
-        warm_and_entries: 1.2e-3,
+        warm_and_rows: 1.2e-3,
         lookup: 0.12e-6,
     },
 ];
@@ -67,6 +72,7 @@ pub(crate) fn print() -> Rows {
     }
     workload_b(&mut rows);
     growth();
+    node::print();
     rows
 }
 
@@ -96,14 +102,14 @@ pub(crate) fn flows() -> Vec<Flow> {
 fn workload_a(peer: &PeerFigures, rows: &mut Rows) {
     let texts = workload::policies_a(peer.all_select);
     let decoding = times(7, || workload::decode(&texts));
-    let (mut imports, mut colds, mut colds_with_entries) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut imports, mut colds, mut colds_with_rows) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..15 {
         let mut engine = workload::engine(PODS);
         imports.push(time(|| workload::import(&mut engine, &texts)));
         if round % 2 == 0 {
             colds.push(time(|| engine.measure_resolving(SUBJECT)));
         } else {
-            colds_with_entries.push(time(|| engine.add_subject(SUBJECT)));
+            colds_with_rows.push(time(|| cold_with_rows(&mut engine)));
         }
     }
     let mut engine = workload::engine(PODS);
@@ -115,35 +121,89 @@ fn workload_a(peer: &PeerFigures, rows: &mut Rows) {
     rows.add(name, "import 1,000 objects", imports, peer.import, Some(1.0 / 5.0));
     rows.add(name, "… of it decoding and checking", decoding, peer.import, None);
     rows.add(name, "cold", colds, peer.cold, Some(1.0 / 25.0));
-    rows.add(name, "cold and entries", colds_with_entries, peer.cold_and_entries, Some(1.0 / 25.0));
+    rows.add(name, "cold and rows", colds_with_rows, peer.cold_and_rows, Some(1.0 / 25.0));
     rows.add(name, "warm", times(100, || engine.measure_resolving(SUBJECT)), peer.warm, Some(1.0 / 20.0));
-    rows.add(
-        name,
-        "warm and entries",
-        times(50, || warm_with_entries(&mut engine)),
-        peer.warm_and_entries,
-        Some(1.0 / 20.0),
-    );
-    let flows = flows();
-    let lookups = times(30, || flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count());
+    rows.add(name, "warm and rows", times(50, || warm_with_rows(&mut engine)), peer.warm_and_rows, Some(1.0 / 20.0));
+    let (flows, datapath) = (flows(), Datapath::of(&engine));
+    let count = || flows.iter().filter(|flow| datapath.allows(flow)).count();
+    let lookups = times(30, count);
     rows.add(name, "one lookup", lookups.iter().map(|all| *all / 65_536).collect(), peer.lookup, None);
-    let allowed = flows.iter().filter(|flow| engine.lookup(flow) == Ok(Outcome::Allow)).count();
+    let entries = workload::entries(&engine.tables());
     println!(
-        "| {name} | entries: {} as blocks, {} as ranges; {} selectors; {:.1} % of lookups allowed; resident {after} MiB, {} of them for policies | | | |",
-        engine.count_entries(SUBJECT, PortForm::Blocks),
-        engine.count_entries(SUBJECT, PortForm::Ranges),
+        "| {name} | {} rows; as entries: {} with blocks of ports, {} with ranges; {} selectors; {:.1} % of lookups allowed; resident {after} MiB, {} of them for policies | | | |",
+        datapath.rows.len(),
+        entries.blocks,
+        entries.ranges,
         engine.selector_count(),
-        100.0 * f64::from(u32::try_from(allowed).unwrap_or(u32::MAX)) / 65_536.0,
+        100.0 * f64::from(u32::try_from(count()).unwrap_or(u32::MAX)) / 65_536.0,
         after.saturating_sub(before),
     );
+}
+
+/// The subject's policy as hash tables, as a datapath keeps it: the ports, and a probe for the peer and for anyone.
+pub(crate) struct Datapath {
+    policy: PolicyId,
+    ports: HashMap<PortsKey, PortsOfProtocol, BuildHasherDefault<Mixed>>,
+    rows: HashMap<RowKey, Row, BuildHasherDefault<Mixed>>,
+}
+
+/// A hash as cheap as a kernel's.
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, part: u8) {
+        self.write_u64(u64::from(part));
+    }
+
+    fn write_u16(&mut self, part: u16) {
+        self.write_u64(u64::from(part));
+    }
+
+    fn write_u32(&mut self, part: u32) {
+        self.write_u64(u64::from(part));
+    }
+
+    fn write_u64(&mut self, part: u64) {
+        self.0 = (self.0 ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn write_isize(&mut self, part: isize) {
+        self.write_u64(part.cast_unsigned() as u64);
+    }
+}
+
+impl Datapath {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let policy = engine.policed(&Subject::from(SUBJECT)).expect("it was added").policy;
+        let tables = engine.tables();
+        Self { policy, ports: tables.ports.into_iter().collect(), rows: tables.rows.into_iter().collect() }
+    }
+
+    pub(crate) fn allows(&self, flow: &Flow) -> bool {
+        let Flow { peer, direction, protocol, port, .. } = *flow;
+        let ports = self.ports.get(&PortsKey { policy: self.policy, direction, protocol });
+        let band = ports.map_or(0, |ports| ports.band(port));
+        let said = |peer| self.rows.get(&RowKey::of(self.policy, direction, peer, band))?.class(band);
+        said(peer).max(said(Identity::UNKNOWN)) == Some(Class::Allow)
+    }
 }
 
 fn workload_b(rows: &mut Rows) {
     let mut engine = workload::engine(PODS);
     workload::import(&mut engine, &workload::policies_b(1000, false));
     engine.add_subject(SUBJECT);
-    let entries = engine.count_entries(SUBJECT, PortForm::Blocks);
-    println!("| B | entries: {entries}; {} selectors | | | |", engine.selector_count());
+    engine.take_edits();
+    let (entries, tables) = (workload::entries(&engine.tables()).blocks, engine.tables());
+    println!("| B | {} rows; {entries} entries; {} selectors | | | |", tables.rows.len(), engine.selector_count());
     let [add, remove] = add_and_remove(&mut engine, 400, || vec![workload::pod(10_007)]);
     rows.add("B", "add 1 identity", add, 0.27e-3, Some(1.0 / 20.0));
     rows.add("B", "remove 1 identity", remove, 0.23e-3, None);
@@ -162,7 +222,7 @@ fn workload_b(rows: &mut Rows) {
     let mut inserts = Vec::new();
     for _ in 0..7 {
         let mut engine = workload::engine(PODS);
-        let objects: Vec<_> = objects.iter().map(|object| (object.key.clone(), object.rules.clone())).collect();
+        let objects: Vec<_> = objects.iter().cloned().map(workload::enforced).collect();
         inserts.push(time(|| {
             engine.change_objects(objects, []);
             engine.measure_resolving(SUBJECT)
@@ -180,6 +240,7 @@ fn growth() {
             let mut engine = workload::engine(pods);
             workload::import(&mut engine, &workload::policies_b(selectors, true));
             engine.add_subject(SUBJECT);
+            engine.take_edits();
             let new = || vec![(Identity::from_bits(900_000), workload::labels(10_007))];
             let [add, _] = add_and_remove(&mut engine, 200, new);
             format!(" {:.1?} |", median(add))
@@ -197,8 +258,14 @@ fn add_and_remove(
     for _ in 0..rounds {
         let identities = new();
         let gone: Vec<Identity> = identities.iter().map(|(identity, _)| *identity).collect();
-        add.push(time(|| engine.put_identities(identities)));
-        remove.push(time(|| engine.remove_identities(gone)));
+        add.push(time(|| {
+            engine.put_identities(identities);
+            engine.take_edits()
+        }));
+        remove.push(time(|| {
+            engine.remove_identities(gone);
+            engine.take_edits()
+        }));
     }
     [add, remove]
 }

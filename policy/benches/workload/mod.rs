@@ -1,17 +1,19 @@
 //! The inputs of workloads A1, A2 and B: 10,000 pods, and 1,000 policies in namespace `ns-0`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_policy::{
     address::AddressBook,
     compat::Compat,
-    engine::Engine,
+    engine::{Engine, PolicyObject},
+    flow::Direction,
     identity::Identity,
     label::LabelSet,
     name::Name,
     object::{Object, parse_documents},
     rule::{Peers, Rule},
-    world::{Settings, World},
+    tables::{BANDS_PER_ROW, Class, Row, RowKey, Tables},
+    world::Settings,
 };
 
 /// How many pods there are.
@@ -45,7 +47,7 @@ pub(crate) fn pod(i: u32) -> (Identity, LabelSet) {
 /// An engine that knows pods, and nothing else.
 pub(crate) fn engine(pods: u32) -> Engine {
     let settings = Settings::new(Name::new("default").expect("it is a name"), Compat::Cilium);
-    let mut engine = Engine::new(settings, World::default());
+    let mut engine = Engine::new(settings);
     engine.put_identities((0..pods).map(pod));
     engine
 }
@@ -143,5 +145,66 @@ pub(crate) fn range_identities(objects: &[Object]) -> Vec<(Identity, LabelSet)> 
 pub(crate) fn import(engine: &mut Engine, texts: &[String]) {
     let objects = decode(texts);
     engine.put_identities(range_identities(&objects));
-    engine.change_objects(objects.into_iter().map(|object| (object.key, object.rules)), []);
+    engine.change_objects(objects.into_iter().map(enforced), []);
+}
+
+/// An object that counts.
+pub(crate) fn enforced(object: Object) -> PolicyObject {
+    PolicyObject { key: object.key, rules: object.rules }
+}
+
+/// What tables of one policy come to as entries for (direction, peer, protocol, ports), the form that figures of other
+/// engines are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    /// Ports as aligned blocks whose size is a power of two.
+    pub(crate) blocks: usize,
+    /// Ports as intervals.
+    pub(crate) ranges: usize,
+    /// Of the blocks, those of ingress.
+    pub(crate) ingress: usize,
+    /// Of the blocks, those that deny.
+    pub(crate) denies: usize,
+}
+
+/// Counts them, from the tables alone.
+pub(crate) fn entries(tables: &Tables) -> Entries {
+    // How many intervals and blocks each band has.
+    let mut bands: BTreeMap<(Direction, u16), [usize; 2]> = BTreeMap::new();
+    for (key, ports) in &tables.ports {
+        let ends = ports.intervals().iter().skip(1).map(|next| u32::from(next.first)).chain([1 << 16]);
+        for (interval, end) in ports.intervals().iter().zip(ends) {
+            let [ranges, blocks] = bands.entry((key.direction, interval.band)).or_default();
+            *ranges += 1;
+            *blocks += count_blocks(u32::from(interval.first), end);
+        }
+    }
+    let mut entries = Entries::default();
+    for (key, row) in &tables.rows {
+        let everywhere = tables.rows.get(&RowKey { chunk: 0, ..*key }).and_then(|row: &Row| row.class(0));
+        for band in (0..BANDS_PER_ROW).map(|bit| key.chunk * BANDS_PER_ROW + bit) {
+            let Some(class) = row.class(band) else { continue };
+            let [ranges, blocks] = match band {
+                0 => [1, 1],
+                _ if everywhere == Some(class) => continue,
+                _ => bands[&(key.direction, band)],
+            };
+            entries.ranges += ranges;
+            entries.blocks += blocks;
+            entries.ingress += if key.direction == Direction::Ingress { blocks } else { 0 };
+            entries.denies += if class == Class::Deny { blocks } else { 0 };
+        }
+    }
+    entries
+}
+
+/// Of the ports from the first to before the end.
+fn count_blocks(mut first: u32, end: u32) -> usize {
+    let mut count = 0;
+    while first < end {
+        let aligned = if first == 0 { 1 << 16 } else { 1 << first.trailing_zeros() };
+        first += if aligned <= end - first { aligned } else { 1 << (end - first).ilog2() };
+        count += 1;
+    }
+    count
 }

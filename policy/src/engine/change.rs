@@ -1,299 +1,268 @@
-//! Changes, and how entries follow them.
+//! Changes, and the edits that follow them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Engine, EntriesDiff, Entry, EntryKey,
-    entry::Class,
-    policies::PolicyId,
-    resolved::{Resolved, SlotDiff, SlotEntry},
+    Engine, Policed, PolicyObject, Subject,
+    resolved::{Resolved, Unresolvable},
     rules::RuleId,
-    shape::Shape,
+    selectors::SelectorId,
+    shape::{Shape, Shapes},
     terms::Context,
 };
 use crate::{
-    evaluate::Conflict,
     identity::Identity,
     label::LabelSet,
     record::PolicyKey,
     reserved::{RESERVED_PEERS, reserved_labels},
     rule::Rule,
+    tables::{PolicyId, Row, RowKey},
     world::World,
 };
 
-/// The entries of one identity in each policy that has some, by the policy's number.
-type EntriesOf = BTreeMap<PolicyId, BTreeMap<SlotEntry, Class>>;
-
 impl Engine {
-    /// Adds identities, or gives them other labels. Of an identity that is given twice the last one counts. Apply the
-    /// differences in order.
-    pub fn put_identities(&mut self, identities: impl IntoIterator<Item = (Identity, LabelSet)>) -> Vec<EntriesDiff> {
-        let mut changes = Changes::default();
-        let mut seen = BTreeSet::new();
-        let mut identities: Vec<(Identity, LabelSet)> = identities.into_iter().collect();
-        identities.reverse();
-        identities.retain(|(identity, _)| seen.insert(*identity));
-        identities.reverse();
+    /// Adds identities, or gives them other labels. Of an identity that is given twice the last one counts. `unknown` has
+    /// no labels, whatever they are said to be.
+    pub fn put_identities(&mut self, identities: impl IntoIterator<Item = (Identity, LabelSet)>) {
+        let mut changed = BTreeSet::new();
         for (identity, labels) in identities {
-            self.put_identity(identity, labels, &mut changes);
+            if identity != Identity::UNKNOWN && self.population.labels(identity) != Some(&labels) {
+                self.put_identity(identity, labels);
+                changed.insert(identity);
+            }
         }
-        self.finish(changes)
+        self.reshape_those(|subject| changed.contains(&subject.identity));
     }
 
     /// Forgets identities. Reserved ones stay, with their built-in labels.
-    pub fn remove_identities(&mut self, identities: impl IntoIterator<Item = Identity>) -> Vec<EntriesDiff> {
-        let mut changes = Changes::default();
+    pub fn remove_identities(&mut self, identities: impl IntoIterator<Item = Identity>) {
+        let mut changed = BTreeSet::new();
         for identity in identities {
             if RESERVED_PEERS.contains(&identity) {
-                self.put_identity(identity, reserved_labels(identity), &mut changes);
-                continue;
+                self.put_identity(identity, reserved_labels(identity));
+            } else {
+                let selecting = self.detach(identity);
+                self.edit_rows(identity, &selecting, &[]);
             }
-            let before = self.detach(identity);
-            changes.add(identity, &before, &EntriesOf::default());
+            changed.insert(identity);
         }
-        self.finish(changes)
+        self.reshape_those(|subject| changed.contains(&subject.identity));
     }
 
-    /// Replaces or adds the rules of objects, and removes those of others.
+    /// Replaces or adds objects, and removes others.
     pub fn change_objects(
         &mut self,
-        put: impl IntoIterator<Item = (PolicyKey, Vec<Rule>)>,
+        put: impl IntoIterator<Item = PolicyObject>,
         removed: impl IntoIterator<Item = PolicyKey>,
-    ) -> Vec<EntriesDiff> {
-        let mut retired: Vec<RuleId> =
-            removed.into_iter().filter_map(|key| self.objects.remove(&key)).flatten().collect();
-        for (key, rules) in put {
-            let known = self.objects.get(&key).into_iter().flatten();
-            let known: Vec<&Rule> = known.filter_map(|number| Some(&self.rules.get(*number)?.rule)).collect();
-            if known.iter().copied().eq(&rules) && !known.is_empty() {
-                continue;
+    ) {
+        let removed = removed.into_iter().filter_map(|key| self.objects.remove(&key));
+        let mut retired: Vec<RuleId> = removed.flatten().collect();
+        for PolicyObject { key, rules } in put {
+            if let Some(known) = self.objects.get(&key) {
+                let same = known.iter().map(|number| self.rules.get(*number).map(|known| &known.rule));
+                if same.eq(rules.iter().map(Some)) {
+                    continue;
+                }
             }
             let context = Context { settings: &self.settings, world: &self.world, population: &self.population };
-            let add = |rule| self.rules.add(rule, context, &mut self.selectors);
-            let numbers = rules.into_iter().map(add).collect();
-            retired.extend(self.objects.insert(key, numbers).into_iter().flatten());
+            let add = |rule: Rule| self.rules.add(rule, context, &mut self.selectors);
+            let rules = rules.into_iter().map(add).collect();
+            retired.extend(self.objects.insert(key, rules).into_iter().flatten());
         }
         retired.iter().for_each(|number| self.rules.retire(*number));
-        let diffs = self.reshape(self.subjects.keys().copied().collect());
+        self.reshape_those(|_| true);
         retired.iter().for_each(|number| self.rules.free(*number, &mut self.selectors));
-        diffs
     }
 
     /// Somebody is on this node from now on. Its labels are those of its identity, whenever that is known.
-    pub fn add_subject(&mut self, subject: Identity) -> Vec<EntriesDiff> {
-        self.subjects.entry(subject).or_insert(None);
-        self.reshape(vec![subject])
+    pub fn add_subject(&mut self, subject: impl Into<Subject>) {
+        let subject = subject.into();
+        self.subjects.entry(subject.clone()).or_insert(None);
+        self.reshape(&subject);
     }
 
-    /// Somebody is on this node no more. Its entries are for whoever keeps them to drop.
-    pub fn remove_subject(&mut self, subject: Identity) {
-        if let Some(Some(policy)) = self.subjects.remove(&subject) {
-            self.leave(subject, policy);
+    /// Somebody is on this node no more.
+    pub fn remove_subject(&mut self, subject: &Subject) {
+        if let Some(Some(policed)) = self.subjects.remove(subject) {
+            self.leave(policed);
         }
     }
 
-    /// Names stand for something else: services, named ports.
-    pub fn set_world(&mut self, world: World) -> Vec<EntriesDiff> {
+    /// Names stand for something else: services, peers' ports. Each subject has its own ports: those of the world are not
+    /// looked at.
+    pub fn set_world(&mut self, world: World) {
+        let world = World { own_ports: Vec::new(), ..world };
         if self.world == world {
-            return Vec::new();
+            return;
         }
         self.world = world;
         let context = Context { settings: &self.settings, world: &self.world, population: &self.population };
-        self.rules.compile_again(context, &mut self.selectors);
-        let mut diffs = Vec::new();
-        for number in self.policies.numbers() {
-            let Some(shared) = self.policies.get(number) else { continue };
-            let (shape, subjects) = (shared.shape.clone(), Vec::from_iter(shared.subjects.iter().copied()));
-            let Some(subject) = subjects.first() else { continue };
-            let after = self.resolve(*subject, &shape);
-            let Some(shared) = self.policies.get_mut(number) else { continue };
-            let before = std::mem::replace(&mut shared.policy, after);
-            let diff = Resolved::difference(before.as_ref().ok(), shared.policy.as_ref().ok());
-            diffs.push(self.diff(subjects, diff));
-            self.drop_policy(before);
+        let (changed, released) = self.rules.compile_again(context, &mut self.selectors);
+        let concerned = |shape: &Shape| shape.rules.iter().any(|number| changed.contains(number));
+        let policies: Vec<PolicyId> =
+            self.policies.iter().filter(|(_, shared)| concerned(&shared.shape)).map(|(number, _)| number).collect();
+        for number in policies {
+            self.resolve_again(number);
         }
-        diffs.retain(|diff| !diff.is_empty());
-        diffs
+        released.into_iter().for_each(|selector| self.selectors.release(selector));
     }
 
-    /// Resolves the policy of an identity from what is known, as a change of its rules does, and drops it again: for
-    /// measuring. How many intervals of ports it speaks of; none without labels, or for a conflict.
-    pub fn measure_resolving(&mut self, subject: Identity) -> Option<usize> {
-        let shape = self.shape(subject)?;
-        let policy = self.resolve(subject, &shape);
-        let intervals = policy.as_ref().ok().map(Resolved::interval_count);
-        self.drop_policy(policy);
-        intervals
-    }
-
-    fn put_identity(&mut self, identity: Identity, labels: LabelSet, changes: &mut Changes) {
-        if self.population.labels(identity) == Some(&labels) {
-            return;
-        }
+    fn put_identity(&mut self, identity: Identity, labels: LabelSet) {
         let before = self.detach(identity);
-        let after = self.attach(identity, labels);
-        changes.add(identity, &before, &after);
+        let slot = self.population.add(identity, labels);
+        let labels = self.population.labels_at(slot).expect("it was just added");
+        let after = self.selectors.selecting(slot, identity, labels);
+        self.selectors.set(&after, slot, true);
+        self.edit_rows(identity, &before, &after);
     }
 
-    /// Takes an identity out of everything; what it had in each policy.
-    fn detach(&mut self, identity: Identity) -> EntriesOf {
-        let mut before = EntriesOf::default();
-        let Some(slot) = self.population.slot(identity) else { return before };
-        let Some(labels) = self.population.labels_at(slot) else { return before };
+    /// Takes an identity out of everything; which selectors selected it.
+    fn detach(&mut self, identity: Identity) -> Vec<SelectorId> {
+        let Some(slot) = self.population.slot(identity) else { return Vec::new() };
+        let Some(labels) = self.population.labels_at(slot) else { return Vec::new() };
         let selecting = self.selectors.selecting(slot, identity, labels);
         self.selectors.set(&selecting, slot, false);
-        for (number, policy) in self.policies.resolved_mut() {
-            let entries = policy.entries_of(&selecting, slot);
-            policy.set(&selecting, slot, false);
-            if !entries.is_empty() {
-                before.insert(number, entries);
-            }
-        }
         self.population.remove(identity);
-        before
+        selecting
     }
 
-    /// Puts a new identity into everything; what it has in each policy.
-    fn attach(&mut self, identity: Identity, labels: LabelSet) -> EntriesOf {
-        let slot = self.population.add(identity, labels);
-        let mut after = EntriesOf::default();
-        let Some(labels) = self.population.labels_at(slot) else { return after };
-        let selecting = self.selectors.selecting(slot, identity, labels);
-        self.selectors.set(&selecting, slot, true);
-        for (number, policy) in self.policies.resolved_mut() {
-            policy.set(&selecting, slot, true);
-            let entries = policy.entries_of(&selecting, slot);
-            if !entries.is_empty() {
-                after.insert(number, entries);
+    /// Other selectors select a peer: its rows change in every policy.
+    fn edit_rows(&mut self, peer: Identity, before: &[SelectorId], after: &[SelectorId]) {
+        if before == after {
+            return;
+        }
+        for (policy, resolved) in self.policies.resolved() {
+            let mut rows: BTreeMap<RowKey, (Option<Row>, Option<Row>)> = BTreeMap::new();
+            for (key, row) in resolved.rows_of(policy, peer, before) {
+                rows.entry(key).or_default().0 = Some(row);
+            }
+            for (key, row) in resolved.rows_of(policy, peer, after) {
+                rows.entry(key).or_default().1 = Some(row);
+            }
+            for (key, (before, after)) in rows.into_iter().filter(|(_, (before, after))| before != after) {
+                self.edits.row(key, before, after);
             }
         }
-        after
     }
 
-    /// The differences of identity changes; subjects among the identities may have other rules now.
-    fn finish(&mut self, changes: Changes) -> Vec<EntriesDiff> {
-        let mut diffs = Vec::new();
-        for (number, (put, removed)) in changes.policies {
-            let Some(shared) = self.policies.get(number) else { continue };
-            let subjects = shared.subjects.iter().copied().collect();
-            let mut diff = EntriesDiff { subjects, put, removed };
-            diff.put.sort_unstable();
-            diff.removed.sort_unstable();
-            diffs.push(diff);
-        }
-        let subjects: Vec<Identity> =
-            changes.identities.into_iter().filter(|id| self.subjects.contains_key(id)).collect();
-        if !subjects.is_empty() {
-            diffs.extend(self.reshape(subjects));
-        }
-        diffs
+    /// Brings subjects to the policies of the rules that select them now.
+    fn reshape_those(&mut self, changed: impl Fn(&Subject) -> bool) {
+        let subjects: Vec<Subject> = self.subjects.keys().filter(|subject| changed(subject)).cloned().collect();
+        // Whoever is alike moves together: the policy that all leave goes once.
+        subjects.iter().for_each(|subject| self.reshape(subject));
     }
 
-    /// Brings subjects to the policy of the rules that select them now.
-    fn reshape(&mut self, subjects: Vec<Identity>) -> Vec<EntriesDiff> {
-        // Those that change alike are compared once.
-        let mut moves: BTreeMap<(Option<PolicyId>, Option<Shape>), Vec<Identity>> = BTreeMap::new();
-        for subject in subjects {
-            let Some(before) = self.subjects.get(&subject).copied() else { continue };
-            let after = self.shape(subject);
-            let same =
-                before.and_then(|number| self.policies.get(number)).map(|shared| &shared.shape) == after.as_ref();
-            if !same {
-                moves.entry((before, after)).or_default().push(subject);
-            }
+    fn reshape(&mut self, subject: &Subject) {
+        let Some(before) = self.subjects.get(subject).copied() else { return };
+        let shapes = self.shapes(subject);
+        let shape_of = |number: PolicyId| self.policies.get(number).map(|shared| &shared.shape);
+        let same = before.is_some_and(|before| {
+            shapes.as_ref().is_some_and(|shapes| {
+                shape_of(before.policy) == Some(&shapes.policy)
+                    && before.shadow.and_then(shape_of) == shapes.shadow.as_ref()
+            })
+        });
+        if same {
+            return;
         }
-        let mut diffs = Vec::new();
-        for ((before, shape), subjects) in &moves {
-            let mut after = None;
-            for subject in subjects {
-                after = shape.as_ref().map(|shape| self.join(*subject, shape));
-                self.subjects.insert(*subject, after);
-            }
-            let policy = |number: Option<PolicyId>| self.policies.get(number?)?.policy.as_ref().ok();
-            let diff = Resolved::difference(policy(*before), policy(after));
-            diffs.push(self.diff(subjects.clone(), diff));
+        let after = shapes.map(|Shapes { policy, shadow }| Policed {
+            policy: self.join(subject, policy),
+            shadow: shadow.map(|shadow| self.join(subject, shadow)),
+        });
+        self.subjects.insert(subject.clone(), after);
+        if let Some(before) = before {
+            self.leave(before);
         }
-        for ((before, _), subjects) in &moves {
-            if let Some(number) = before {
-                subjects.iter().for_each(|subject| self.leave(*subject, *number));
-            }
-        }
-        diffs.retain(|diff| !diff.is_empty());
-        diffs
     }
 
-    fn join(&mut self, subject: Identity, shape: &Shape) -> PolicyId {
-        let number = match self.policies.find(shape) {
-            Some(number) => number,
-            None => {
-                let policy = self.resolve(subject, shape);
-                self.policies.add(shape.clone(), policy)
+    fn join(&mut self, subject: &Subject, shape: Shape) -> PolicyId {
+        if let Some(number) = self.policies.find(&shape) {
+            if let Some(shared) = self.policies.get_mut(number) {
+                shared.users += 1;
             }
-        };
-        if let Some(shared) = self.policies.get_mut(number) {
-            shared.subjects.insert(subject);
+            return number;
         }
+        let policy = self.resolve(subject, &shape);
+        self.publish(shape, policy, 1)
+    }
+
+    /// Puts a policy into the tables.
+    fn publish(&mut self, shape: Shape, policy: Result<Resolved, Unresolvable>, users: usize) -> PolicyId {
+        let number = self.policies.add(shape, policy, users);
+        self.edit_policy(number, true);
         number
     }
 
-    fn leave(&mut self, subject: Identity, number: PolicyId) {
-        let Some(shared) = self.policies.get_mut(number) else { return };
-        shared.subjects.remove(&subject);
-        if shared.subjects.is_empty()
-            && let Some(shared) = self.policies.remove(number)
-        {
-            self.drop_policy(shared.policy);
+    /// Takes a policy out of the tables.
+    fn withdraw(&mut self, number: PolicyId) {
+        self.edit_policy(number, false);
+        if let Some(shared) = self.policies.remove(number) {
+            self.release(shared.policy);
         }
     }
 
-    fn drop_policy(&mut self, policy: Result<Resolved, Conflict>) {
+    fn leave(&mut self, policed: Policed) {
+        for number in [Some(policed.policy), policed.shadow].into_iter().flatten() {
+            let Some(shared) = self.policies.get_mut(number) else { continue };
+            shared.users -= 1;
+            if shared.users == 0 {
+                self.withdraw(number);
+            }
+        }
+    }
+
+    /// All ports and rows of a policy come, or go.
+    fn edit_policy(&mut self, number: PolicyId, comes: bool) {
+        let Some(Ok(policy)) = self.policies.get(number).map(|shared| &shared.policy) else { return };
+        for (key, ports) in policy.ports(number) {
+            let (before, after) = if comes { (None, Some(ports.clone())) } else { (Some(ports.clone()), None) };
+            self.edits.port(key, before, after);
+        }
+        for (key, row) in policy.rows(number, &self.selectors, &self.population) {
+            let (before, after) = if comes { (None, Some(row)) } else { (Some(row), None) };
+            self.edits.row(key, before, after);
+        }
+    }
+
+    /// Names in the rules of a policy stand for something else.
+    fn resolve_again(&mut self, number: PolicyId) {
+        let has_it = |policed: &Policed| policed.policy == number || policed.shadow == Some(number);
+        let user = self.subjects.iter().find(|(_, policed)| policed.iter().any(has_it));
+        let Some(subject) = user.map(|(subject, _)| subject.clone()) else { return };
+        let Some((shape, users)) = self.policies.get(number).map(|shared| (shared.shape.clone(), shared.users)) else {
+            return;
+        };
+        let after = self.resolve(&subject, &shape);
+        let before = self.policies.get(number).map(|shared| &shared.policy);
+        let same = match (before, &after) {
+            (Some(Ok(before)), Ok(after)) => before.says_the_same(after),
+            (Some(Err(before)), Err(after)) => before == after,
+            _ => false,
+        };
+        if same {
+            // It keeps its number, with the selectors that are held now.
+            if let Some(shared) = self.policies.get_mut(number) {
+                let before = std::mem::replace(&mut shared.policy, after);
+                self.release(before);
+            }
+            return;
+        }
+        self.withdraw(number);
+        let other = self.publish(shape, after, users);
+        for policed in self.subjects.values_mut().flatten() {
+            if policed.policy == number {
+                policed.policy = other;
+            }
+            if policed.shadow == Some(number) {
+                policed.shadow = Some(other);
+            }
+        }
+    }
+
+    /// What was acquired for a policy alone.
+    pub(super) fn release(&mut self, policy: Result<Resolved, Unresolvable>) {
         for held in policy.into_iter().flat_map(|policy| policy.held) {
             self.selectors.release(held);
-        }
-    }
-
-    fn diff(&self, subjects: Vec<Identity>, diff: SlotDiff) -> EntriesDiff {
-        let key = |(direction, ports, slot): SlotEntry| {
-            let peer = slot.map_or(Identity::UNKNOWN, |slot| self.population.identity(slot));
-            EntryKey::new(direction, peer, ports)
-        };
-        let mut put: Vec<Entry> = diff.put.into_iter().map(|(at, class)| Entry { key: key(at), class }).collect();
-        let mut removed: Vec<EntryKey> = diff.removed.into_iter().map(key).collect();
-        put.sort_unstable();
-        removed.sort_unstable();
-        EntriesDiff { subjects, put, removed }
-    }
-}
-
-/// What identities change, by policy.
-#[derive(Default)]
-struct Changes {
-    policies: BTreeMap<PolicyId, (Vec<Entry>, Vec<EntryKey>)>,
-    identities: BTreeSet<Identity>,
-}
-
-impl Changes {
-    fn add(&mut self, identity: Identity, before: &EntriesOf, after: &EntriesOf) {
-        self.identities.insert(identity);
-        let numbers: BTreeSet<PolicyId> = before.keys().chain(after.keys()).copied().collect();
-        let none = BTreeMap::new();
-        for number in numbers {
-            let key = |(direction, ports, _): &SlotEntry| EntryKey::new(*direction, identity, *ports);
-            // Slots may differ, and there is only one.
-            let plain = |entries: &BTreeMap<SlotEntry, Class>| -> BTreeMap<EntryKey, Class> {
-                entries.iter().map(|(at, class)| (key(at), *class)).collect()
-            };
-            let before = plain(before.get(&number).unwrap_or(&none));
-            let after = plain(after.get(&number).unwrap_or(&none));
-            let new = after.iter().filter(|(key, class)| before.get(key) != Some(class));
-            let put: Vec<Entry> = new.map(|(key, class)| Entry { key: *key, class: *class }).collect();
-            let removed: Vec<EntryKey> = before.keys().filter(|key| !after.contains_key(key)).copied().collect();
-            if put.is_empty() && removed.is_empty() {
-                continue;
-            }
-            let known = self.policies.entry(number).or_default();
-            known.0.extend(put);
-            known.1.extend(removed);
         }
     }
 }

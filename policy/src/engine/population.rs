@@ -81,6 +81,11 @@ impl Population {
         self.members.get(slot as usize)?.labels.as_ref()
     }
 
+    /// Every slot is below.
+    pub(super) fn slot_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Of a slot in use.
     pub(super) fn identity(&self, slot: u32) -> Identity {
         self.members[slot as usize].identity

@@ -1,6 +1,6 @@
 //! The rules of all objects, by number, and whom they are applied to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     anchors::{Anchor, Anchors},
@@ -12,8 +12,9 @@ use crate::{
     flow::Direction,
     identity::Identity,
     label::LabelSet,
-    rule::{Element, Proxy, Rule, Subject},
+    rule::{Element, PortNumber, Proxy, Rule, Subject},
     selector::Selector,
+    world::World,
 };
 
 /// The number of a rule.
@@ -51,7 +52,14 @@ pub(super) struct Known {
     pub(super) requires: bool,
     /// It names proxies or authentication, so it can contradict others.
     pub(super) can_conflict: bool,
+    /// The names, with protocols, that ingress elements have for ports: each subject's own (PORT-4).
+    own_names: BTreeSet<(String, u8)>,
+    /// It has names for what the mesh decides: services, peers' ports.
+    names_others: bool,
 }
+
+/// What the names that rules have for a subject's own ports stand for.
+pub(super) type OwnNames = BTreeMap<(String, u8), BTreeSet<u16>>;
 
 impl Rules {
     pub(super) fn add(&mut self, rule: Rule, context: Context<'_>, selectors: &mut Selectors) -> RuleId {
@@ -67,7 +75,11 @@ impl Rules {
         });
         let requires = rule.elements().any(|(_, _, element)| !element.requires.is_empty());
         let can_conflict = rule.elements().any(|(_, _, element)| can_conflict(element));
-        self.known[number as usize] = Some(Known { rule, subject, terms, requires, can_conflict });
+        let own_names = names_of_ports(&rule, Direction::Ingress).collect();
+        let names_others = names_of_ports(&rule, Direction::Egress).next().is_some()
+            || rule.elements().any(|(_, _, element)| element.peers.iter().any(|peers| !peers.services.is_empty()));
+        let known = Known { rule, subject, terms, requires, can_conflict, own_names, names_others };
+        self.known[number as usize] = Some(known);
         number
     }
 
@@ -140,16 +152,42 @@ impl Rules {
         [false, true].map(|denies| Requirements::of(&sections, denies))
     }
 
-    /// Compiles every rule again: names stand for something else.
-    pub(super) fn compile_again(&mut self, context: Context<'_>, selectors: &mut Selectors) {
-        for known in self.known.iter_mut().flatten() {
+    /// What the names of these rules for a subject's own ports stand for.
+    pub(super) fn own_names(&self, numbers: &[RuleId], world: &World) -> OwnNames {
+        let names = numbers.iter().filter_map(|number| self.get(*number)).flat_map(|known| &known.own_names);
+        let meant = |(name, protocol): &(String, u8)| world.ports(Direction::Ingress, name, *protocol);
+        names.map(|name| (name.clone(), meant(name))).collect()
+    }
+
+    /// Compiles the rules again that name what the mesh decides: which ones, and the selectors to be released once no
+    /// policy is left that was made of what they said before.
+    pub(super) fn compile_again(
+        &mut self,
+        context: Context<'_>,
+        selectors: &mut Selectors,
+    ) -> (BTreeSet<RuleId>, Vec<u32>) {
+        let (mut changed, mut released) = (BTreeSet::new(), Vec::new());
+        for (number, known) in (0..).zip(&mut self.known) {
+            let Some(known) = known.as_mut().filter(|known| known.names_others) else { continue };
             for (direction, terms) in [Direction::Ingress, Direction::Egress].into_iter().zip(&mut known.terms) {
                 let before = std::mem::take(terms);
                 context.add(direction, known.rule.section(direction), &Default::default(), selectors, terms);
-                before.held.iter().for_each(|held| selectors.release(*held));
+                released.extend(before.held);
             }
+            changed.insert(number);
         }
+        (changed, released)
     }
+}
+
+/// The names that a rule has for ports in a direction, with their protocols.
+fn names_of_ports(rule: &Rule, wanted: Direction) -> impl Iterator<Item = (String, u8)> {
+    let elements = rule.elements().filter(move |(direction, ..)| *direction == wanted);
+    let ports = elements.flat_map(|(_, _, element)| element.ports.iter().flatten()).flat_map(|rule| &rule.ports);
+    ports.flat_map(|port| {
+        let name = if let PortNumber::Named { name, .. } = &port.number { Some(name) } else { None };
+        name.into_iter().flat_map(|name| port.protocol.numbers().iter().map(|protocol| (name.clone(), *protocol)))
+    })
 }
 
 fn key(subject: &Subject) -> (Selector, bool) {

@@ -1,7 +1,6 @@
 //! What the elements of rules say, one peer selector and one interval of ports at a time.
 
 use super::{
-    entry::{Class, Ports},
     population::Population,
     selectors::{SelectorId, Selectors},
 };
@@ -9,8 +8,18 @@ use crate::{
     evaluate::{Requirements, as_cilium, selectors},
     flow::Direction,
     rule::{Element, Port, PortNumber, PortProtocol, Proxy, Section},
+    tables::Class,
     world::{Settings, World},
 };
+
+/// The destination ports of a protocol from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ports {
+    /// IP protocol number; 0 for every protocol, and then every port.
+    pub(super) protocol: u8,
+    pub(super) first: u16,
+    pub(super) last: u16,
+}
 
 /// Flows with these peers on these ports are of this class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +43,11 @@ pub(super) struct Context<'c> {
     pub(super) settings: &'c Settings,
     pub(super) world: &'c World,
     pub(super) population: &'c Population,
+}
+
+impl Ports {
+    /// Every port of every protocol.
+    pub(super) const EVERYTHING: Self = Self { protocol: 0, first: 0, last: u16::MAX };
 }
 
 impl Context<'_> {

@@ -5,21 +5,14 @@ use super::Object;
 use crate::{
     diagnostic::{Diagnostic, Position},
     entity::Entity,
-    rule::{Element, Peers, PortNumber, PortProtocol, PortRule, Proxy, Rule, Section, Subject},
+    rule::{CidrPeer, CidrSource, Element, Peers, PortRule, Proxy, Rule, Subject},
 };
 
-/// Nodes give no address the identities of the other ones: denying them would deny nothing.
-const ENTITIES: [Entity; 6] =
-    [Entity::All, Entity::World, Entity::Cluster, Entity::Host, Entity::RemoteNode, Entity::None];
-
-/// Everything in an object that the tables of this version cannot express, with its field and its position in the
+/// Everything in an object that the nodes of this version cannot enforce, with its field and its position in the
 /// object's own text; empty if nodes enforce it whole.
 #[must_use]
 pub fn not_enforceable(object: &Object) -> Vec<Diagnostic> {
     let mut found = Found::default();
-    if object.audit() {
-        found.add(object.position, "the annotation ringfence.io/audit");
-    }
     object.rules.iter().for_each(|rule| found.rule(rule));
     found.0.sort();
     found.0.dedup();
@@ -39,63 +32,42 @@ impl Found {
         if matches!(rule.subject, Subject::Nodes(_)) {
             self.add(rule.position, "nodeSelector");
         }
-        for section in [&rule.ingress, &rule.egress] {
-            let Section { default_deny, .. } = section;
-            if *default_deny == Some(false) {
-                self.add(rule.position, "enableDefaultDeny: false");
-            }
-        }
-        for (_, _, element) in rule.elements() {
-            self.element(element);
+        for (_, denies, element) in rule.elements() {
+            self.element(denies, element);
         }
     }
 
-    fn element(&mut self, element: &Element) {
-        if !element.requires.is_empty() {
-            self.add(element.position, "fromRequires or toRequires");
-        }
+    fn element(&mut self, denies: bool, element: &Element) {
         if element.authentication.is_some() {
             self.add(element.position, "authentication");
         }
         if let Some(peers) = &element.peers {
-            self.peers(element.position, peers);
+            self.peers(element.position, denies, peers);
         }
         for rule in element.ports.iter().flatten() {
             self.ports(rule);
         }
     }
 
-    fn peers(&mut self, position: Position, peers: &Peers) {
+    fn peers(&mut self, position: Position, denies: bool, peers: &Peers) {
+        let of_group = |set: &&CidrPeer| !matches!(set.source, CidrSource::Range(_));
         let lists = [
-            (peers.cidrs.len(), "fromCIDR or toCIDR"),
-            (peers.cidr_sets.len(), "an address range (fromCIDRSet, toCIDRSet or ipBlock)"),
+            (peers.cidr_sets.iter().filter(of_group).count(), "cidrGroupRef or cidrGroupSelector"),
             (peers.nodes.len(), "fromNodes or toNodes"),
             (peers.services.len(), "toServices"),
             (peers.fqdns.len(), "toFQDNs"),
             (peers.groups, "fromGroups or toGroups"),
         ];
         lists.iter().filter(|(length, _)| *length > 0).for_each(|(_, field)| self.add(position, field));
-        for entity in peers.entities.iter().filter(|entity| !ENTITIES.contains(entity)) {
-            self.add(position, &format!("entity {entity}"));
+        // No record says who serves the API: allowing it allows nobody, but denying it would deny nobody, either.
+        if denies && peers.entities.contains(&Entity::KubeApiserver) {
+            self.add(position, "denying entity kube-apiserver");
         }
     }
 
     fn ports(&mut self, rule: &PortRule) {
         if rule.proxy != Proxy::default() {
             self.add(rule.position, "a rule for a proxy (rules, TLS, serverNames or listener)");
-        }
-        for port in &rule.ports {
-            if matches!(port.protocol, PortProtocol::Icmp | PortProtocol::Icmpv6) {
-                self.add(rule.position, "icmps");
-            }
-            match port.number {
-                PortNumber::Named { .. } => self.add(rule.position, "the name of a port"),
-                PortNumber::EVERY => self.add(rule.position, "every port of a protocol (port 0)"),
-                PortNumber::Range { first, last } if first != last => {
-                    self.add(rule.position, "a range of ports (endPort)");
-                }
-                PortNumber::Range { .. } => {}
-            }
         }
     }
 }

@@ -1,18 +1,20 @@
-//! What compilation does besides verdicts: addresses, refusals, minimal and equal tables.
+//! What compilation does besides verdicts: addresses and ranges, refusals, whole revisions.
+
+use std::collections::BTreeSet;
 
 use ringfence_policy::{
+    cidr::Cidr,
     compile::{Compiler, LocalNode, Problem},
     flow::{Direction, Flow, Verdict, protocol},
     identity::{ClusterId, Identity},
     label::LabelSet,
     mesh::Mesh,
     object::parse_objects,
-    record::{Change, Cluster, Delta, Endpoint, Node, PolicyRecord, Record},
-    revision::Revision,
-    tables::{AddressEntry, EndpointId, RuleKey},
+    record::{Change, Cluster, Endpoint, NamedPort, Node, PolicyRecord, Record},
+    tables::{AddressEntry, EndpointEntry, EndpointId, Row, RowKey, Tables},
 };
 
-use crate::scene::{Scene, local_node, mesh, name};
+use crate::scene::{Scene, change, compiled, identity_record, local_node, mesh, name};
 
 fn endpoint(cluster: &str, node: &str, pod: &str, number: u32, addresses: &[&str]) -> Record {
     Record::Endpoint(Endpoint {
@@ -32,13 +34,18 @@ fn node(cluster: &str, node: &str, address: &str) -> Record {
 
 fn mesh_of(records: Vec<Record>) -> Mesh {
     let mut mesh = Mesh::default();
-    mesh.apply(&Delta { revision: Revision(1), changes: records.into_iter().map(Change::Put).collect() }).unwrap();
+    let identity = |record: &Record| match record {
+        Record::Endpoint(endpoint) => Some(identity_record(endpoint.identity.bits(), &[&endpoint.labels.to_string()])),
+        _ => None,
+    };
+    let identities: Vec<Record> = records.iter().filter_map(identity).collect();
+    change(&mut mesh, records.into_iter().chain(identities).map(Change::Put));
     mesh
 }
 
 fn node_1(endpoints: &[(&str, u32)]) -> LocalNode {
     let endpoints = endpoints.iter().map(|(pod, id)| (name(pod), EndpointId(*id))).collect();
-    LocalNode { cluster: name("east"), node: name("node-1"), endpoints }
+    LocalNode { cluster: name("east"), node: name("node-1"), endpoints, audited: BTreeSet::new() }
 }
 
 fn entry(identity: u32, endpoint: Option<u32>) -> AddressEntry {
@@ -56,8 +63,7 @@ fn addresses_say_who_and_whether_it_is_here() {
         endpoint("east", "node-1", "detached", 0x10_0002, &["10.1.0.2"]),
         endpoint("west", "node-1", "web", 0x20_0001, &["10.2.0.1"]),
     ]);
-    let compilation = Compiler::default().compile(&mesh, &node_1(&[("web", 7), ("new", 8)])).unwrap();
-    let tables = compilation.tables;
+    let (tables, problems) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("web", 7), ("new", 8)]));
     let address = |text: &str| tables.addresses[&text.parse().unwrap()];
     assert_eq!(address("10.1.0.1"), entry(0x10_0001, Some(7)));
     assert_eq!(address("fd00::1"), entry(0x10_0001, Some(7)));
@@ -67,7 +73,7 @@ fn addresses_say_who_and_whether_it_is_here() {
     assert_eq!(address("192.0.2.2"), entry(6, None));
     assert_eq!(tables.ranges[&range], Identity::UNKNOWN, "S12");
     assert_eq!(tables.endpoints.keys().collect::<Vec<_>>(), [&EndpointId(7)], "S9: without a record there is no entry");
-    assert_eq!(compilation.problems, [Problem::UnknownEndpoint { endpoint: name("new") }]);
+    assert_eq!(problems, [Problem::UnknownEndpoint { endpoint: name("new") }]);
 }
 
 #[test]
@@ -77,12 +83,12 @@ fn an_address_of_two_owners_is_unknown() {
         endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
         endpoint("east", "node-1", "api", 0x10_0001, &["10.1.0.2", "10.1.0.2"]),
     ]);
-    let compilation = Compiler::default().compile(&mesh, &node_1(&[("web", 7)])).unwrap();
-    assert_eq!(compilation.tables.addresses[&"10.1.0.1".parse().unwrap()], entry(0, None));
-    let [problem] = &compilation.problems[..] else { panic!("{:?}", compilation.problems) };
+    let (tables, problems) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("web", 7)]));
+    assert_eq!(tables.addresses[&"10.1.0.1".parse().unwrap()], entry(0, None));
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!(
         problem.to_string(),
-        "address 10.1.0.1 belongs to endpoint east/node-1/web and to node east/node-1: it is treated as unknown"
+        "address 10.1.0.1 belongs to node east/node-1 and to endpoint east/node-1/web: it is treated as unknown"
     );
 }
 
@@ -91,74 +97,191 @@ fn s9_an_endpoint_without_an_entry_is_refused() {
     let scene = Scene::new("");
     let subject = Identity::from_bits(9999);
     let flow = Flow { subject, peer: Identity::HOST, direction: Direction::Ingress, protocol: protocol::TCP, port: 80 };
-    assert_eq!(scene.compilation().tables.lookup(EndpointId(9999), &flow), Verdict::DenyDefault);
+    assert_eq!(scene.tables().lookup(EndpointId(9999), &flow), Verdict::DenyDefault);
 }
 
 const ALLOW_80: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p, namespace: shop},
   spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEntities: [all], toPorts: [{ports: [{port: 80, protocol: TCP}]}]}]}}";
 
+fn policy(text: &str) -> Record {
+    let object = parse_objects(text).objects.remove(0);
+    Record::Policy(PolicyRecord { key: object.key, text: object.text })
+}
+
 #[test]
 fn a_text_of_a_newer_version_refuses_the_whole_revision() {
-    let mut object = parse_objects(ALLOW_80).objects.remove(0);
+    let object = parse_objects(ALLOW_80).objects.remove(0);
+    let mut mesh = mesh(std::slice::from_ref(&object));
     let mut compiler = Compiler::default();
-    let before = compiler.compile(&mesh(&[object.clone()]), &local_node()).unwrap();
-    let good = object.text.clone();
-    object.text = object.text.replace("ingress:", "ingressV3:");
-    let incomplete = compiler.compile(&mesh(&[object.clone()]), &local_node()).unwrap_err();
+    let (before, _) = compiled(&mut compiler, &mesh, &local_node());
+    compiler.realised();
+    let text = object.text.replace("ingress:", "ingressV3:");
+    change(&mut mesh, [Change::Put(Record::Policy(PolicyRecord { key: object.key.clone(), text }))]);
+    let incomplete = compiler.compile(&mesh, &local_node(), &before).unwrap_err();
     assert_eq!(
         incomplete.to_string(),
         "the revision cannot be compiled: CiliumNetworkPolicy shop/p cannot be read by this version, so no newer revision is \
          enforced here: 2:55: error: spec.ingressV3: unknown field \"ingressV3\" (help: did you mean \"ingress\"?)"
     );
-    object.text = good;
-    assert_eq!(compiler.compile(&mesh(&[object]), &local_node()).unwrap(), before);
+    // What changes meanwhile is not lost.
+    change(&mut mesh, [Change::Put(node("east", "node-9", "192.0.2.9"))]);
+    compiler.compile(&mesh, &local_node(), &before).unwrap_err();
+    change(&mut mesh, [Change::Put(Record::Policy(PolicyRecord { key: object.key, text: object.text }))]);
+    let diff = compiler.compile(&mesh, &local_node(), &before).unwrap().diff;
+    assert_eq!((diff.len(), diff.addresses.len()), (1, 1), "{diff:?}");
 }
 
 #[test]
-fn what_the_tables_cannot_say_refuses_the_whole_revision() {
-    let text = ALLOW_80.replace("fromEntities: [all]", "fromCIDR: [10.0.0.0/8]");
+fn what_nodes_cannot_enforce_refuses_the_whole_revision() {
+    let text = ALLOW_80.replace("fromEntities: [all]", "fromNodes: [{}]");
     let objects = parse_objects(&text).objects;
-    let incomplete = Compiler::default().compile(&mesh(&objects), &local_node()).unwrap_err();
+    let incomplete = Compiler::default().compile(&mesh(&objects), &local_node(), &Tables::default()).unwrap_err();
     assert_eq!(
         incomplete.to_string(),
         "the revision cannot be compiled: CiliumNetworkPolicy shop/p cannot be enforced here, so no newer revision is: \
-         2:65: error: fromCIDR or toCIDR cannot be enforced by the nodes yet (help: it is refused because leaving it out \
+         2:65: error: fromNodes or toNodes cannot be enforced by the nodes yet (help: it is refused because leaving it out \
          would change what the policy does)"
     );
 }
 
 #[test]
-fn a_compiler_that_has_compiled_before_gives_the_same_tables() {
+fn an_identity_without_a_record_refuses_the_whole_revision() {
+    let mut mesh = mesh(&[]);
+    change(&mut mesh, [Change::Delete(identity_record(0x10_0002, &[]).key())]);
     let mut compiler = Compiler::default();
-    let texts = [
-        ALLOW_80.to_owned(),
-        ALLOW_80.replace("port: 80", "port: 81"),
-        ALLOW_80.replace("name: p", "name: q"),
-        String::new(),
-    ];
-    for text in [0, 1, 2, 3, 0, 2, 1].map(|index: usize| &texts[index]) {
-        let mesh = mesh(&parse_objects(text).objects);
-        assert_eq!(compiler.compile(&mesh, &local_node()), Compiler::default().compile(&mesh, &local_node()), "{text}");
-    }
+    let incomplete = compiler.compile(&mesh, &local_node(), &Tables::default()).unwrap_err();
+    let identity = Identity::from_bits(0x10_0002);
+    assert_eq!(incomplete.problems, [Problem::UnknownIdentity { identity }]);
+    change(&mut mesh, [Change::Put(identity_record(0x10_0002, &["k8s:app=api"]))]);
+    let (tables, _) = compiled(&mut compiler, &mesh, &local_node());
+    assert_eq!(tables.resolved(), compiled(&mut Compiler::default(), &mesh, &local_node()).0.resolved());
 }
 
 #[test]
-fn tables_hold_only_what_the_next_probe_does_not_say() {
+fn rows_hold_only_what_is_not_said_of_anyone() {
     let scene = Scene::new(ALLOW_80);
-    let subject = Identity::from_bits(0x10_0001);
-    let keys: Vec<RuleKey> =
-        scene.compilation().tables.rules.keys().copied().filter(|key| key.subject == subject).collect();
-    let key = |peer, protocol, port| RuleKey { subject, direction: Direction::Ingress, peer, protocol, port };
-    // SEM-50 gives the local node every port, so it needs nothing beside the entry for everyone.
-    assert_eq!(keys, [key(Identity::UNKNOWN, protocol::TCP, 80), key(Identity::HOST, 0, 0)]);
+    let policy = scene.tables().endpoints[&EndpointId(0x10_0001)].policy;
+    let rows: Vec<(RowKey, Row)> =
+        scene.tables().rows.iter().map(|(key, row)| (*key, *row)).filter(|(key, _)| key.policy == policy).collect();
+    let key = |direction, peer| RowKey { policy, direction, peer, chunk: 0 };
+    let expected = [
+        (key(Direction::Ingress, Identity::UNKNOWN), Row { low: 0b10, high: 0 }),
+        // SEM-50 gives the local node every port; port 80 it has already.
+        (key(Direction::Ingress, Identity::HOST), Row { low: 0b01, high: 0 }),
+        (key(Direction::Egress, Identity::UNKNOWN), Row { low: 0b01, high: 0 }),
+    ];
+    assert_eq!(rows, expected);
 }
 
 #[test]
 fn texts_of_records_are_parsed_as_records() {
-    let objects = parse_objects(ALLOW_80).objects;
-    let key = objects[0].key.clone();
-    let mut records = vec![Record::Policy(PolicyRecord { key: key.clone(), text: "# nothing".into() })];
-    records.push(endpoint("east", "node-1", "web", 0x10_0001, &[]));
-    let incomplete = Compiler::default().compile(&mesh_of(records), &node_1(&[])).unwrap_err();
-    assert!(matches!(&incomplete.problems[..], [Problem::UnreadablePolicy { key: named, .. }] if *named == key));
+    let key = policy(ALLOW_80).key();
+    let mut mesh = mesh_of(vec![endpoint("east", "node-1", "web", 0x10_0001, &[])]);
+    let Record::Policy(mut record) = policy(ALLOW_80) else { panic!("it is a policy") };
+    record.text = "# nothing".to_owned();
+    change(&mut mesh, [Change::Put(Record::Policy(record))]);
+    let incomplete = Compiler::default().compile(&mesh, &node_1(&[]), &Tables::default()).unwrap_err();
+    let [Problem::UnreadablePolicy { key: named, .. }] = &incomplete.problems[..] else { panic!("{incomplete:?}") };
+    assert_eq!(ringfence_policy::record::RecordKey::Policy(named.clone()), key);
+}
+
+const TO_RANGES: &str = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: p},
+  spec: {endpointSelector: {}, egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.9.0.0/16]}]}, {toCIDR: [10.1.2.0/24, \"2001:db8::/32\", \"::/0\"]}]}}";
+
+#[test]
+fn id_20_s12_ranges_of_policies_have_identities_but_not_among_pods() {
+    let range = |text: &str| text.parse::<Cidr>().unwrap();
+    let cluster = |pods: &[&str]| {
+        let pod_cidrs = pods.iter().map(|pods| range(pods)).collect();
+        Record::Cluster(Cluster { name: name("east"), id: ClusterId::new(1).unwrap(), pod_cidrs })
+    };
+    let web = endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]);
+    let mut mesh = mesh_of(vec![web, cluster(&["10.1.0.0/16"]), policy(TO_RANGES)]);
+    let (mut compiler, local) = (Compiler::default(), node_1(&[("web", 7)]));
+    let (mut tables, _) = compiled(&mut compiler, &mesh, &local);
+    compiler.realised();
+    let verdict = |tables: &Tables, address: &str| {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let covering = tables.ranges.iter().filter(|(range, _)| range.contains(address));
+        let longest = covering.max_by_key(|(range, _)| range.prefix_length()).map(|(_, identity)| *identity);
+        let world = if address.is_ipv4() { Identity::WORLD_IPV4 } else { Identity::WORLD_IPV6 };
+        let (subject, peer) = (Identity::UNKNOWN, longest.unwrap_or(world));
+        tables.lookup(EndpointId(7), &Flow { subject, peer, direction: Direction::Egress, protocol: 6, port: 80 })
+    };
+    let addresses = ["10.0.0.1", "10.9.0.1", "10.1.2.1", "10.1.3.1", "192.0.2.1", "2001:db8::1"];
+    let verdicts = |tables: &Tables| addresses.map(|address| verdict(tables, address) == Verdict::Allow);
+    assert_eq!(tables.ranges[&range("10.1.0.0/16")], Identity::UNKNOWN);
+    assert_eq!(tables.ranges.get(&range("10.1.2.0/24")), None, "it is among the pods");
+    assert_eq!(verdicts(&tables), [true, false, false, false, false, true]);
+    change(&mut mesh, [Change::Put(cluster(&["10.9.0.0/16"]))]);
+    let diff = compiler.compile(&mesh, &local, &tables).unwrap().diff;
+    tables.apply(&diff);
+    compiler.realised();
+    assert_eq!(verdicts(&tables), [true, false, true, true, false, true]);
+    // The exception is among the pods now, which CIDR rules never select.
+    assert_eq!(tables.ranges[&range("10.9.0.0/16")], Identity::UNKNOWN);
+    let fresh = compiled(&mut Compiler::default(), &mesh, &local).0;
+    assert_eq!(tables.resolved(), fresh.resolved());
+    change(&mut mesh, [Change::Delete(policy(TO_RANGES).key())]);
+    tables.apply(&compiler.compile(&mesh, &local, &tables).unwrap().diff);
+    assert_eq!(tables.ranges, [(range("10.9.0.0/16"), Identity::UNKNOWN)].into());
+}
+
+#[test]
+fn port_4_two_endpoints_of_one_identity_have_names_of_their_own() {
+    let text = ALLOW_80.replace("port: 80", "port: http");
+    let with = |pod: &str, port: u16| {
+        let Record::Endpoint(mut record) = endpoint("east", "node-1", pod, 0x10_0001, &[]) else { panic!("it is one") };
+        record.labels = LabelSet::parse(["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]).unwrap();
+        record.named_ports = vec![NamedPort { name: "http".into(), protocol: protocol::TCP, port }];
+        Record::Endpoint(record)
+    };
+    let labels = identity_record(0x10_0001, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]);
+    let mut mesh = Mesh::default();
+    change(&mut mesh, [with("one", 80), with("other", 81), labels, policy(&text)].map(Change::Put));
+    let (tables, _) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("one", 7), ("other", 8)]));
+    let passes = |endpoint, port| {
+        let (subject, peer) = (Identity::UNKNOWN, Identity::WORLD);
+        let flow = Flow { subject, peer, direction: Direction::Ingress, protocol: protocol::TCP, port };
+        tables.lookup(EndpointId(endpoint), &flow) == Verdict::Allow
+    };
+    assert_eq!([passes(7, 80), passes(7, 81), passes(8, 80), passes(8, 81)], [true, false, false, true]);
+}
+
+#[test]
+fn aud_2_an_endpoint_under_audit_is_marked() {
+    let mesh = mesh(&[]);
+    let mut local = local_node();
+    let mut compiler = Compiler::default();
+    let (tables, _) = compiled(&mut compiler, &mesh, &local);
+    compiler.realised();
+    local.audited.insert(name("web"));
+    let diff = compiler.compile(&mesh, &local, &tables).unwrap().diff;
+    let web = EndpointId(0x10_0001);
+    let after = EndpointEntry { audit: true, ..tables.endpoints[&web] };
+    assert_eq!((diff.len(), diff.endpoints[0].key, diff.endpoints[0].after), (1, web, Some(after)));
+}
+
+#[test]
+fn aud_5_an_object_under_audit_is_only_a_shadow() {
+    let isolated = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p, namespace: shop, \
+        annotations: {ringfence.io/audit: \"true\"}}, spec: {endpointSelector: {}, ingress: []}}";
+    let labels = &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"];
+    let Record::Endpoint(web) = endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]) else { unreachable!() };
+    let web = Endpoint { labels: LabelSet::parse(labels).unwrap(), ..web };
+    let mut mesh = Mesh::default();
+    let records = [Record::Endpoint(web), identity_record(0x10_0001, labels), policy(isolated)];
+    change(&mut mesh, records.map(Change::Put));
+    let (tables, problems) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("web", 7)]));
+    assert_eq!(problems, []);
+    let entry = tables.endpoints[&EndpointId(7)];
+    let lookup = |policy| {
+        let mut tables = tables.clone();
+        tables.endpoints.insert(EndpointId(7), EndpointEntry { policy, ..entry });
+        let (subject, peer) = (Identity::UNKNOWN, Identity::WORLD);
+        let flow = Flow { subject, peer, direction: Direction::Ingress, protocol: protocol::TCP, port: 80 };
+        tables.lookup(EndpointId(7), &flow)
+    };
+    assert_eq!(lookup(entry.policy), Verdict::Allow);
+    assert_eq!(lookup(entry.shadow.unwrap()), Verdict::DenyDefault);
 }

@@ -181,32 +181,31 @@ fn what_nodes_cannot_enforce_yet_is_named_with_its_place() {
     };
     let help = " cannot be enforced by the nodes yet (help: it is refused because leaving it out would change what the policy does)";
     let cases = [
-        ("ingress: [{fromCIDR: [10.0.0.0/8]}]", "6:13: error: fromCIDR or toCIDR"),
-        (
-            "ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8}]}]",
-            "6:13: error: an address range (fromCIDRSet, toCIDRSet or ipBlock)",
-        ),
-        ("ingress: [{fromRequires: [{}]}]", "6:13: error: fromRequires or toRequires"),
+        ("ingress: [{fromCIDRSet: [{cidrGroupRef: a}]}]", "6:13: error: cidrGroupRef or cidrGroupSelector"),
         ("ingress: [{fromNodes: [{}]}]", "6:13: error: fromNodes or toNodes"),
         ("ingress: [{fromGroups: [{}]}]", "6:13: error: fromGroups or toGroups"),
-        ("ingress: [{icmps: [{fields: [{type: 8}]}]}]", "6:22: error: icmps"),
         ("ingress: [{authentication: {mode: required}}]", "6:13: error: authentication"),
-        ("ingress: [{fromEntities: [ingress]}]", "6:13: error: entity ingress"),
         ("egress: [{toFQDNs: [{matchName: a.example.com}]}]", "6:12: error: toFQDNs"),
         ("egress: [{toServices: [{k8sService: {serviceName: a}}]}]", "6:12: error: toServices"),
-        ("egress: [{toPorts: [{ports: [{port: http}]}]}]", "6:23: error: the name of a port"),
-        ("egress: [{toPorts: [{ports: [{port: 0}]}]}]", "6:23: error: every port of a protocol (port 0)"),
-        ("egress: [{toPorts: [{ports: [{port: 1, endPort: 2}]}]}]", "6:23: error: a range of ports (endPort)"),
         (
             "egress: [{toPorts: [{ports: [{port: 1, protocol: TCP}], rules: {http: [{}]}}]}]",
             "6:23: error: a rule for a proxy (rules, TLS, serverNames or listener)",
         ),
-        ("enableDefaultDeny: {egress: false}", "5:3: error: enableDefaultDeny: false"),
+        ("egressDeny: [{toEntities: [kube-apiserver]}]", "6:16: error: denying entity kube-apiserver"),
     ];
     for (spec, expected) in cases {
         assert_eq!(refused(spec), format!("{expected}{help}"), "{spec}");
     }
-    assert_eq!(refused("ingress: [{fromEntities: [cluster], toPorts: [{ports: [{port: 80}]}]}]"), "");
+    let enforced = [
+        "ingress: [{fromEntities: [cluster, ingress, kube-apiserver], toPorts: [{ports: [{port: 80}]}]}]",
+        "ingress: [{fromCIDR: [10.0.0.0/8]}, {fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]}]",
+        "ingress: [{fromRequires: [{}]}, {icmps: [{fields: [{type: 8}]}]}]",
+        "egressDeny: [{toPorts: [{ports: [{port: http}, {port: 0}, {port: 1, endPort: 2, protocol: SCTP}]}]}]",
+        "ingress: []\n  enableDefaultDeny: {ingress: false, egress: false}",
+    ];
+    for spec in enforced {
+        assert_eq!(refused(spec), "", "{spec}");
+    }
     assert_eq!(refused("enableDefaultDeny: {egress: true}\n  log: {value: a}\n  labels: ['k8s:a=b']"), "");
 }
 

@@ -1,10 +1,10 @@
 //! A mesh of two clusters and three namespaces for tests to ask verdicts of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_policy::{
     compat::Compat,
-    compile::{Compilation, Compiler, LocalNode},
+    compile::{Compiler, LocalNode, Problem},
     evaluate::SubjectPolicy,
     flow::{Direction, Flow, Verdict},
     identity::Identity,
@@ -12,10 +12,9 @@ use ringfence_policy::{
     mesh::Mesh,
     name::Name,
     object::{Object, parse_objects},
-    record::{Change, Delta, Endpoint, PolicyRecord, Record},
+    record::{Change, Delta, Endpoint, IdentityRecord, PolicyRecord, Record},
     reserved::reserved_labels,
-    revision::Revision,
-    tables::EndpointId,
+    tables::{EndpointId, Tables},
     world::{Settings, World},
 };
 
@@ -55,7 +54,7 @@ pub(crate) fn labels(peer: Identity) -> LabelSet {
 /// Objects in force in a mesh whose pods all run on one node.
 pub(crate) struct Scene {
     policies: BTreeMap<Identity, SubjectPolicy>,
-    compilation: Compilation,
+    tables: Tables,
 }
 
 impl Scene {
@@ -66,8 +65,8 @@ impl Scene {
     pub(crate) fn with(yaml: &str, compat: Compat) -> Self {
         let parsed = parse_objects(yaml);
         assert!(!parsed.has_errors(), "{:#?}\n{yaml}", parsed.diagnostics);
-        let compilation = Compiler::new(compat).compile(&mesh(&parsed.objects), &local_node()).unwrap();
-        assert_eq!(compilation.problems, []);
+        let (tables, problems) = compiled(&mut Compiler::new(compat), &mesh(&parsed.objects), &local_node());
+        assert_eq!(problems, []);
         let settings = Settings::new(name("east"), compat);
         let policy = |bits: u32| {
             let subject = Identity::from_bits(bits);
@@ -76,11 +75,11 @@ impl Scene {
             (subject, policy.unwrap())
         };
         let policies = PODS.iter().map(|(_, bits, _)| policy(*bits)).collect();
-        Self { policies, compilation }
+        Self { policies, tables }
     }
 
-    pub(crate) fn compilation(&self) -> &Compilation {
-        &self.compilation
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// What the specification says.
@@ -91,7 +90,7 @@ impl Scene {
 
     /// What a packet would meet.
     pub(crate) fn compiled(&self, flow: &Flow) -> Verdict {
-        self.compilation.tables.lookup(EndpointId(flow.subject.bits()), flow)
+        self.tables.lookup(EndpointId(flow.subject.bits()), flow)
     }
 
     /// The verdict both agree on.
@@ -119,14 +118,33 @@ pub(crate) fn mesh(objects: &[Object]) -> Mesh {
     let policies = objects
         .iter()
         .map(|object| Record::Policy(PolicyRecord { key: object.key.clone(), text: object.text.clone() }));
-    let changes = endpoints.chain(policies).map(Change::Put).collect();
+    let identities = PODS.iter().map(|(_, bits, labels)| identity_record(*bits, labels));
     let mut mesh = Mesh::default();
-    mesh.apply(&Delta { revision: Revision(1), changes }).unwrap();
+    change(&mut mesh, endpoints.chain(policies).chain(identities).map(Change::Put));
     mesh
+}
+
+pub(crate) fn identity_record(bits: u32, labels: &[&str]) -> Record {
+    let labels = LabelSet::parse(labels.iter().copied()).unwrap();
+    Record::Identity(IdentityRecord { identity: Identity::from_bits(bits), labels })
+}
+
+/// One revision of the mesh.
+pub(crate) fn change(mesh: &mut Mesh, changes: impl IntoIterator<Item = Change>) {
+    let revision = mesh.revision().next();
+    mesh.apply(&Delta { revision, changes: changes.into_iter().collect() }).unwrap();
+}
+
+/// The whole tables, and the problems, from a compiler that has no tables in force.
+pub(crate) fn compiled(compiler: &mut Compiler, mesh: &Mesh, local: &LocalNode) -> (Tables, Vec<Problem>) {
+    let mut tables = Tables::default();
+    let compilation = compiler.compile(mesh, local, &tables).unwrap();
+    tables.apply(&compilation.diff);
+    (tables, compilation.problems)
 }
 
 /// The node all pods run on; an endpoint's interface index is its identity.
 pub(crate) fn local_node() -> LocalNode {
     let endpoints: BTreeMap<_, _> = PODS.iter().map(|(pod, bits, _)| (name(pod), EndpointId(*bits))).collect();
-    LocalNode { cluster: name("east"), node: name("node-1"), endpoints }
+    LocalNode { cluster: name("east"), node: name("node-1"), endpoints, audited: BTreeSet::new() }
 }

@@ -3,6 +3,8 @@
 use ringfence_policy::{
     compat::Compat,
     flow::{Direction, Verdict, protocol},
+    identity::Identity,
+    tables::EndpointId,
 };
 
 use crate::scene::{PODS, Scene, identity};
@@ -273,8 +275,9 @@ fn deny_11_43_denies_win_wherever_they_overlap() {
         cnp("ingress: [{fromEntities: [all]}, {fromEndpoints: [{}]}]\ningressDeny: [{fromEntities: [all]}]");
     ingress(&everything, &[("api", TCP, 80, X), ("unknown", ICMP, 1, X)]);
     let scene = Scene::new(&everything);
-    let web = identity("web");
-    assert!(scene.compilation().tables.rules.keys().all(|key| key.subject != web), "the default says it all");
+    let policy = scene.tables().endpoints[&EndpointId(identity("web").bits())].policy;
+    let rows = scene.tables().rows.keys().filter(|key| key.policy == policy);
+    assert!(rows.clone().count() == 2 && rows.clone().all(|key| key.peer == Identity::UNKNOWN), "it says it all");
 }
 
 #[test]

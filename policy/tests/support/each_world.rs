@@ -11,8 +11,8 @@ use std::{
 
 use crate::worlds::{number, worlds};
 
-/// Checks every world on all cores; names the first that fails.
-pub(crate) fn each_world(name: &str, check: fn(u64)) {
+/// Checks every world on all cores; names the first that fails. Answers how many there were.
+pub(crate) fn each_world(name: &str, check: fn(u64)) -> u64 {
     let first = number("RINGFENCE_FIRST_WORLD", 0_u64);
     let end = first + u64::from(worlds());
     let next = AtomicU64::new(first);
@@ -37,6 +37,7 @@ pub(crate) fn each_world(name: &str, check: fn(u64)) {
         run();
     });
     println!("{name}: worlds {first}..{end}");
+    end - first
 }
 
 #[test]

@@ -25,6 +25,12 @@ pub(super) struct Cells {
     cpus: usize,
 }
 
+/// A map of 64-bit words as memory.
+pub(super) struct Words {
+    memory: Mapping,
+    count: usize,
+}
+
 /// Memory of a map; unmapped when dropped.
 struct Mapping {
     start: NonNull<u8>,
@@ -85,6 +91,26 @@ impl Cells {
         // SAFETY: the mapping has `cpus` cells from the start of a page; `busy` is the first word of a cell, and the
         // programs write it with an atomic instruction.
         unsafe { AtomicU64::from_ptr(self.epoch.start.cast::<EpochCell>().add(cpu).as_ptr().cast()) }
+    }
+}
+
+impl Words {
+    pub(super) fn new(map: &MapData, count: usize) -> io::Result<Self> {
+        Ok(Self { memory: Mapping::new(map.fd().as_fd(), count * size_of::<u64>())?, count })
+    }
+
+    pub(super) fn get(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::SeqCst);
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.count, "only words that are mapped are asked for");
+        // SAFETY: the mapping has `count` words from the start of a page, and the programs write them whole.
+        unsafe { AtomicU64::from_ptr(self.memory.start.cast::<u64>().add(index).as_ptr()) }
     }
 }
 

@@ -11,6 +11,8 @@ use aya::{
 };
 use ringfence_policy::name::Name;
 
+use crate::error::ObserveError;
+
 /// The kernel's datapath cannot be opened. What was pinned goes on as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -110,6 +112,12 @@ pub enum OpenError {
         path: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// What is in the maps cannot be read.
+    #[error("what is enforced cannot be taken over: {source}")]
+    Adopt {
+        /// Why.
+        source: ObserveError,
     },
     /// A pinned link cannot be adopted.
     #[error("endpoint {name}: {source}")]

@@ -30,6 +30,9 @@ const ETHERNET: u16 = 1;
 const HOOKS: [(&str, TcAttachType); 2] =
     [(program::FROM_ENDPOINT, TcAttachType::Ingress), (program::TO_ENDPOINT, TcAttachType::Egress)];
 
+/// Links by hook.
+type Hooked = Vec<(&'static str, FdLink)>;
+
 /// Every endpoint's links, by directory of pins.
 pub(super) struct Links {
     directory: PathBuf,
@@ -39,7 +42,9 @@ pub(super) struct Links {
 /// One endpoint's links. They stay attached when this is dropped: the pins hold them.
 struct Attached {
     id: EndpointId,
-    links: Vec<(&'static str, FdLink)>,
+    links: Hooked,
+    /// Where the pins of an older layout are, as long as its programs judge packets.
+    older: Option<PathBuf>,
 }
 
 /// A name as a directory: a bpffs refuses dots, and no name has an underscore.
@@ -59,21 +64,59 @@ impl Links {
     /// Takes over every pinned link, and replaces its program by the one just loaded. Pins of devices that are gone are
     /// removed.
     pub(super) fn adopt(&mut self, ebpf: &mut Ebpf) -> Result<(), OpenError> {
-        let failed = |source| OpenError::Directory { path: self.directory.clone(), source };
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let text = entry.map_err(failed)?.file_name().to_string_lossy().replace('_', ".");
-            match Name::new(text) {
-                Ok(name) => names.push(name),
-                Err(error) => tracing::warn!(%error, "a directory of pins that Ringfence did not make is left alone"),
+        for name in pinned(&self.directory)? {
+            let directory = self.endpoint_directory(&name);
+            let adopted = adopt(&directory, |link, hook| replace(ebpf, link, hook))
+                .map_err(|source| OpenError::Link { name: name.clone(), source })?;
+            if let Some((id, links)) = adopted {
+                self.endpoints.insert(name, Attached { id, links, older: None });
             }
         }
-        for name in names {
-            let directory = self.endpoint_directory(&name);
-            let adopted = adopt(ebpf, &directory).map_err(|source| OpenError::Link { name: name.clone(), source })?;
-            if let Some(attached) = adopted {
-                self.endpoints.insert(name, attached);
+        Ok(())
+    }
+
+    /// Makes the endpoints of an older layout known; their programs stay. Ones that are known already stay as they are.
+    pub(super) fn adopt_older(&mut self, directory: &Path) -> Result<(), OpenError> {
+        if !directory.exists() {
+            return Ok(());
+        }
+        for name in pinned(directory)? {
+            let pins = directory.join(pin_name(&name));
+            let adopted =
+                adopt(&pins, |link, _| Ok(link)).map_err(|source| OpenError::Link { name: name.clone(), source })?;
+            let Some((id, links)) = adopted else { continue };
+            let attached = self.endpoints.entry(name).or_insert(Attached { id, links: Vec::new(), older: None });
+            // A hook that has this layout's program already was replaced before its pin could be removed.
+            let missing = links.into_iter().filter(|(hook, _)| attached.links.iter().all(|(there, _)| there != hook));
+            let missing: Vec<_> = missing.collect();
+            attached.links.extend(missing);
+            attached.older = Some(pins);
+        }
+        Ok(())
+    }
+
+    /// Replaces every program of an older layout, and moves the pins.
+    pub(super) fn replace_older(&mut self, ebpf: &mut Ebpf) -> Result<(), LinkFailure> {
+        for (name, attached) in &mut self.endpoints {
+            let Some(older) = &attached.older else { continue };
+            let directory = self.directory.join(pin_name(name));
+            fs::create_dir_all(&directory).map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
+            for (hook, _) in HOOKS {
+                let old_pin = older.join(hook);
+                let file = |source| LinkFailure::File { path: old_pin.clone(), source };
+                if !old_pin.exists() || system::linked_interface(&old_pin).map_err(file)?.is_none() {
+                    continue;
+                }
+                let link = replace(ebpf, FdLink::from(PinnedLink::from_pin(&old_pin)?), hook)?;
+                let pin = directory.join(hook);
+                // Pinned twice for a moment: a link without a pin would end with this process.
+                let link = if pin.exists() { link } else { FdLink::from(link.pin(&pin)?) };
+                attached.links.retain(|(other, _)| *other != hook);
+                attached.links.push((hook, link));
+                fs::remove_file(&old_pin).map_err(file)?;
             }
+            remove_pins(older)?;
+            attached.older = None;
         }
         Ok(())
     }
@@ -83,9 +126,15 @@ impl Links {
         let failed = |source| AttachError::Link { name: name.clone(), source };
         let directory = self.endpoint_directory(name);
         // The device may have been made anew under the same name.
-        if self.endpoints.get(name).is_some_and(|attached| attached.id != id) {
+        if let Some(attached) = self.endpoints.get(name).filter(|attached| attached.id != id) {
+            let older = attached.older.clone();
             self.endpoints.remove(name);
-            remove_pins(&directory).map_err(failed)?;
+            older.iter().chain([&directory]).try_for_each(|pins| remove_pins(pins)).map_err(failed)?;
+        }
+        let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
+        if older.is_some() && self.endpoints.get(name).is_some_and(|attached| attached.links.len() == HOOKS.len()) {
+            // The older layout's programs judge until there is a revision for this one's.
+            return Ok(id);
         }
         fs::create_dir_all(&directory)
             .map_err(|source| failed(LinkFailure::File { path: directory.clone(), source }))?;
@@ -104,7 +153,7 @@ impl Links {
             // Nothing to remember; the empty directory means nothing either.
             let _ = fs::remove_dir(&directory);
         } else {
-            self.endpoints.insert(name.clone(), Attached { id, links });
+            self.endpoints.insert(name.clone(), Attached { id, links, older });
         }
         result
     }
@@ -114,7 +163,10 @@ impl Links {
             return Err(AttachError::NotAttached { name: name.clone() });
         }
         let directory = self.endpoint_directory(name);
-        remove_pins(&directory).map_err(|source| AttachError::Link { name: name.clone(), source })?;
+        let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
+        for pins in older.iter().chain([&directory]) {
+            remove_pins(pins).map_err(|source| AttachError::Link { name: name.clone(), source })?;
+        }
         // Closing the last descriptor takes the programs off.
         self.endpoints.remove(name);
         Ok(())
@@ -147,7 +199,8 @@ impl Links {
 
     /// Whether one of the endpoint's links is on a device that is still there.
     fn is_alive(&self, name: &Name) -> bool {
-        let directory = self.endpoint_directory(name);
+        let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
+        let directory = older.unwrap_or_else(|| self.endpoint_directory(name));
         HOOKS.iter().any(|(hook, _)| matches!(system::linked_interface(&directory.join(hook)), Ok(Some(_))))
     }
 
@@ -156,9 +209,26 @@ impl Links {
     }
 }
 
-/// The endpoint whose pins are in a directory; none (and no pins any more) if its device is gone.
-fn adopt(ebpf: &mut Ebpf, directory: &Path) -> Result<Option<Attached>, LinkFailure> {
-    let mut adopted: Option<Attached> = None;
+/// The endpoints with pins in a directory.
+fn pinned(directory: &Path) -> Result<Vec<Name>, OpenError> {
+    let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let text = entry.map_err(failed)?.file_name().to_string_lossy().replace('_', ".");
+        match Name::new(text) {
+            Ok(name) => names.push(name),
+            Err(error) => tracing::warn!(%error, "a directory of pins that Ringfence did not make is left alone"),
+        }
+    }
+    Ok(names)
+}
+
+/// The links pinned in a directory, each after `take`; none (and no pins any more) if their device is gone.
+fn adopt(
+    directory: &Path,
+    mut take: impl FnMut(FdLink, &'static str) -> Result<FdLink, LinkFailure>,
+) -> Result<Option<(EndpointId, Hooked)>, LinkFailure> {
+    let mut adopted: Option<(EndpointId, Vec<_>)> = None;
     for (hook, _) in HOOKS {
         let pin = directory.join(hook);
         let interface = match system::linked_interface(&pin) {
@@ -167,19 +237,20 @@ fn adopt(ebpf: &mut Ebpf, directory: &Path) -> Result<Option<Attached>, LinkFail
             Err(source) => return Err(LinkFailure::File { path: pin, source }),
         };
         let Some(interface) = interface else { continue };
-        let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(&pin)?))?;
-        let program = program(ebpf, hook)?;
-        let replaced = program.attach_to_link(link)?;
-        let link = FdLink::try_from(program.take_link(replaced)?)?;
-        adopted
-            .get_or_insert_with(|| Attached { id: EndpointId(interface), links: Vec::new() })
-            .links
-            .push((hook, link));
+        let link = take(FdLink::from(PinnedLink::from_pin(&pin)?), hook)?;
+        adopted.get_or_insert_with(|| (EndpointId(interface), Vec::new())).1.push((hook, link));
     }
     if adopted.is_none() {
         remove_pins(directory)?;
     }
     Ok(adopted)
+}
+
+/// Replaces a link's program by the one just loaded, in one step.
+fn replace(ebpf: &mut Ebpf, link: FdLink, hook: &'static str) -> Result<FdLink, LinkFailure> {
+    let program = program(ebpf, hook)?;
+    let replaced = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+    Ok(FdLink::try_from(program.take_link(replaced)?)?)
 }
 
 /// Attaches before every other program on the device, so that none can let a packet pass unjudged, and pins the link.

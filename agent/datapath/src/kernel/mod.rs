@@ -1,50 +1,54 @@
 //! The datapath in the kernel: eBPF programs on the endpoints' devices, maps and links pinned in a bpffs.
 //!
 //! ```text
-//! <directory>/v1/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v1/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
+//! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
+//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
+//! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
 //! Everything that judges packets is in the kernel and stays there when this process ends. Opening adopts it; only
 //! `detach` and `uninstall` take programs off.
 #![expect(unsafe_code, reason = "maps of memory and system calls that neither std nor aya offer")]
 
+mod batch;
 mod cells;
 mod error;
 mod frame;
 mod links;
 mod open;
 mod raw;
+mod reports;
 mod run;
 mod sets;
 mod system;
+mod upgrade;
 
 use std::{collections::BTreeMap, fs::File, path::PathBuf};
 
-use aya::{
-    Ebpf,
-    maps::{MapData, PerCpuArray},
-};
-use ringfence_ebpf_common::{Hook, Reason, map};
+use aya::Ebpf;
+use ringfence_ebpf_common::Hook;
 use ringfence_policy::{
     name::Name,
     revision::Revision,
-    tables::{EndpointId, TableDiff},
+    tables::{EndpointId, TableDiff, Tables},
 };
 
 use crate::{
     capacity::Capacity,
-    datapath::{Applied, Datapath, Observation, PacketCounters},
+    datapath::{Applied, Datapath, Observation, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     flip::Flip,
     probe::{ProbeOutcome, ProbePacket},
+    report::{self, BandReport, FlowEvent},
 };
 
 pub use error::{LinkFailure, OpenError, UninstallError};
 pub use open::{pin_directory, uninstall};
 
 use links::Links;
+use reports::Reports;
 use sets::KernelSets;
+use upgrade::Older;
 
 /// How to open the kernel's datapath.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +64,9 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
     links: Links,
-    packets: PerCpuArray<MapData, u64>,
+    reports: Reports,
+    /// Layouts of older versions that are still in force.
+    older: Option<Older>,
     /// Held as long as the datapath is open.
     _lock: File,
 }
@@ -73,6 +79,30 @@ impl KernelDatapath {
     /// `OpenError`; what was pinned is as it was, and goes on judging packets.
     pub fn open(options: &KernelOptions) -> Result<Self, OpenError> {
         open::open(options)
+    }
+}
+
+impl KernelDatapath {
+    /// Puts the programs of this version in the place of older ones, now that the maps they read hold a revision.
+    fn replace_older(&mut self) {
+        if let Some(mut older) = self.older.take()
+            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, self.flip.generation())
+        {
+            tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
+            self.older = Some(older);
+        }
+    }
+
+    /// Gives back the counters of policies that no endpoint has any more.
+    fn free_bands(&mut self) {
+        let used = match self.flip.sets().policies() {
+            Ok(used) => used,
+            Err(error) => return tracing::warn!(%error, "counters of policies that are gone are kept for now"),
+        };
+        let stays = |owner| report::policy_of(owner).is_some_and(|policy| used.contains(&policy.0));
+        if let Err(error) = self.reports.free_bands(stays) {
+            tracing::warn!(%error, "counters of policies that are gone are kept for now");
+        }
     }
 }
 
@@ -90,23 +120,34 @@ impl Datapath for KernelDatapath {
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
-        self.flip.apply(revision, diff)
+        let applied = self.flip.apply(revision, diff)?;
+        self.replace_older();
+        if !diff.endpoints.is_empty() {
+            self.free_bands();
+        }
+        Ok(applied)
     }
 
     fn observe(&self) -> Result<Observation, ObserveError> {
-        let mut packets = PacketCounters::default();
-        for reason in Reason::ALL {
-            let per_cpu = self.packets.get(&(reason as u32), 0);
-            let per_cpu =
-                per_cpu.map_err(|error| ObserveError::Map { map: map::PACKETS, source: error::io_error(error) })?;
-            packets.add(reason, per_cpu.iter().sum());
-        }
         Ok(Observation {
             revision: self.flip.revision()?,
             generation: self.flip.generation(),
             tables: self.flip.tables()?,
-            packets,
+            packets: self.reports.packets()?,
+            tallies: self.reports.tallies()?,
         })
+    }
+
+    fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        self.flip.verify(expected)
+    }
+
+    fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
+        self.reports.events(take)
+    }
+
+    fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
+        self.reports.bands()
     }
 
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {

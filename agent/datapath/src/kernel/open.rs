@@ -3,17 +3,18 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError},
     programs::{ProgramError, SchedClassifier},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, EpochCell, FlowKey, FlowValue, LAYOUT, RangeKey, RuleKey, RuleValue,
-    capacity, map, program,
+    Address, AddressValue, BandCounter, CacheCell, Directory, EndpointValue, EpochCell, FlowKey, FlowValue, LAYOUT,
+    Page, PortsKey, RangeKey, RowKey, RowValue, capacity, map, program,
 };
 use ringfence_policy::{name::Name, revision::Revision};
 
@@ -22,10 +23,22 @@ use super::{
     cells::Cells,
     error::{OpenError, UninstallError},
     links::{Links, pin_name},
-    sets::{KernelSet, KernelSets},
+    reports::Reports,
+    sets::{KernelSet, KernelSets, Maps},
     system,
+    upgrade::Older,
 };
-use crate::{capacity::Capacity, flip::Flip};
+use crate::{capacity::Capacity, flip::Flip, pages::Directories};
+
+/// Bytes of a connection in `FLOWS`: the kernel's element (48), key (40), value (72), and a place in the hash table (16).
+const FLOW_BYTES: u64 = 176;
+/// The part of the machine's memory that `FLOWS` may take: one in 200.
+const MEMORY_PART: u64 = 200;
+/// Fewer connections than this are not worth having.
+const FEWEST_FLOWS: u32 = 65_536;
+/// Bytes of `CACHE`, for all CPUs together, as long as there are not more than 256.
+const CACHE_BYTES: usize = 64 << 20;
+const FEWEST_CELLS: usize = 4096;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.o"));
 
@@ -54,22 +67,46 @@ pub fn uninstall(directory: &Path) -> Result<(), UninstallError> {
 pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError> {
     let directory = options.directory.join(LAYOUT);
     let lock = prepare(&options.directory, &directory)?;
+    let older = Older::find(&options.directory)?;
     let mut ebpf = load(&directory, options.capacity)?;
     // Before any map is taken out: programs are bound to maps when they are loaded.
     for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT] {
         classifier(&mut ebpf, name)?.load().map_err(|source| OpenError::Program { program: name, source })?;
     }
     check_layout::<FlowKey, FlowValue>(map::FLOWS, ebpf.map(map::FLOWS))?;
-    let packets = take(&mut ebpf, map::PACKETS)?;
-    let packets = PerCpuArray::try_from(packets).map_err(failed(map::PACKETS))?;
-    let mut flip = Flip::adopt(sets(&mut ebpf)?);
+    check_layout::<u32, BandCounter>(map::BAND_COUNTERS, ebpf.map(map::BAND_COUNTERS))?;
+    let reports = Reports::new(&mut ebpf)?;
+    let mut sets = sets(&mut ebpf)?;
+    sets.adopt().map_err(|source| OpenError::Adopt { source })?;
+    let mut flip = Flip::adopt(sets);
     // Now, not at the first change: a half-written idle set from before a crash is found while nobody waits.
     if let Err(error) = flip.repair(Revision::ZERO) {
         tracing::warn!(%error, "the idle set cannot be repaired now: it is tried again before the next change");
     }
     let mut links = Links::new(directory.join("links"));
     links.adopt(&mut ebpf)?;
-    Ok(KernelDatapath { ebpf, flip, links, packets, _lock: lock })
+    if let Some(older) = &older {
+        older.adopt(&mut links)?;
+    }
+    let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
+    let mut datapath = KernelDatapath { ebpf, flip, links, reports, older, _lock: lock };
+    if revision != Revision::ZERO {
+        // The process that was replacing them has died.
+        datapath.replace_older();
+    }
+    Ok(datapath)
+}
+
+/// As many connections as asked for, or as the machine can afford: a power of two.
+fn affordable_flows(wanted: u32, memory_bytes: u64) -> u32 {
+    let affordable = u32::try_from(memory_bytes / MEMORY_PART / FLOW_BYTES).unwrap_or(u32::MAX).max(FEWEST_FLOWS);
+    if affordable >= wanted { wanted } else { 1 << affordable.ilog2() }
+}
+
+/// How many cells of `CACHE` each CPU gets: a power of two.
+fn cache_cells(cpus: usize) -> usize {
+    let share = CACHE_BYTES / size_of::<CacheCell>() / cpus.max(1);
+    (1 << share.max(1).ilog2()).clamp(FEWEST_CELLS, capacity::CACHE_CELLS as usize)
 }
 
 /// One of the object's programs.
@@ -100,13 +137,23 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
 
 /// Loads the object; maps that are pinned in `directory` are adopted, the others are made and pinned there.
 fn load(directory: &Path, capacity: Capacity) -> Result<Ebpf, OpenError> {
+    let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
+    if cpus > capacity::CPUS as usize {
+        return Err(OpenError::TooManyCpus { cpus, max: capacity::CPUS });
+    }
+    let cells = u32::try_from(cache_cells(cpus)).expect("at most capacity::CACHE_CELLS");
+    let cache_mask = cells - 1;
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory);
+    loader.override_global(program::CACHE_MASK, &cache_mask, true);
+    loader.map_max_entries(map::CACHE, cells * u32::try_from(cpus).expect("at most capacity::CPUS"));
+    loader.map_max_entries(map::FLOWS, affordable_flows(capacity.flows, system::memory_bytes()));
     for parity in 0..2 {
         loader.map_max_entries(map::ADDRESSES[parity], capacity.addresses);
         loader.map_max_entries(map::RANGES[parity], capacity.ranges);
         loader.map_max_entries(map::ENDPOINTS[parity], capacity.endpoints);
-        loader.map_max_entries(map::RULES[parity], capacity.rules);
+        loader.map_max_entries(map::DIRECTORIES[parity], capacity.ports);
+        loader.map_max_entries(map::ROWS[parity], capacity.rows);
     }
     loader.load(OBJECT).map_err(|source| {
         let refused = match &source {
@@ -126,13 +173,12 @@ fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {
     let revision = take_checked::<u32, u64>(ebpf, map::REVISION)?;
     let active = data(take_checked::<u32, u32>(ebpf, map::ACTIVE)?)?;
     let epoch = data(take_checked::<u32, EpochCell>(ebpf, map::EPOCH)?)?;
+    let pages = take_checked::<u32, Page>(ebpf, map::PAGES)?;
     let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
-    if cpus > capacity::CPUS as usize {
-        return Err(OpenError::TooManyCpus { cpus, max: capacity::CPUS });
-    }
     let cells = Cells::new(&active, &epoch, cpus).map_err(|(map, source)| OpenError::Memory { map, source })?;
     Ok(KernelSets {
-        sets: [even.0, odd.0],
+        maps: Maps { sets: [even.0, odd.0], pages: Array::try_from(pages).map_err(failed(map::PAGES))? },
+        directories: Directories::default(),
         revision: Array::try_from(revision).map_err(failed(map::REVISION))?,
         cells,
         capacity: even.1,
@@ -142,27 +188,40 @@ fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {
 /// The maps of one parity, and how much they hold.
 fn set(ebpf: &mut Ebpf, parity: usize) -> Result<(KernelSet, Capacity), OpenError> {
     let (addresses, ranges) = (map::ADDRESSES[parity], map::RANGES[parity]);
-    let (endpoints, rules) = (map::ENDPOINTS[parity], map::RULES[parity]);
+    let (endpoints, directories, rows) = (map::ENDPOINTS[parity], map::DIRECTORIES[parity], map::ROWS[parity]);
     let holds = |ebpf: &Ebpf, name: &str| -> Result<u32, OpenError> { Ok(info(name, ebpf.map(name))?.2) };
     let capacity = Capacity {
         addresses: holds(ebpf, addresses)?,
         ranges: holds(ebpf, ranges)?,
         endpoints: holds(ebpf, endpoints)?,
-        rules: holds(ebpf, rules)?,
+        ports: holds(ebpf, directories)?,
+        rows: holds(ebpf, rows)?,
+        flows: holds(ebpf, map::FLOWS)?,
     };
+    let addresses_map = take_checked::<Address, AddressValue>(ebpf, addresses)?;
+    let rows_map = take_checked::<RowKey, RowValue>(ebpf, rows)?;
     let set = KernelSet {
-        addresses: HashMap::try_from(take_checked::<Address, AddressValue>(ebpf, addresses)?)
-            .map_err(failed(addresses))?,
+        addresses_fd: descriptor(addresses, &addresses_map)?,
+        rows_fd: descriptor(rows, &rows_map)?,
+        addresses: HashMap::try_from(addresses_map).map_err(failed(addresses))?,
         // A trie's key begins with the prefix length.
         ranges: LpmTrie::try_from(take_checked::<(u32, RangeKey), u32>(ebpf, ranges)?).map_err(failed(ranges))?,
         endpoints: HashMap::try_from(take_checked::<u32, EndpointValue>(ebpf, endpoints)?)
             .map_err(failed(endpoints))?,
-        rules: HashMap::try_from(take_checked::<RuleKey, RuleValue>(ebpf, rules)?).map_err(failed(rules))?,
+        directories: HashMap::try_from(take_checked::<PortsKey, Directory>(ebpf, directories)?)
+            .map_err(failed(directories))?,
+        rows: HashMap::try_from(rows_map).map_err(failed(rows))?,
     };
     Ok((set, capacity))
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
+/// Another descriptor of a map.
+fn descriptor(name: &str, map: &Map) -> Result<OwnedFd, OpenError> {
+    let cloned = map_data(name, Some(map))?.fd().as_fd().try_clone_to_owned();
+    cloned.map_err(|source| OpenError::Map { map: name.to_owned(), source: MapError::IoError(source) })
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
     ebpf.take_map(name).ok_or_else(|| OpenError::Missing { what: format!("map {name}") })
 }
 
@@ -172,7 +231,7 @@ fn take_checked<K, V>(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {
 }
 
 /// A pinned map may be another version's: aya does not look.
-fn check_layout<K, V>(name: &str, map: Option<&Map>) -> Result<(), OpenError> {
+pub(super) fn check_layout<K, V>(name: &str, map: Option<&Map>) -> Result<(), OpenError> {
     let (key_size, value_size, _) = info(name, map)?;
     if key_size as usize == size_of::<K>() && value_size as usize == size_of::<V>() {
         return Ok(());
@@ -188,12 +247,17 @@ fn check_layout<K, V>(name: &str, map: Option<&Map>) -> Result<(), OpenError> {
 
 /// Sizes of keys and values, and the most entries, as the kernel has them.
 fn info(name: &str, map: Option<&Map>) -> Result<(u32, u32, u32), OpenError> {
-    let data = match map {
-        Some(Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data)) => data,
-        Some(_) | None => return Err(OpenError::Missing { what: format!("map {name} of the expected type") }),
-    };
-    let info = data.info().map_err(failed(name))?;
+    let info = map_data(name, map)?.info().map_err(failed(name))?;
     Ok((info.key_size(), info.value_size(), info.max_entries()))
+}
+
+fn map_data<'a>(name: &str, map: Option<&'a Map>) -> Result<&'a MapData, OpenError> {
+    match map {
+        Some(
+            Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data),
+        ) => Ok(data),
+        Some(_) | None => Err(OpenError::Missing { what: format!("map {name} of the expected type") }),
+    }
 }
 
 fn data(map: Map) -> Result<MapData, OpenError> {
@@ -203,7 +267,23 @@ fn data(map: Map) -> Result<MapData, OpenError> {
     }
 }
 
-fn failed(name: &str) -> impl FnOnce(MapError) -> OpenError {
+pub(super) fn failed(name: &str) -> impl FnOnce(MapError) -> OpenError {
     let map = name.to_owned();
     move |source| OpenError::Map { map, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_and_caches_take_a_bounded_part_of_memory() {
+        assert_eq!(affordable_flows(1 << 20, 64 << 30), 1 << 20, "a million where memory allows");
+        assert_eq!(affordable_flows(1 << 20, 16 << 30), 262_144);
+        assert_eq!(affordable_flows(1 << 20, 1 << 30), FEWEST_FLOWS);
+        assert_eq!(affordable_flows(64, 16 << 30), 64);
+        for (cpus, cells) in [(1, 131_072), (8, 131_072), (16, 65_536), (24, 32_768), (64, 16_384), (512, 4096)] {
+            assert_eq!(cache_cells(cpus), cells, "{cpus}");
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! Keys and values as plain bytes for aya.
 
 use aya::Pod;
-use ringfence_ebpf_common::{Address, AddressValue, EndpointValue, EpochCell, RangeKey, RuleKey, RuleValue};
+use ringfence_ebpf_common::{
+    Address, AddressValue, BandCounter, CacheCell, Directory, EndpointValue, EpochCell, Event, FlowKey, FlowValue,
+    Page, PortsKey, RangeKey, RowKey, RowValue,
+};
 
 /// A type of the maps' layout, in a shape that aya accepts.
 #[derive(Clone, Copy)]
@@ -12,39 +15,65 @@ pub(super) struct Raw<T>(pub(super) T);
 /// Any bytes are a value, every byte of a value is initialised, and there is no pointer in it.
 pub(super) unsafe trait Layout: Copy + 'static {}
 
-// SAFETY: `repr(C)`, integers only, no padding (held by `layout_has_no_padding`).
-unsafe impl Layout for Address {}
-// SAFETY: as above.
-unsafe impl Layout for AddressValue {}
-// SAFETY: as above.
-unsafe impl Layout for RangeKey {}
-// SAFETY: as above.
-unsafe impl Layout for EndpointValue {}
-// SAFETY: as above.
-unsafe impl Layout for RuleKey {}
-// SAFETY: as above.
-unsafe impl Layout for RuleValue {}
-// SAFETY: as above.
-unsafe impl Layout for EpochCell {}
+macro_rules! layout {
+    ($($type:ty),* $(,)?) => {
+        // SAFETY: `repr(C)`, integers only, no padding (held by `layout_has_no_padding`).
+        $(unsafe impl Layout for $type {})*
+    };
+}
+
+layout!(
+    Address,
+    AddressValue,
+    BandCounter,
+    CacheCell,
+    Directory,
+    EndpointValue,
+    EpochCell,
+    Event,
+    FlowKey,
+    FlowValue,
+    Page,
+    PortsKey,
+    RangeKey,
+    RowKey,
+    RowValue,
+);
 
 // SAFETY: `Layout` promises it.
 unsafe impl<T: Layout> Pod for Raw<T> {}
 
+/// Bytes of a map or ring as a value; none if they are too few.
+pub(super) fn from_bytes<T: Layout>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: there are enough bytes, and `Layout` promises that any are a value.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_ebpf_common::{FlowKey, FlowValue};
+    use ringfence_ebpf_common::{Flow, FragmentKey, FragmentPorts, FragmentValue};
 
     #[test]
     fn layout_has_no_padding() {
         assert_eq!(size_of::<Address>(), 16);
         assert_eq!(size_of::<AddressValue>(), 4 + 4);
         assert_eq!(size_of::<RangeKey>(), 4 + 16);
-        assert_eq!(size_of::<EndpointValue>(), 4 + 2 + 2);
-        assert_eq!(size_of::<RuleKey>(), 4 + 4 + 2 + 1 + 1);
-        assert_eq!(size_of::<RuleValue>(), 4);
+        assert_eq!(size_of::<EndpointValue>(), 4 * 4);
+        assert_eq!(size_of::<PortsKey>(), 4 + 1 + 1 + 2);
+        assert_eq!(size_of::<Directory>(), 512);
+        assert_eq!(size_of::<Page>(), 512);
+        assert_eq!(size_of::<RowKey>(), 4 + 4 + 2 + 1 + 1);
+        assert_eq!(size_of::<RowValue>(), 8 + 8);
         assert_eq!(size_of::<EpochCell>(), 64);
-        assert_eq!(size_of::<FlowKey>(), 16 + 16 + 2 + 2 + 1 + 3);
-        assert_eq!(size_of::<FlowValue>(), 8 + 4 + 4 + 4 + 1 + 1 + 2);
+        assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8);
+        assert_eq!(size_of::<Flow>(), 8 + 4 * 4 + 2 + 1 + 1 + 1 + 3);
+        assert_eq!(size_of::<FlowValue>(), 40 + 32);
+        assert_eq!(size_of::<CacheCell>(), 40 + 6 * 4);
+        assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4);
+        assert_eq!(size_of::<FragmentPorts>(), 8 + 4 * 2);
+        assert_eq!(size_of::<FragmentValue>(), 40 + 16);
+        assert_eq!(size_of::<BandCounter>(), 4 * 8);
+        assert_eq!(size_of::<Event>(), 8 + 8 + 40 + 4 * 4 + 2 + 2 + 4);
     }
 }

@@ -1,27 +1,47 @@
 //! The kernel's maps as two sets.
 
-use std::{io, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
-use ringfence_ebpf_common::{Address, AddressValue, EndpointValue, RangeKey, RuleKey, RuleValue, map};
-use ringfence_policy::{revision::Revision, tables::Tables};
+use ringfence_ebpf_common::{
+    Address, AddressValue, Directory, EndpointValue, Page, PortsKey, RangeKey, RowKey, RowValue, map,
+};
+use ringfence_policy::revision::Revision;
 
-use super::{cells::Cells, error::io_error, raw::Raw};
+use super::{
+    batch,
+    cells::Cells,
+    error::io_error,
+    raw::{Layout, Raw},
+};
 use crate::{
     capacity::Capacity,
-    decode::Decoder,
+    decode::Content,
     encode::PrefixedRange,
     error::{ObserveError, Table},
-    flip::{Sets, StillBusy, WriteFailure},
+    flip::{Sets, StillBusy, Unwritten, WriteFailure},
+    pages::{Directories, Store, ports_of},
     write::Write,
 };
 
 /// Both sets, and the cells that packets read.
 pub(super) struct KernelSets {
-    pub(super) sets: [KernelSet; 2],
+    pub(super) maps: Maps,
+    pub(super) directories: Directories,
     pub(super) revision: Array<MapData, u64>,
     pub(super) cells: Cells,
     pub(super) capacity: Capacity,
+}
+
+/// What a revision is written to.
+pub(super) struct Maps {
+    pub(super) sets: [KernelSet; 2],
+    pub(super) pages: Array<MapData, Raw<Page>>,
 }
 
 /// The maps of one parity.
@@ -29,51 +49,109 @@ pub(super) struct KernelSet {
     pub(super) addresses: HashMap<MapData, Raw<Address>, Raw<AddressValue>>,
     pub(super) ranges: LpmTrie<MapData, Raw<RangeKey>, u32>,
     pub(super) endpoints: HashMap<MapData, u32, Raw<EndpointValue>>,
-    pub(super) rules: HashMap<MapData, Raw<RuleKey>, Raw<RuleValue>>,
+    pub(super) directories: HashMap<MapData, Raw<PortsKey>, Raw<Directory>>,
+    pub(super) rows: HashMap<MapData, Raw<RowKey>, Raw<RowValue>>,
+    /// The same maps, for what aya does not offer.
+    pub(super) addresses_fd: OwnedFd,
+    pub(super) rows_fd: OwnedFd,
+}
+
+impl KernelSets {
+    /// Takes over the directories and pages that are there.
+    pub(super) fn adopt(&mut self) -> Result<(), ObserveError> {
+        for parity in 0..2 {
+            for entry in self.maps.sets[parity].directories.iter() {
+                let (key, directory) = entry.map_err(failed(Table::Ports))?;
+                let pages = &self.maps.pages;
+                let page = |number: u16| pages.get(&u32::from(number), 0).map_or(Page { bands: [0; 256] }, |raw| raw.0);
+                self.directories.adopt(parity, key.0, directory.0, page);
+            }
+        }
+        Ok(())
+    }
+
+    /// The policies that packets are judged by.
+    pub(super) fn policies(&self) -> Result<BTreeSet<u32>, ObserveError> {
+        let set = &self.maps.sets[(self.generation() & 1) as usize];
+        set.endpoints
+            .iter()
+            .map(|entry| entry.map(|(_, value)| value.0.policy).map_err(failed(Table::Endpoints)))
+            .collect()
+    }
+
+    fn page(&self, number: u16) -> Option<Page> {
+        self.maps.pages.get(&u32::from(number), 0).ok().map(|raw| raw.0)
+    }
 }
 
 impl Sets for KernelSets {
-    fn write(&mut self, parity: usize, write: &Write) -> Result<(), WriteFailure> {
-        let set = &mut self.sets[parity];
-        let written = match *write {
-            Write::Address(key, Some(value)) => set.addresses.insert(Raw(key), Raw(value), 0),
-            Write::Address(key, None) => set.addresses.remove(&Raw(key)),
-            Write::Range(range, Some(identity)) => set.ranges.insert(&range_key(&range), identity, 0),
-            Write::Range(range, None) => set.ranges.remove(&range_key(&range)),
-            Write::Endpoint(key, Some(value)) => set.endpoints.insert(key, Raw(value), 0),
-            Write::Endpoint(key, None) => set.endpoints.remove(&key),
-            Write::Rule(key, Some(value)) => set.rules.insert(Raw(key), Raw(value), 0),
-            Write::Rule(key, None) => set.rules.remove(&Raw(key)),
-        };
-        match written.map_err(io_error) {
-            Ok(()) => Ok(()),
-            // Only a removal finds nothing.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) => Err(WriteFailure::Full),
-            Err(error) => Err(WriteFailure::Other(error)),
+    fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten> {
+        let mut done = 0;
+        while let Some(write) = writes.get(done) {
+            let set = &self.maps.sets[parity];
+            let rest = &writes[done..];
+            let written = match write {
+                Write::Address(_, Some(_)) => batch(set.addresses_fd.as_fd(), rest, |write| match write {
+                    Write::Address(key, Some(value)) => Some((*key, *value)),
+                    _ => None,
+                }),
+                Write::Row(_, Some(_)) => batch(set.rows_fd.as_fd(), rest, |write| match write {
+                    Write::Row(key, Some(value)) => Some((*key, *value)),
+                    _ => None,
+                }),
+                Write::Ports(key, ports) => {
+                    let written = self.directories.write(&mut self.maps, parity, key, ports.as_ref());
+                    written.map(|()| 1).map_err(|failure| Unwritten { done: 0, failure })
+                }
+                other => {
+                    let written = self.maps.sets[parity].write(other);
+                    written.map(|()| 1).map_err(|failure| Unwritten { done: 0, failure })
+                }
+            };
+            match written {
+                Ok(count) => done += count,
+                Err(unwritten) => return Err(Unwritten { done: done + unwritten.done, ..unwritten }),
+            }
         }
+        Ok(())
     }
 
-    fn read(&self, parity: usize) -> Result<Tables, ObserveError> {
-        let set = &self.sets[parity];
-        let mut decoder = Decoder::default();
+    fn read(&self, parity: usize) -> Result<Content, ObserveError> {
+        let (set, mut content) = (&self.maps.sets[parity], Content::default());
         for entry in set.addresses.iter() {
             let (key, value) = entry.map_err(failed(Table::Addresses))?;
-            decoder.address(&key.0, &value.0);
+            content.address(&key.0, &value.0);
         }
         for entry in set.ranges.iter() {
             let (key, identity) = entry.map_err(failed(Table::Ranges))?;
-            decoder.range(&PrefixedRange { prefix_bits: key.prefix_len(), key: key.data().0 }, identity)?;
+            content.range(&PrefixedRange { prefix_bits: key.prefix_len(), key: key.data().0 }, identity);
         }
         for entry in set.endpoints.iter() {
             let (key, value) = entry.map_err(failed(Table::Endpoints))?;
-            decoder.endpoint(key, &value.0)?;
+            content.endpoint(key, &value.0);
         }
-        for entry in set.rules.iter() {
-            let (key, value) = entry.map_err(failed(Table::Rules))?;
-            decoder.rule(&key.0, &value.0)?;
+        for entry in set.directories.iter() {
+            let (key, directory) = entry.map_err(failed(Table::Ports))?;
+            content.ports(&key.0, ports_of(&directory.0, |number| self.page(number)));
         }
-        Ok(decoder.finish())
+        for entry in set.rows.iter() {
+            let (key, value) = entry.map_err(failed(Table::Rows))?;
+            content.row(&key.0, &value.0);
+        }
+        Ok(content)
+    }
+
+    fn mend(&mut self) -> Result<usize, ObserveError> {
+        let mut mended = 0;
+        for (number, page) in self.directories.pages() {
+            let index = u32::from(number);
+            let there = self.maps.pages.get(&index, 0).map_err(failed(Table::Ports))?;
+            if there.0 != *page {
+                self.maps.pages.set(index, Raw(*page), 0).map_err(failed(Table::Ports))?;
+                mended += 1;
+            }
+        }
+        Ok(mended)
     }
 
     fn set_revision(&mut self, parity: usize, revision: Revision) -> io::Result<()> {
@@ -99,6 +177,70 @@ impl Sets for KernelSets {
 
     fn capacity(&self) -> Capacity {
         self.capacity
+    }
+}
+
+impl KernelSet {
+    fn write(&mut self, write: &Write) -> Result<(), WriteFailure> {
+        finish(match write {
+            Write::Address(key, Some(value)) => self.addresses.insert(Raw(*key), Raw(*value), 0),
+            Write::Address(key, None) => self.addresses.remove(&Raw(*key)),
+            Write::Range(range, Some(identity)) => self.ranges.insert(&range_key(range), *identity, 0),
+            Write::Range(range, None) => self.ranges.remove(&range_key(range)),
+            Write::Endpoint(key, Some(value)) => self.endpoints.insert(*key, Raw(*value), 0),
+            Write::Endpoint(key, None) => self.endpoints.remove(key),
+            Write::Row(key, Some(value)) => self.rows.insert(Raw(*key), Raw(*value), 0),
+            Write::Row(key, None) => self.rows.remove(&Raw(*key)),
+            Write::Ports(..) => unreachable!("`Directories` writes them"),
+        })
+    }
+}
+
+impl Store for Maps {
+    fn write_page(&mut self, number: u16, page: &Page) -> Result<(), WriteFailure> {
+        finish(self.pages.set(u32::from(number), Raw(*page), 0))
+    }
+
+    fn write_directory(
+        &mut self,
+        parity: usize,
+        key: &PortsKey,
+        directory: Option<&Directory>,
+    ) -> Result<(), WriteFailure> {
+        let map = &mut self.sets[parity].directories;
+        finish(match directory {
+            Some(directory) => map.insert(Raw(*key), Raw(*directory), 0),
+            None => map.remove(&Raw(*key)),
+        })
+    }
+}
+
+/// Writes the first entries that are all of one kind; answers how many these were.
+fn batch<K: Layout, V: Layout>(
+    map: BorrowedFd<'_>,
+    writes: &[Write],
+    entry: impl Fn(&Write) -> Option<(K, V)>,
+) -> Result<usize, Unwritten> {
+    let (keys, values): (Vec<K>, Vec<V>) = writes.iter().map_while(entry).unzip();
+    match batch::update(map, &keys, &values) {
+        Ok(()) => Ok(keys.len()),
+        Err((done, error)) => Err(Unwritten { done, failure: failure(error) }),
+    }
+}
+
+fn finish(written: Result<(), MapError>) -> Result<(), WriteFailure> {
+    match written.map_err(io_error) {
+        Ok(()) => Ok(()),
+        // Only a removal finds nothing.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(failure(error)),
+    }
+}
+
+fn failure(error: io::Error) -> WriteFailure {
+    match error.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOSPC) => WriteFailure::Full,
+        _ => WriteFailure::Other(error),
     }
 }
 

@@ -128,6 +128,18 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     }
 }
 
+/// Bytes of memory of this machine; 0 if the kernel does not say.
+pub(super) fn memory_bytes() -> u64 {
+    let mut info = MaybeUninit::<libc::sysinfo>::uninit();
+    // SAFETY: room for the answer.
+    if unsafe { libc::sysinfo(info.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: the call succeeded, so the answer is there.
+    let info = unsafe { info.assume_init() };
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
 /// How many CPUs this machine can have: one more than the highest number in the kernel's list.
 pub(super) fn possible_cpus() -> io::Result<usize> {
     let list = fs::read_to_string(POSSIBLE_CPUS)?;
@@ -139,7 +151,7 @@ pub(super) fn possible_cpus() -> io::Result<usize> {
 pub(super) const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// bpf(2)
-fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+pub(super) fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the attributes are those of the command, with their size.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }

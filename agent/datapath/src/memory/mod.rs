@@ -1,25 +1,30 @@
 //! The datapath without a kernel: the same tables, the same flip, the same `decide`, packets by `probe` only.
 
 mod sets;
+mod state;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use ringfence_ebpf_common::{Hook, decide};
+use ringfence_ebpf_common::{Event, Hook, Work, decide};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
-    tables::{EndpointId, TableDiff},
+    tables::{EndpointId, TableDiff, Tables},
 };
 
 use crate::{
     capacity::Capacity,
-    datapath::{Applied, Datapath, Observation, PacketCounters},
+    datapath::{Applied, Datapath, Observation, PacketCounters, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     flip::Flip,
     probe::{ProbeOutcome, ProbePacket},
+    report::{self, BandReport, FlowEvent},
 };
 
 pub(crate) use sets::MemorySets;
+
+/// What a probe counts for: an Ethernet and an IPv4 header.
+const PROBE_BYTES: u64 = 34;
 
 /// Tables in ordered maps. It judges no real packet.
 pub struct MemoryDatapath {
@@ -80,7 +85,14 @@ impl Datapath for MemoryDatapath {
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
-        self.flip.apply(revision, diff)
+        let applied = self.flip.apply(revision, diff)?;
+        if !diff.endpoints.is_empty() {
+            // Not worth failing for: what cannot be read now is freed with the next change.
+            let tables = self.flip.tables().unwrap_or_default();
+            let stays = |owner| report::policy_of(owner).is_some_and(|policy| report::has_policy(&tables, policy));
+            self.flip.sets_mut().shared_mut().free_bands(stays);
+        }
+        Ok(applied)
     }
 
     fn observe(&self) -> Result<Observation, ObserveError> {
@@ -89,7 +101,22 @@ impl Datapath for MemoryDatapath {
             generation: self.flip.generation(),
             tables: self.flip.tables()?,
             packets: self.packets,
+            tallies: self.flip.sets().shared().tallies,
         })
+    }
+
+    fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        self.flip.verify(expected)
+    }
+
+    fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
+        let events = std::mem::take(&mut self.flip.sets_mut().shared_mut().events);
+        events.iter().filter_map(FlowEvent::new).for_each(take);
+        Ok(())
+    }
+
+    fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
+        Ok(self.flip.sets().shared().bands().map(|(owner, counter)| BandReport::new(owner, counter)).collect())
     }
 
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {
@@ -97,8 +124,14 @@ impl Datapath for MemoryDatapath {
         // A minute is the shortest life of an entry, six hours the longest: 584 years of nanoseconds are enough.
         let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let generation = self.flip.generation();
-        let mut state = self.flip.sets_mut().state();
-        let decision = decide(&mut state, generation, now_ns, hook, endpoint.0, &packet);
+        let revision = self.flip.revision().unwrap_or_default().0;
+        let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
+        decide(&mut sets.state(now_ns), generation, hook, endpoint.0, &mut work);
+        let (shared, decision) = (sets.shared_mut(), work.decision);
+        shared.count(&decision, PROBE_BYTES);
+        if decision.tell {
+            shared.tell(Event::new(now_ns, revision, hook, &work));
+        }
         self.packets.add(decision.reason, 1);
         Ok(ProbeOutcome { allowed: decision.allow, reason: decision.reason, judged_both: decision.judged_both })
     }

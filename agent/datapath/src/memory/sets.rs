@@ -1,91 +1,126 @@
-//! Two sets of ordered maps, and the connections.
+//! Two sets of ordered maps, and what both share.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, FlowKey, FlowValue, RANGE_KEY_BITS, RangeKey, RuleKey, RuleValue, State,
+    Address, AddressValue, Directory, EndpointValue, Page, PortsKey, RangeKey, RowKey, RowValue,
 };
-use ringfence_policy::{revision::Revision, tables::Tables};
+use ringfence_policy::revision::Revision;
 
+use super::state::{MemoryState, Shared};
 use crate::{
     capacity::Capacity,
-    decode::Decoder,
+    decode::Content,
     encode::PrefixedRange,
-    error::ObserveError,
-    flip::{Sets, StillBusy, WriteFailure},
+    error::{ObserveError, Table},
+    flip::{Sets, StillBusy, Unwritten, WriteFailure},
+    pages::{Directories, Store, ports_of},
     write::Write,
 };
 
 /// What the kernel keeps in maps.
 pub(crate) struct MemorySets {
-    sets: [Set; 2],
+    maps: Maps,
+    directories: Directories,
     generation: u32,
-    flows: BTreeMap<FlowKey, FlowValue>,
+    shared: Shared,
+}
+
+struct Maps {
+    sets: [Set; 2],
+    pages: BTreeMap<u16, Page>,
     capacity: Capacity,
 }
 
 #[derive(Default)]
-struct Set {
-    addresses: BTreeMap<Address, AddressValue>,
-    ranges: BTreeMap<PrefixedRange, u32>,
-    endpoints: BTreeMap<u32, EndpointValue>,
-    rules: BTreeMap<RuleKey, RuleValue>,
+pub(super) struct Set {
+    pub(super) addresses: BTreeMap<Address, AddressValue>,
+    pub(super) ranges: BTreeMap<PrefixedRange, u32>,
+    pub(super) endpoints: BTreeMap<u32, EndpointValue>,
+    pub(super) directories: BTreeMap<PortsKey, Directory>,
+    pub(super) rows: BTreeMap<RowKey, RowValue>,
     revision: Revision,
-}
-
-/// What `decide` reads and writes: the active set and the connections.
-pub(crate) struct MemoryState<'a> {
-    set: &'a Set,
-    flows: &'a mut BTreeMap<FlowKey, FlowValue>,
 }
 
 impl MemorySets {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { sets: Default::default(), generation: 0, flows: BTreeMap::new(), capacity }
+        let maps = Maps { sets: Default::default(), pages: BTreeMap::new(), capacity };
+        let shared = Shared::new(capacity.flows as usize);
+        Self { maps, directories: Directories::default(), generation: 0, shared }
     }
 
-    pub(crate) fn state(&mut self) -> MemoryState<'_> {
-        MemoryState { set: &self.sets[(self.generation & 1) as usize], flows: &mut self.flows }
+    pub(super) fn state(&mut self, now_ns: u64) -> MemoryState<'_> {
+        let set = &self.maps.sets[(self.generation & 1) as usize];
+        MemoryState { set, pages: &self.maps.pages, shared: &mut self.shared, now_ns }
+    }
+
+    pub(super) const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) const fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    /// Something else than Ringfence changes a page.
+    #[cfg(test)]
+    pub(crate) fn tamper_with_a_page(&mut self) {
+        let page = self.maps.pages.values_mut().next().expect("some page is in use");
+        page.bands[80] = 9;
     }
 }
 
 impl Sets for MemorySets {
-    fn write(&mut self, parity: usize, write: &Write) -> Result<(), WriteFailure> {
-        let capacity = self.capacity.of(write.table());
-        let set = &mut self.sets[parity];
-        match *write {
-            Write::Address(key, value) => put(&mut set.addresses, capacity, key, value),
-            Write::Range(key, value) => put(&mut set.ranges, capacity, key, value),
-            Write::Endpoint(key, value) => put(&mut set.endpoints, capacity, key, value),
-            Write::Rule(key, value) => put(&mut set.rules, capacity, key, value),
+    fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten> {
+        for (done, write) in writes.iter().enumerate() {
+            let written = match write {
+                Write::Ports(key, ports) => self.directories.write(&mut self.maps, parity, key, ports.as_ref()),
+                other => self.maps.write(parity, other),
+            };
+            written.map_err(|failure| Unwritten { done, failure })?;
         }
+        Ok(())
     }
 
-    fn read(&self, parity: usize) -> Result<Tables, ObserveError> {
-        let set = &self.sets[parity];
-        let mut decoder = Decoder::default();
+    fn read(&self, parity: usize) -> Result<Content, ObserveError> {
+        let (set, mut content) = (&self.maps.sets[parity], Content::default());
         for (key, value) in &set.addresses {
-            decoder.address(key, value);
+            content.address(key, value);
         }
         for (key, identity) in &set.ranges {
-            decoder.range(key, *identity)?;
+            content.range(key, *identity);
         }
         for (key, value) in &set.endpoints {
-            decoder.endpoint(*key, value)?;
+            content.endpoint(*key, value);
         }
-        for (key, value) in &set.rules {
-            decoder.rule(key, value)?;
+        for (key, directory) in &set.directories {
+            content.ports(key, ports_of(directory, |number| self.maps.pages.get(&number).copied()));
         }
-        Ok(decoder.finish())
+        for (key, value) in &set.rows {
+            content.row(key, value);
+        }
+        Ok(content)
+    }
+
+    fn mend(&mut self) -> Result<usize, ObserveError> {
+        let wrong: Vec<(u16, Page)> = self
+            .directories
+            .pages()
+            .filter(|(number, page)| *number != 0 && self.maps.pages.get(number) != Some(page))
+            .map(|(number, page)| (number, *page))
+            .collect();
+        let mended = wrong.len();
+        self.maps.pages.extend(wrong);
+        Ok(mended)
     }
 
     fn set_revision(&mut self, parity: usize, revision: Revision) -> io::Result<()> {
-        self.sets[parity].revision = revision;
+        self.maps.sets[parity].revision = revision;
         Ok(())
     }
 
     fn revision(&self, parity: usize) -> Result<Revision, ObserveError> {
-        Ok(self.sets[parity].revision)
+        Ok(self.maps.sets[parity].revision)
     }
 
     fn generation(&self) -> u32 {
@@ -102,42 +137,38 @@ impl Sets for MemorySets {
     }
 
     fn capacity(&self) -> Capacity {
-        self.capacity
+        self.maps.capacity
     }
 }
 
-impl State for MemoryState<'_> {
-    fn address(&self, address: &Address) -> Option<AddressValue> {
-        self.set.addresses.get(address).copied()
+impl Maps {
+    fn write(&mut self, parity: usize, write: &Write) -> Result<(), WriteFailure> {
+        let capacity = self.capacity.of(write.table());
+        let set = &mut self.sets[parity];
+        match write {
+            Write::Address(key, value) => put(&mut set.addresses, capacity, *key, *value),
+            Write::Range(key, value) => put(&mut set.ranges, capacity, *key, *value),
+            Write::Endpoint(key, value) => put(&mut set.endpoints, capacity, *key, *value),
+            Write::Row(key, value) => put(&mut set.rows, capacity, *key, *value),
+            Write::Ports(..) => unreachable!("`Directories` writes them"),
+        }
+    }
+}
+
+impl Store for Maps {
+    fn write_page(&mut self, number: u16, page: &Page) -> Result<(), WriteFailure> {
+        self.pages.insert(number, *page);
+        Ok(())
     }
 
-    fn range(&self, address: &Address) -> Option<u32> {
-        let key = address.range_key();
-        let longest = |prefix_bits: u32| {
-            let range = PrefixedRange { prefix_bits, key: mask(&key, prefix_bits) };
-            self.set.ranges.get(&range).copied()
-        };
-        (0..=RANGE_KEY_BITS).rev().find_map(longest)
-    }
-
-    fn endpoint(&self, id: u32) -> Option<EndpointValue> {
-        self.set.endpoints.get(&id).copied()
-    }
-
-    fn rule(&self, key: &RuleKey) -> Option<RuleValue> {
-        self.set.rules.get(key).copied()
-    }
-
-    fn flow(&self, key: &FlowKey) -> Option<FlowValue> {
-        self.flows.get(key).copied()
-    }
-
-    fn set_flow(&mut self, key: &FlowKey, value: &FlowValue) {
-        self.flows.insert(*key, *value);
-    }
-
-    fn remove_flow(&mut self, key: &FlowKey) {
-        self.flows.remove(key);
+    fn write_directory(
+        &mut self,
+        parity: usize,
+        key: &PortsKey,
+        directory: Option<&Directory>,
+    ) -> Result<(), WriteFailure> {
+        let capacity = self.capacity.of(Table::Ports);
+        put(&mut self.sets[parity].directories, capacity, *key, directory.copied())
     }
 }
 
@@ -154,15 +185,12 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, capacity: u32, key: K, value: Option
 }
 
 /// Clears the bits after the prefix, which counts from the family's first bit.
-fn mask(key: &RangeKey, prefix_bits: u32) -> RangeKey {
+pub(super) fn mask(key: &RangeKey, prefix_bits: u32) -> RangeKey {
     let keep = |word: u32, before: u32| {
         let bits = prefix_bits.saturating_sub(before).min(32);
         let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
         (u32::from_be(word) & mask).to_be()
     };
-    let [a, b, c, d] = key.address.words;
-    RangeKey {
-        family: keep(key.family, 0),
-        address: Address { words: [keep(a, 32), keep(b, 64), keep(c, 96), keep(d, 128)] },
-    }
+    let [a, b, c, d] = key.words;
+    RangeKey { family: keep(key.family, 0), words: [keep(a, 32), keep(b, 64), keep(c, 96), keep(d, 128)] }
 }

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use ringfence_datapath::{Datapath, PacketKind, ProbePacket};
 use ringfence_policy::{
-    flow::{Direction, Verdict, protocol},
+    flow::{Direction, protocol},
     identity::Identity,
     name::Name,
     revision::Revision,
-    tables::{AddressEntry, EndpointEntry, EndpointId, RuleEntry, RuleKey, Tables},
+    tables::{
+        AddressEntry, Class, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, RowKey, Tables,
+    },
 };
 
 pub(crate) const LOCAL: Identity = Identity::from_bits(0x0010_03e9);
@@ -63,10 +65,15 @@ pub(crate) fn world(local: EndpointId, other: EndpointId) -> Tables {
         tables.ranges.insert(range.parse().expect("a range"), Identity::UNKNOWN);
     }
     for (endpoint, identity) in [(local, LOCAL), (other, OTHER)] {
-        let entry = EndpointEntry { identity, ingress: Verdict::DenyDefault, egress: Verdict::DenyDefault };
+        let entry = EndpointEntry { identity, policy: policy(identity), shadow: None, audit: false };
         tables.endpoints.insert(endpoint, entry);
     }
     tables
+}
+
+/// The policy of a subject of this world.
+pub(crate) const fn policy(subject: Identity) -> PolicyId {
+    PolicyId(subject.bits() & 0xffff)
 }
 
 /// Adds a rule. `peer` none: any; `port` 0: any port and protocol, else TCP.
@@ -76,11 +83,55 @@ pub(crate) fn rule(
     direction: Direction,
     peer: Option<Identity>,
     port: u16,
-    verdict: Verdict,
+    class: Class,
 ) {
-    let protocol = if port == 0 { 0 } else { protocol::TCP };
-    let key = RuleKey { subject, direction, peer: peer.unwrap_or(Identity::UNKNOWN), protocol, port };
-    tables.rules.insert(key, RuleEntry { verdict });
+    say(tables, policy(subject), direction, peer, (port != 0).then_some((protocol::TCP, port)), class);
+}
+
+/// Says a class of a port of a protocol, or of all; what was said of a wider range before stays said.
+pub(crate) fn say(
+    tables: &mut Tables,
+    policy: PolicyId,
+    direction: Direction,
+    peer: Option<Identity>,
+    port: Option<(u8, u16)>,
+    class: Class,
+) {
+    let peer = peer.unwrap_or(Identity::UNKNOWN);
+    let bands = match port {
+        Some((protocol, port)) => vec![band(tables, PortsKey { policy, direction, protocol }, port)],
+        None => (0..=last_band(tables, policy, direction)).collect(),
+    };
+    for band in bands {
+        let row = tables.rows.entry(RowKey::of(policy, direction, peer, band)).or_default();
+        row.set(band, row.class(band).max(Some(class)).expect("a class is said"));
+    }
+}
+
+/// The band of a single port: one of its own, that says what band 0 says until it is changed.
+fn band(tables: &mut Tables, key: PortsKey, port: u16) -> u16 {
+    let there = tables.ports.get(&key).map_or(0, |ports| ports.band(port));
+    if there != 0 {
+        return there;
+    }
+    let new = last_band(tables, key.policy, key.direction) + 1;
+    let of = |port: u16| tables.ports.get(&key).map_or(0, |ports| ports.band(port));
+    let band = |one: u16| if one == port { new } else { of(one) };
+    let all = (0..=u16::MAX).map(|first| Interval { first, band: band(first) });
+    let ports = PortsOfProtocol::new(all).expect("a band other than 0");
+    tables.ports.insert(key, ports);
+    let zeros = tables.rows.iter().filter(|(row, _)| row.policy == key.policy && row.direction == key.direction);
+    let zeros: Vec<_> =
+        zeros.filter(|(row, _)| row.chunk == 0).filter_map(|(row, said)| Some((*row, said.class(0)?))).collect();
+    for (row, class) in zeros {
+        tables.rows.entry(RowKey::of(row.policy, row.direction, row.peer, new)).or_default().set(new, class);
+    }
+    new
+}
+
+fn last_band(tables: &Tables, policy: PolicyId, direction: Direction) -> u16 {
+    let ports = tables.ports.iter().filter(|(key, _)| key.policy == policy && key.direction == direction);
+    ports.flat_map(|(_, ports)| ports.intervals()).map(|interval| interval.band).max().unwrap_or(0)
 }
 
 /// A TCP packet from port 40000 that opens a connection.

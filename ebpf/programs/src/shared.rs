@@ -1,0 +1,179 @@
+//! The maps that both sets share: connections, fragments, counters.
+
+use core::ptr::addr_of;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use ringfence_ebpf_common::{
+    CACHE_TICKS, CacheCell, Cached, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, Tally,
+    capacity,
+};
+
+use crate::maps;
+
+/// Cells of `CACHE` per CPU, minus one; set when the programs are loaded.
+#[unsafe(no_mangle)]
+static CACHE_MASK: u32 = 0;
+
+/// How many slots of `BANDS` an owner may try.
+const BAND_PROBES: u32 = 4;
+
+/// Reads a connection.
+///
+/// The kernel may give an LRU element to another key at any time, also while it is read: it writes the new key, then the
+/// new value, whose first field is the key again. So the value is copied first and its key compared afterwards: a copy
+/// with anything of another connection's in it shows the other key, as far as stores of one CPU are seen in order
+/// (x86) and the kernel copies from front to back. What is left on machines that reorder stores is bounded by what
+/// `judge` believes: an allowed connection of the same endpoint and of the current generation.
+#[inline(always)]
+pub fn flow(key: &FlowKey) -> Option<Flow> {
+    let found = maps::FLOWS.get_ptr(key)?;
+    // SAFETY: points to a value of the map, plain bytes that stay readable until the program ends. Volatile keeps the
+    // order of the two readings.
+    let (flow, again) = unsafe { (addr_of!((*found).flow).read_volatile(), addr_of!((*found).key).read_volatile()) };
+    if again.is(key) {
+        Some(flow)
+    } else {
+        tally(Tally::Reused);
+        None
+    }
+}
+
+/// Writes a connection.
+#[inline(always)]
+pub fn set_flow(value: &FlowValue) {
+    // A flow that cannot be remembered is judged anew at its next packet.
+    let _ = maps::FLOWS.insert(&value.key, value, 0);
+}
+
+/// Forgets a connection.
+#[inline(always)]
+pub fn remove_flow(key: &FlowKey) {
+    let _ = maps::FLOWS.remove(key);
+}
+
+/// This CPU's cell for a connection. Programs on one CPU do not nest, so nobody else reads or writes it.
+#[inline(always)]
+fn cell(key: &FlowKey) -> Option<*mut CacheCell> {
+    // SAFETY: a static of this object; volatile, as the loader writes it.
+    let mask = unsafe { (&raw const CACHE_MASK).read_volatile() };
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    maps::CACHE.get_ptr_mut(cpu * (mask + 1) + (key.spread() as u32 & mask))
+}
+
+/// As `State::now_ns`.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+#[inline(always)]
+fn ticks() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// As `State::cached`.
+#[inline(always)]
+pub fn cached(key: &FlowKey, endpoint: u32, generation: u32) -> Option<Cached> {
+    let cell = cell(key)?;
+    // SAFETY: points to this CPU's own cell in the map.
+    let cell = unsafe { &*cell };
+    if cell.key.is(key)
+        && cell.endpoint == endpoint
+        && cell.generation == generation
+        && ticks().wrapping_sub(cell.filled) < CACHE_TICKS
+    {
+        Some(Cached { counter: cell.counter, peer_counter: cell.peer_counter, both: cell.both != 0 })
+    } else {
+        None
+    }
+}
+
+/// As `State::set_cached`.
+#[inline(always)]
+pub fn set_cached(value: &FlowValue, cached: Cached) {
+    if let Some(cell) = cell(&value.key) {
+        let (FlowValue { key, flow }, Cached { counter, peer_counter, both }) = (value, cached);
+        // SAFETY: as in `cached`.
+        unsafe {
+            *cell = CacheCell {
+                key: *key,
+                generation: flow.generation,
+                endpoint: flow.endpoint,
+                filled: ticks(),
+                counter,
+                peer_counter,
+                both: u32::from(both),
+            };
+        }
+    }
+}
+
+/// As `State::fragment`; as in `flow`, the key is read after the rest.
+#[inline(always)]
+pub fn fragment(key: &FragmentKey) -> Option<FragmentPorts> {
+    let found = maps::FRAGMENTS.get_ptr(key)?;
+    // SAFETY: as in `flow`.
+    let (ports, again) = unsafe { (addr_of!((*found).ports).read_volatile(), addr_of!((*found).key).read_volatile()) };
+    if again.is(key) {
+        Some(ports)
+    } else {
+        tally(Tally::Reused);
+        None
+    }
+}
+
+/// As `State::set_fragment`.
+#[inline(always)]
+pub fn set_fragment(value: &FragmentValue) {
+    // A datagram whose ports cannot be remembered is dropped from its second fragment on.
+    let _ = maps::FRAGMENTS.insert(&value.key, value, 0);
+}
+
+/// As `State::counter`.
+#[inline(always)]
+pub fn counter(owner: u64) -> u32 {
+    let start = (owner.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32;
+    for probe in 0..BAND_PROBES {
+        let slot = start.wrapping_add(probe) & (capacity::BANDS - 1);
+        // Slot 0 is everybody's.
+        let slot = if slot == 0 { 1 } else { slot };
+        let Some(place) = maps::BANDS.get_ptr_mut(slot) else { return 0 };
+        // SAFETY: points to an aligned word of a map value.
+        let there = unsafe { place.read_volatile() };
+        if there == owner || (there == 0 && claim(place, owner)) {
+            return slot;
+        }
+    }
+    0
+}
+
+/// Makes a free slot the owner's, unless another CPU is faster.
+#[inline(always)]
+fn claim(place: *mut u64, owner: u64) -> bool {
+    let before: u64;
+    // SAFETY: `place` points to a map value; the instruction writes `owner` there if 0 is there, and answers in r0 what
+    // was there.
+    unsafe {
+        core::arch::asm!("r0 = cmpxchg_64(r1 + 0, r0, r2)", inlateout("r0") 0_u64 => before, in("r1") place, in("r2") owner);
+    }
+    before == 0 || before == owner
+}
+
+/// Counts.
+#[inline(always)]
+pub fn tally(tally: Tally) {
+    if let Some(count) = maps::TALLIES.get_ptr_mut(tally as u32) {
+        // SAFETY: points to this CPU's own counter; programs on one CPU do not nest.
+        unsafe { *count += 1 };
+    }
+}
+
+/// As `State::settle`.
+#[inline(always)]
+pub fn settle<T>(memory: &mut T) {
+    // SAFETY: no instruction at all; the compiler must assume that it reads and writes the memory.
+    unsafe { core::arch::asm!("/* {0} */", in(reg) memory as *mut T) }
+}

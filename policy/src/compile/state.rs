@@ -1,0 +1,302 @@
+//! What a node's tables follow from, kept up to date record by record.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    LocalNode,
+    addresses::Addresses,
+    objects::{ObjectChanges, Objects},
+    problem::Problem,
+    ranges::{IdentityChanges, Ranges},
+    tracked::Tracked,
+};
+use crate::{
+    engine::{Engine, Subject},
+    identity::Identity,
+    name::Name,
+    record::{Endpoint, NamedPort, Node, Record, RecordKey},
+    tables::{EndpointEntry, EndpointId, PolicyId, TableDiff, Tables},
+    world::{Settings, World},
+};
+
+#[derive(Debug)]
+pub(super) struct State {
+    cluster: Name,
+    node: Name,
+    engine: Engine,
+    addresses: Addresses,
+    ranges: Ranges,
+    objects: Objects,
+    /// How many endpoints have an identity.
+    used: BTreeMap<Identity, usize>,
+    /// Used, and without labels.
+    unlabelled: BTreeSet<Identity>,
+    /// How many endpoints call a port so.
+    named_ports: BTreeMap<NamedPort, usize>,
+    /// The records of this node's endpoints.
+    here: BTreeMap<Name, Here>,
+    attached: BTreeMap<Name, EndpointId>,
+    subjects: BTreeSet<Subject>,
+    endpoints: Tracked<EndpointId, EndpointEntry>,
+}
+
+/// An endpoint of this node.
+#[derive(Debug)]
+struct Here {
+    subject: Subject,
+    addresses: Vec<IpAddr>,
+}
+
+/// What records change, in the end.
+#[derive(Debug, Default)]
+struct Batch {
+    identities: IdentityChanges,
+    objects: ObjectChanges,
+    /// Identities whose use or whose labels changed.
+    touched: BTreeSet<Identity>,
+    names_changed: bool,
+}
+
+impl State {
+    pub(super) fn new(settings: Settings, local: &LocalNode, in_force: &Tables) -> Self {
+        Self {
+            cluster: local.cluster.clone(),
+            node: local.node.clone(),
+            addresses: Addresses::default(),
+            ranges: Ranges::new(settings.dual_stack, &in_force.ranges),
+            engine: Engine::new(settings),
+            objects: Objects::default(),
+            used: BTreeMap::new(),
+            unlabelled: BTreeSet::new(),
+            named_ports: BTreeMap::new(),
+            here: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            subjects: BTreeSet::new(),
+            endpoints: Tracked::default(),
+        }
+    }
+
+    /// Records as they were and as they are, each with the same key.
+    pub(super) fn change<'r>(&mut self, changes: impl IntoIterator<Item = (Option<&'r Record>, Option<&'r Record>)>) {
+        let mut batch = Batch::default();
+        for (before, after) in changes {
+            if before == after {
+                continue;
+            }
+            match (before, after) {
+                // Put in the place of what was there, so that ranges of both stay.
+                (Some(Record::Policy(_)), Some(_)) => {}
+                (before, _) => before.into_iter().for_each(|record| self.remove(record, &mut batch)),
+            }
+            after.into_iter().for_each(|record| self.put(record, &mut batch));
+        }
+        let Batch { identities, objects, touched, names_changed } = batch;
+        let (put, removed): (Vec<_>, Vec<_>) = identities.0.into_iter().partition(|(_, labels)| labels.is_some());
+        self.engine.put_identities(put.into_iter().filter_map(|(identity, labels)| Some((identity, labels?))));
+        self.engine.change_objects(objects.put, objects.removed);
+        self.engine.remove_identities(removed.into_iter().map(|(identity, _)| identity));
+        if names_changed {
+            let peer_ports = self.named_ports.keys().cloned().collect();
+            self.engine.set_world(World { peer_ports, ..World::default() });
+        }
+        for identity in touched {
+            let labelled = match is_of_store(identity) {
+                true => self.engine.labels(identity).is_some(),
+                false => !identity.is_local(),
+            };
+            if self.used.contains_key(&identity) && !labelled {
+                self.unlabelled.insert(identity);
+            } else {
+                self.unlabelled.remove(&identity);
+            }
+        }
+    }
+
+    /// These endpoints have devices on the node, and no others.
+    pub(super) fn attach(&mut self, local: &LocalNode) {
+        let names: BTreeSet<&Name> = self.attached.keys().chain(local.endpoints.keys()).collect();
+        let moved: Vec<Name> =
+            names.into_iter().filter(|name| self.attached.get(*name) != local.endpoints.get(*name)).cloned().collect();
+        for name in moved {
+            let id = local.endpoints.get(&name).copied();
+            if let Some(here) = self.here.get(&name) {
+                let key = RecordKey::Endpoint(self.cluster.clone(), self.node.clone(), name.clone());
+                self.addresses.claim(&key, &here.addresses, here.subject.identity, id);
+            }
+            match id {
+                Some(id) => self.attached.insert(name, id),
+                None => self.attached.remove(&name),
+            };
+        }
+        let subjects: BTreeSet<Subject> =
+            self.attached.keys().filter_map(|name| Some(self.here.get(name)?.subject.clone())).collect();
+        // Who comes first: a policy that somebody else has then need not go.
+        subjects.difference(&self.subjects).for_each(|subject| self.engine.add_subject(subject.clone()));
+        self.subjects.difference(&subjects).for_each(|subject| self.engine.remove_subject(subject));
+        self.subjects = subjects;
+        self.settle_endpoints(&local.audited);
+    }
+
+    fn settle_endpoints(&mut self, audited: &BTreeSet<Name>) {
+        let entry = |(name, id): (&Name, &EndpointId)| {
+            let subject = &self.here.get(name)?.subject;
+            let policed = self.engine.policed(subject)?;
+            let (policy, shadow, audit) = (policed.policy, policed.shadow, audited.contains(name));
+            Some((*id, EndpointEntry { identity: subject.identity, policy, shadow, audit }))
+        };
+        let entries: BTreeMap<EndpointId, EndpointEntry> = self.attached.iter().filter_map(entry).collect();
+        let gone: Vec<EndpointId> =
+            self.endpoints.current().keys().filter(|id| !entries.contains_key(id)).copied().collect();
+        gone.into_iter().for_each(|id| self.endpoints.set(id, None));
+        entries.into_iter().for_each(|(id, entry)| self.endpoints.set(id, Some(entry)));
+    }
+
+    /// What keeps the whole from being enforced.
+    pub(super) fn blocking(&self) -> Vec<Problem> {
+        let unlabelled = self.unlabelled.iter().map(|identity| Problem::UnknownIdentity { identity: *identity });
+        let unresolvable = self.attached.keys().filter_map(|name| {
+            let reason = self.engine.unresolvable(&self.here.get(name)?.subject)?;
+            Some(Problem::Unresolvable { endpoint: name.clone(), reason })
+        });
+        self.objects.problems().chain(unlabelled).chain(unresolvable).collect()
+    }
+
+    /// What somebody should look at.
+    pub(super) fn problems(&self, local: &LocalNode) -> Vec<Problem> {
+        let unknown = local.endpoints.keys().filter(|name| !self.here.contains_key(*name));
+        let unknown = unknown.map(|endpoint| Problem::UnknownEndpoint { endpoint: endpoint.clone() });
+        unknown.chain(self.addresses.conflicts()).collect()
+    }
+
+    /// The edits since they were last taken.
+    pub(super) fn take_edits(&mut self) -> TableDiff {
+        TableDiff {
+            addresses: self.addresses.take_edits(),
+            ranges: self.ranges.take_edits(),
+            endpoints: self.endpoints.take_edits(),
+            ..self.engine.take_edits()
+        }
+    }
+
+    /// The edits that lead from the tables in force to what is here. Policies there that say the same keep their numbers,
+    /// and no other policy gets the number of one there.
+    pub(super) fn adopt(&mut self, in_force: &Tables) -> TableDiff {
+        let chosen = self.tables().equal_policies(in_force);
+        let in_rows = in_force.rows.keys().map(|key| key.policy).chain(in_force.ports.keys().map(|key| key.policy));
+        let in_endpoints = in_force.endpoints.values().flat_map(|entry| [Some(entry.policy), entry.shadow]).flatten();
+        let taken: BTreeSet<PolicyId> = in_rows.chain(in_endpoints).collect();
+        self.engine.renumber(&chosen, &taken);
+        let audited = |(name, id)| {
+            let entry: Option<&EndpointEntry> = self.endpoints.current().get(id);
+            entry.is_some_and(|entry| entry.audit).then(|| Name::clone(name))
+        };
+        let audited: BTreeSet<Name> = self.attached.iter().filter_map(audited).collect();
+        self.settle_endpoints(&audited);
+        drop(self.take_edits());
+        in_force.diff(&self.tables())
+    }
+
+    fn tables(&self) -> Tables {
+        Tables {
+            addresses: self.addresses.entries().clone(),
+            ranges: self.ranges.entries().clone(),
+            endpoints: self.endpoints.current().clone(),
+            ..self.engine.tables()
+        }
+    }
+
+    fn put(&mut self, record: &Record, batch: &mut Batch) {
+        match record {
+            Record::Cluster(cluster) => {
+                cluster.pod_cidrs.iter().for_each(|range| self.ranges.add_pods(*range, &mut batch.identities));
+            }
+            Record::Node(node) => {
+                let identity =
+                    if self.is_here(&node.cluster, &node.name) { Identity::HOST } else { Identity::REMOTE_NODE };
+                self.addresses.claim(&key_of(node), &node.addresses, identity, None);
+            }
+            Record::Identity(record) if is_of_store(record.identity) => {
+                batch.identities.put(record.identity, record.labels.clone());
+                batch.touched.insert(record.identity);
+            }
+            Record::Identity(_) => {}
+            Record::Endpoint(endpoint) => self.put_endpoint(endpoint, batch),
+            Record::Policy(record) => {
+                self.objects.put(record, &mut self.ranges, &mut batch.identities, &mut batch.objects);
+            }
+        }
+    }
+
+    fn remove(&mut self, record: &Record, batch: &mut Batch) {
+        match record {
+            Record::Cluster(cluster) => {
+                cluster.pod_cidrs.iter().for_each(|range| self.ranges.remove_pods(*range, &mut batch.identities));
+            }
+            Record::Node(node) => self.addresses.give_up(&key_of(node), &node.addresses),
+            Record::Identity(record) if is_of_store(record.identity) => {
+                batch.identities.remove(record.identity);
+                batch.touched.insert(record.identity);
+            }
+            Record::Identity(_) => {}
+            Record::Endpoint(endpoint) => {
+                self.addresses.give_up(&endpoint.key(), &endpoint.addresses);
+                if self.is_here(&endpoint.cluster, &endpoint.node) {
+                    self.here.remove(&endpoint.name);
+                }
+                forget(&mut self.used, &endpoint.identity);
+                batch.touched.insert(endpoint.identity);
+                for port in &endpoint.named_ports {
+                    batch.names_changed |= forget(&mut self.named_ports, port);
+                }
+            }
+            Record::Policy(record) => {
+                self.objects.remove(&record.key, &mut self.ranges, &mut batch.identities, &mut batch.objects);
+            }
+        }
+    }
+
+    fn put_endpoint(&mut self, endpoint: &Endpoint, batch: &mut Batch) {
+        let identity = endpoint.identity;
+        let mut id = None;
+        if self.is_here(&endpoint.cluster, &endpoint.node) {
+            id = self.attached.get(&endpoint.name).copied();
+            let subject = Subject { identity, named_ports: endpoint.named_ports.iter().cloned().collect() };
+            self.here.insert(endpoint.name.clone(), Here { subject, addresses: endpoint.addresses.clone() });
+        }
+        self.addresses.claim(&endpoint.key(), &endpoint.addresses, identity, id);
+        *self.used.entry(identity).or_default() += 1;
+        batch.touched.insert(identity);
+        for port in &endpoint.named_ports {
+            let count = self.named_ports.entry(port.clone()).or_default();
+            *count += 1;
+            batch.names_changed |= *count == 1;
+        }
+    }
+
+    fn is_here(&self, cluster: &Name, node: &Name) -> bool {
+        (cluster, node) == (&self.cluster, &self.node)
+    }
+}
+
+/// A reserved number means the same everywhere, and a local one means something on this node alone, whatever a record says.
+fn is_of_store(identity: Identity) -> bool {
+    identity.reserved_name().is_none() && !identity.is_local()
+}
+
+fn key_of(node: &Node) -> RecordKey {
+    RecordKey::Node(node.cluster.clone(), node.name.clone())
+}
+
+/// Whether nothing is left of it.
+fn forget<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}

@@ -1,0 +1,307 @@
+//! Compilers that follow histories of a mesh come to the tables of one that has seen nothing else, whatever datapaths
+//! refuse, however nodes restart, and wherever the history is lost on the way.
+//!
+//! `RINGFENCE_WORLDS` says how many histories (256 without it).
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use ringfence_policy::{
+        compile::{Compiler, LocalNode, Problem},
+        identity::{ClusterId, Identity},
+        label::LabelSet,
+        mesh::Mesh,
+        name::Name,
+        object::parse_objects,
+        record::{Change, Cluster, Delta, Endpoint, IdentityRecord, NamedPort, Node, PolicyRecord, Record, RecordKey},
+        tables::{Edit, EndpointId, TableDiff, Tables},
+    };
+
+    /// Pseudo-random numbers; equal seeds make equal histories.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from((self.0 >> 33) % limit as u64).unwrap()
+        }
+
+        fn one_in(&mut self, times: usize) -> bool {
+            self.below(times) == 0
+        }
+
+        fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+            from[self.below(from.len())].clone()
+        }
+    }
+
+    const PODS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    const RANGES: [&str; 5] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "fd00::/8", "0.0.0.0/0"];
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn identity(random: &mut Random) -> Identity {
+        match random.below(8) {
+            0 => Identity::from_bits(u32::try_from(random.below(12)).unwrap()),
+            _ => Identity::from_bits(0x10_0001 + u32::try_from(random.below(6)).unwrap()),
+        }
+    }
+
+    fn labels(random: &mut Random) -> LabelSet {
+        let app = format!("k8s:app={}", random.pick(&PODS[..3]));
+        LabelSet::parse([app.as_str(), "k8s:io.kubernetes.pod.namespace=shop"]).unwrap()
+    }
+
+    fn endpoint(random: &mut Random) -> Record {
+        let address = |random: &mut Random| {
+            let address: [u8; 4] = [10, 1, random.pick(&[2, 3]), u8::try_from(random.below(6)).unwrap()];
+            address.into()
+        };
+        let port = |random: &mut Random| NamedPort {
+            name: random.pick(&["http", "metrics"]).to_owned(),
+            protocol: 6,
+            port: random.pick(&[80, 8080]),
+        };
+        Record::Endpoint(Endpoint {
+            cluster: name("east"),
+            node: name(random.pick(&["n1", "n1", "n2"])),
+            name: name(random.pick(&PODS)),
+            addresses: (0..random.below(3)).map(|_| address(random)).collect(),
+            labels: LabelSet::default(),
+            identity: identity(random),
+            named_ports: (0..random.below(2)).map(|_| port(random)).collect(),
+        })
+    }
+
+    fn policy(random: &mut Random) -> Record {
+        let app = |random: &mut Random| format!("{{matchLabels: {{app: {}}}}}", random.pick(&PODS[..3]));
+        let element = |random: &mut Random| {
+            let peers = match random.below(5) {
+                0 => "toEntities: [all]".to_owned(),
+                1 => "toEntities: [cluster, world]".to_owned(),
+                2 => format!(
+                    "toCIDRSet: [{{cidr: 10.0.0.0/8, except: [{}]}}]",
+                    random.pick(&["10.1.0.0/16", "10.1.2.0/24"])
+                ),
+                3 => format!("toCIDR: ['{}']", random.pick(&RANGES)),
+                _ => format!("toEndpoints: [{}]", app(random)),
+            };
+            let port = random.pick(&["80", "443, endPort: 500", "http", "0"]);
+            let ports = if random.one_in(2) {
+                format!(", toPorts: [{{ports: [{{port: {port}, protocol: TCP}}]}}]")
+            } else {
+                String::new()
+            };
+            format!("{{{peers}{ports}}}")
+        };
+        let lists = [
+            format!("ingress: [{}]", element(random).replace("toE", "fromE").replace("toC", "fromC")),
+            format!("egress: [{}, {}]", element(random), element(random)),
+            format!("egressDeny: [{}]", element(random)),
+        ];
+        let number = random.below(5);
+        let text = format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p{number}, namespace: shop}}, \
+             spec: {{endpointSelector: {}, {}}}}}",
+            if random.one_in(3) { "{}".to_owned() } else { app(random) },
+            random.pick(&lists)
+        );
+        let parsed = parse_objects(&text);
+        assert!(!parsed.has_errors(), "{:?}\n{text}", parsed.diagnostics);
+        let key = parsed.objects[0].key.clone();
+        // Nobody can read it.
+        let text = if random.one_in(16) { text.replace("endpointSelector", "endpointSelectorV3") } else { text };
+        Record::Policy(PolicyRecord { key, text })
+    }
+
+    fn record(random: &mut Random) -> Record {
+        match random.below(12) {
+            0 => {
+                let pod_cidrs = (0..random.below(3)).map(|_| random.pick(&RANGES[..4]).parse().unwrap()).collect();
+                let which = random.pick(&[("east", 1), ("west", 2)]);
+                Record::Cluster(Cluster { name: name(which.0), id: ClusterId::new(which.1).unwrap(), pod_cidrs })
+            }
+            1 => {
+                let last = u8::try_from(random.below(4)).unwrap();
+                let addresses = vec![[10, 1, 2, last].into(), [192, 0, 2, last].into()];
+                Record::Node(Node { cluster: name("east"), name: name(random.pick(&["n1", "n2"])), addresses })
+            }
+            2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
+            5..8 => endpoint(random),
+            _ => policy(random),
+        }
+    }
+
+    /// The first revision has all identities, so that most revisions are whole.
+    fn first(random: &mut Random) -> Vec<Change> {
+        let identity = |number: u32, random: &mut Random| {
+            let identity = Identity::from_bits(0x10_0001 + number);
+            Change::Put(Record::Identity(IdentityRecord { identity, labels: labels(random) }))
+        };
+        (0..6).map(|number| identity(number, random)).collect()
+    }
+
+    fn changes(random: &mut Random, mesh: &Mesh) -> Vec<Change> {
+        let mut changes: BTreeMap<RecordKey, Change> = BTreeMap::new();
+        for _ in 0..=random.below(4) {
+            let known: Vec<&RecordKey> = mesh.records().keys().collect();
+            let change = match random.below(4) {
+                0 if !known.is_empty() => match random.pick(&known) {
+                    RecordKey::Identity(_) if !random.one_in(6) => continue,
+                    key => Change::Delete(key.clone()),
+                },
+                _ => Change::Put(record(random)),
+            };
+            changes.insert(change.key(), change);
+        }
+        changes.into_values().collect()
+    }
+
+    struct World {
+        mesh: Mesh,
+        compiler: Compiler,
+        local: LocalNode,
+        in_force: Tables,
+    }
+
+    #[derive(Default, Debug)]
+    struct Seen {
+        whole: usize,
+        incomplete: usize,
+        refused: usize,
+        restarted: usize,
+        lost: usize,
+    }
+
+    impl World {
+        fn compile(&mut self, random: &mut Random, seen: &mut Seen) {
+            let compilation = match self.compiler.compile(&self.mesh, &self.local, &self.in_force) {
+                Ok(compilation) => compilation,
+                Err(incomplete) => {
+                    seen.incomplete += 1;
+                    let fresh = Compiler::default().compile(&self.mesh, &self.local, &Tables::default());
+                    assert_eq!(fresh.map(drop), Err(incomplete), "another history, other problems");
+                    return;
+                }
+            };
+            seen.whole += 1;
+            assert_leads_from(&self.in_force, &compilation.diff);
+            let mut tables = self.in_force.clone();
+            tables.apply(&compilation.diff);
+            let (fresh, problems) = self.fresh();
+            assert_eq!(tables.resolved(), fresh.resolved(), "another history, other tables");
+            assert_eq!(tables.rows.len(), fresh.rows.len(), "rows of nobody are left");
+            assert_eq!(tables.ports.len(), fresh.ports.len(), "ports of nobody are left");
+            assert_eq!(compilation.problems, problems);
+            if random.one_in(4) {
+                seen.refused += 1;
+                return;
+            }
+            self.in_force = tables;
+            self.compiler.realised();
+        }
+
+        fn fresh(&self) -> (Tables, Vec<Problem>) {
+            let mut tables = Tables::default();
+            let compilation = Compiler::default().compile(&self.mesh, &self.local, &tables).unwrap();
+            tables.apply(&compilation.diff);
+            (tables, compilation.problems)
+        }
+    }
+
+    fn assert_leads_from(tables: &Tables, diff: &TableDiff) {
+        fn one<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(map: &BTreeMap<K, V>, edits: &[Edit<K, V>]) {
+            for edit in edits {
+                assert_eq!(map.get(&edit.key), edit.before.as_ref(), "{:?}", edit.key);
+                assert_ne!(edit.before, edit.after, "{:?} does not change", edit.key);
+            }
+            assert!(edits.is_sorted_by(|one, other| one.key < other.key), "edits are in order");
+        }
+        one(&tables.addresses, &diff.addresses);
+        one(&tables.ranges, &diff.ranges);
+        one(&tables.endpoints, &diff.endpoints);
+        one(&tables.ports, &diff.ports);
+        one(&tables.rows, &diff.rows);
+    }
+
+    fn history(seed: u64, seen: &mut Seen) {
+        let random = &mut Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let endpoints = BTreeMap::new();
+        let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+        let mut world =
+            World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
+        for step in 0..24 {
+            let revision = world.mesh.revision().next();
+            let changes = if step == 0 { first(random) } else { changes(random, &world.mesh) };
+            world.mesh.apply(&Delta { revision, changes }).unwrap();
+            if random.one_in(3) {
+                let pod = random.pick(&PODS);
+                match world.local.endpoints.remove(&name(pod)) {
+                    Some(_) if random.one_in(2) => {}
+                    _ => {
+                        let id = EndpointId(
+                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 1)
+                                .unwrap(),
+                        );
+                        world.local.endpoints.insert(name(pod), id);
+                    }
+                }
+            }
+            if random.one_in(10) {
+                world.local.audited = BTreeSet::from([name(random.pick(&PODS))]);
+            }
+            if random.one_in(12) {
+                seen.restarted += 1;
+                world.compiler = Compiler::default();
+            }
+            if random.one_in(12) {
+                seen.lost += 1;
+                world.mesh = Mesh::from_snapshot(world.mesh.snapshot());
+            }
+            // Revisions are skipped, too.
+            if !random.one_in(3) {
+                world.compile(random, seen);
+            }
+        }
+    }
+
+    #[test]
+    fn s14_every_history_comes_to_the_same_tables() {
+        let histories =
+            std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("a number of histories"));
+        let mut seen = Seen::default();
+        for seed in 0..histories {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history(seed, &mut seen)));
+            assert!(outcome.is_ok(), "history {seed}");
+        }
+        println!("{histories} histories: {seen:?}");
+        let Seen { whole, incomplete, refused, restarted, lost } = seen;
+        assert!(histories < 100 || [whole, incomplete, refused, restarted, lost].iter().all(|count| *count > 50));
+    }
+
+    #[test]
+    fn s8_a_restart_with_the_same_mesh_changes_nothing() {
+        let mut seen = Seen::default();
+        for seed in 0..64 {
+            let random = &mut Random(seed);
+            let endpoints = PODS.iter().zip(1..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+            let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+            let mut world =
+                World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
+            for step in 0..10 {
+                let changes = if step == 0 { first(random) } else { changes(random, &world.mesh) };
+                world.mesh.apply(&Delta { revision: world.mesh.revision().next(), changes }).unwrap();
+                world.compile(random, &mut seen);
+            }
+            if let Ok(compilation) = world.compiler.compile(&world.mesh, &world.local, &world.in_force) {
+                world.in_force.apply(&compilation.diff);
+                let again = Compiler::default().compile(&world.mesh, &world.local, &world.in_force).unwrap();
+                assert_eq!(again.diff, TableDiff::default(), "{seed}: numbers that are in force stay");
+            }
+        }
+        assert!(seen.whole > 100, "{seen:?}");
+    }
+}
