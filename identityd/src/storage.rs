@@ -18,6 +18,7 @@ use ringfence_policy::mesh::History;
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{
+    REPLACE_MEMBER,
     history::{Bounds, DiskHistory},
     raft::{LogId, SnapshotMeta, applier::Applier},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
@@ -44,9 +45,9 @@ pub enum StorageError {
     },
     /// The log is gone, and with it the votes.
     #[error(
-        "data_dir: {} holds a state or a snapshot, but no write-ahead log: a member that forgot its votes must not go on. \
-         Restore the directory, or remove it as a whole and let the member join again while a majority of the others runs",
-        path.display()
+        "data_dir: {} holds a state or a snapshot, but no write-ahead log: a member that forgot its votes must not go on. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     LogMissing {
         /// The directory.
@@ -54,9 +55,9 @@ pub enum StorageError {
     },
     /// Neither the state nor the snapshot reaches the log's first entry.
     #[error(
-        "data_dir: {}: the log begins after entry {purged}, and no snapshot reaches that far. Restore the directory, or \
-         remove it as a whole and let the member join again while a majority of the others runs",
-        path.display()
+        "data_dir: {}: the log begins after entry {purged}, and no snapshot reaches that far. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     Gap {
         /// The directory.
@@ -67,9 +68,9 @@ pub enum StorageError {
     /// The log's last entries are gone, though they were applied.
     #[error(
         "data_dir: {}: the state holds entry {applied}, but the log ends with entry {last}: the end of the log is lost, \
-         and what this member promised with it. Restore the directory, or remove it as a whole and let the member join \
-         again while a majority of the others runs",
-        path.display()
+         and what this member promised with it. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     CutShort {
         /// The directory.
