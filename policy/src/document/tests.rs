@@ -242,3 +242,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn probe() {
+    for text in ["\r\u{feff}M\r[", "\r\u{feff}a: 1\r", "a: 1\r---\r\u{feff}b: 1\r", "\n\u{feff}a: 1"] {
+        println!(
+            "{text:?} {:?} {:?}",
+            read(text).documents.iter().map(|d| &d.text).collect::<Vec<_>>(),
+            findings(text)
+        );
+    }
+}
