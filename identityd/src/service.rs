@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     freshness::Freshness,
-    raft::{Raft, guard::Members, network::Channels},
+    raft::{Raft, applier::Applier, guard::Members, network::Channels},
     reports::{Reports, milliseconds},
 };
 
@@ -39,6 +39,7 @@ pub struct MeshService {
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) channels: Channels,
     pub(crate) reports: Arc<Reports>,
+    pub(crate) applier: Applier,
     pub(crate) under_way: Arc<Semaphore>,
     pub(crate) stopping: CancellationToken,
 }
@@ -52,10 +53,23 @@ impl MeshService {
         members: Arc<Members>,
         freshness: Arc<Freshness>,
         channels: Channels,
+        applier: Applier,
         stopping: CancellationToken,
     ) -> Self {
         let under_way = Arc::new(Semaphore::new(COMMANDS_UNDER_WAY));
-        Self { raft, history, members, freshness, channels, reports: Arc::default(), under_way, stopping }
+        Self { raft, history, members, freshness, channels, reports: Arc::default(), applier, under_way, stopping }
+    }
+
+    /// What the state machine says of nodes beside their reports, and of the numbers.
+    fn judged(&self, mut nodes: Vec<v1::NodeStatus>) -> (Vec<v1::NodeStatus>, Vec<v1::IdentityUsage>) {
+        self.applier.read_book(|book| {
+            for (key, lease) in book.ledger().leases().iter().filter(|(_, lease)| lease.gone) {
+                let same = |node: &&mut v1::NodeStatus| node.cluster == key.0.as_str() && node.name == key.1.as_str();
+                nodes.iter_mut().find(same).into_iter().for_each(|node| node.gone = lease.gone);
+            }
+            let usage = self.history.read(|history| book.usage(history.mesh()));
+            (nodes, usage.into_iter().map(|(cluster, usage)| (cluster, usage).into()).collect())
+        })
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
@@ -110,6 +124,7 @@ impl mesh_server::Mesh for MeshService {
             let mesh = history.mesh();
             (mesh.revision(), self.reports.nodes(mesh))
         });
+        let (nodes, identities) = self.judged(nodes);
         Ok(Response::new(v1::StatusResponse {
             responder: format!("member {} ({})", own.id, own.cluster),
             revision: revision.0,
@@ -117,6 +132,7 @@ impl mesh_server::Mesh for MeshService {
             members: self.members.status(),
             gateways: self.reports.gateways(),
             nodes,
+            identities,
         }))
     }
 

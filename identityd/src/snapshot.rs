@@ -1,8 +1,8 @@
 //! Snapshots: the whole state at one log entry in one file, written beside, synced, then renamed.
 //!
 //! ```text
-//! build    Mesh + SnapshotMeta ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members, in parts
-//! receive  parts ─► snapshot.incoming ─ fsync, checksum ─ rename ─► snapshot ─► State, Mesh
+//! build    Mesh + Ledger + SnapshotMeta ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members, in parts
+//! receive  parts ─► snapshot.incoming ─ fsync, checksum ─ rename ─► snapshot ─► State, Mesh, Ledger
 //! ```
 
 use std::{
@@ -15,6 +15,7 @@ use ringfence_policy::{mesh::Mesh, record::Snapshot};
 
 use crate::{
     codec::{self, CodecError},
+    machine::ledger::Ledger,
     raft::SnapshotMeta,
     wal::sync_parent,
 };
@@ -49,6 +50,17 @@ pub enum SnapshotError {
         /// What is wrong.
         source: CodecError,
     },
+}
+
+/// What a snapshot holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Content {
+    /// What it covers.
+    pub meta: SnapshotMeta,
+    /// The records.
+    pub mesh: Mesh,
+    /// What the state machine remembers beside them.
+    pub ledger: Ledger,
 }
 
 /// An open snapshot file. It stays readable while a newer one takes its name.
@@ -92,15 +104,15 @@ impl SnapshotFile {
         self.read().map(|_| ())
     }
 
-    fn read(&mut self) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
+    fn read(&mut self) -> Result<Content, SnapshotError> {
         let mut bytes = Vec::new();
         self.file.rewind().map_err(|source| io_error(&self.path, source))?;
         self.file.read_to_end(&mut bytes).map_err(|source| io_error(&self.path, source))?;
         let content = |source| SnapshotError::Content { path: self.path.clone(), source };
         let (head, body) = codec::decode_snapshot(&bytes).map_err(content)?;
         let meta = codec::decode(head).map_err(content)?;
-        let snapshot: Snapshot = codec::decode(body).map_err(content)?;
-        Ok((meta, Mesh::from_snapshot(snapshot)))
+        let (snapshot, ledger): (Snapshot, Ledger) = codec::decode(body).map_err(content)?;
+        Ok(Content { meta, mesh: Mesh::from_snapshot(snapshot), ledger })
     }
 }
 
@@ -139,8 +151,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError::Io`; the current one is then as before.
-    pub fn build(&self, meta: &SnapshotMeta, mesh: &Mesh) -> Result<(), SnapshotError> {
-        let bytes = codec::encode_snapshot(&codec::encode(meta), &codec::encode(&mesh.snapshot()));
+    pub fn build(&self, content: &Content) -> Result<(), SnapshotError> {
+        let Content { meta, mesh, ledger } = content;
+        let bytes = codec::encode_snapshot(&codec::encode(meta), &codec::encode(&(mesh.snapshot(), ledger)));
         let path = self.directory.join(BUILDING);
         let mut file = File::create(&path).map_err(|source| io_error(&path, source))?;
         file.write_all(&bytes).map_err(|source| io_error(&path, source))?;
@@ -161,7 +174,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError`; the current one is then as before.
-    pub fn install(&self, mut received: SnapshotFile) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
+    pub fn install(&self, mut received: SnapshotFile) -> Result<Content, SnapshotError> {
         let content = received.read()?;
         self.publish(&received.path, &received.file)?;
         Ok(content)
@@ -171,7 +184,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError` if there is one and it cannot be read.
-    pub fn current(&self) -> Result<Option<(SnapshotMeta, Mesh, SnapshotFile)>, SnapshotError> {
+    pub fn current(&self) -> Result<Option<(Content, SnapshotFile)>, SnapshotError> {
         let path = self.directory.join(CURRENT);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -179,9 +192,9 @@ impl Snapshots {
             Err(source) => return Err(io_error(&path, source)),
         };
         let mut file = SnapshotFile { path, file };
-        let (meta, mesh) = file.read()?;
+        let content = file.read()?;
         file.file.rewind().map_err(|source| io_error(&file.path, source))?;
-        Ok(Some((meta, mesh, file)))
+        Ok(Some((content, file)))
     }
 
     fn publish(&self, path: &Path, file: &File) -> Result<(), SnapshotError> {
@@ -199,14 +212,17 @@ fn io_error(path: &Path, source: io::Error) -> SnapshotError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::ledger::{Row, RowKey};
     use ringfence_policy::revision::Revision;
 
-    fn meta(id: &str) -> SnapshotMeta {
-        SnapshotMeta { snapshot_id: id.to_owned(), ..SnapshotMeta::default() }
-    }
-
-    fn mesh(revision: u64) -> Mesh {
-        Mesh::from_snapshot(Snapshot { revision: Revision(revision), ..Snapshot::default() })
+    fn content(id: &str, revision: u64) -> Content {
+        let mut ledger = Ledger::default();
+        ledger.set(&RowKey::Clock, Some(Row::Clock(revision * 1000)));
+        Content {
+            meta: SnapshotMeta { snapshot_id: id.to_owned(), ..SnapshotMeta::default() },
+            mesh: Mesh::from_snapshot(Snapshot { revision: Revision(revision), ..Snapshot::default() }),
+            ledger,
+        }
     }
 
     #[test]
@@ -214,10 +230,10 @@ mod tests {
         let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (source, target) = (Snapshots::open(source.path()).unwrap(), Snapshots::open(target.path()).unwrap());
         assert!(source.current().unwrap().is_none());
-        source.build(&meta("new"), &mesh(9)).unwrap();
-        target.build(&meta("old"), &mesh(3)).unwrap();
+        source.build(&content("new", 9)).unwrap();
+        target.build(&content("old", 3)).unwrap();
         let bytes = {
-            let (.., mut file) = source.current().unwrap().unwrap();
+            let (_, mut file) = source.current().unwrap().unwrap();
             let bytes = file.next_part().unwrap();
             assert!(file.next_part().unwrap().is_empty());
             bytes
@@ -225,10 +241,10 @@ mod tests {
         let mut cut = target.begin_receiving().unwrap();
         cut.append(&bytes[..bytes.len() - 1]).unwrap();
         assert!(matches!(target.install(cut), Err(SnapshotError::Content { .. })));
-        assert_eq!(target.current().unwrap().unwrap().0, meta("old"));
+        assert_eq!(target.current().unwrap().unwrap().0, content("old", 3));
         let mut whole = target.begin_receiving().unwrap();
         bytes.chunks(7).for_each(|part| whole.append(part).unwrap());
-        assert_eq!(target.install(whole).unwrap(), (meta("new"), mesh(9)));
-        assert_eq!(target.current().unwrap().unwrap().1, mesh(9));
+        assert_eq!(target.install(whole).unwrap(), content("new", 9));
+        assert_eq!(target.current().unwrap().unwrap().0, content("new", 9));
     }
 }

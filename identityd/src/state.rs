@@ -25,11 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{self, CodecError},
+    machine::ledger::{Ledger, Row, RowKey, Rows},
     raft::{LogId, StoredMembership},
 };
 
 const MARKER_KEY: &[u8] = b"marker";
 const RECORD_PREFIX: &[u8] = b"record/";
+const ROW_PREFIX: &[u8] = b"row/";
 /// How often sled hands its buffers to the page cache on its own, so that a restart after a crash replays little.
 const SLED_FLUSH_MS: u64 = 500;
 
@@ -42,7 +44,7 @@ pub struct Marker {
     pub membership: StoredMembership,
     /// The mesh's revision.
     pub revision: Revision,
-    /// Sum of the digests of all records: equal states have equal sums (S14).
+    /// Sum of the digests of all records and of the ledger's rows: equal states have equal sums (S14).
     pub digest: u64,
 }
 
@@ -53,6 +55,17 @@ pub struct Stored {
     pub marker: Marker,
     /// The records.
     pub mesh: Mesh,
+    /// What the state machine remembers beside them.
+    pub ledger: Ledger,
+}
+
+/// What changed since the state was written last.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Records of the mesh.
+    pub records: Vec<RecordKey>,
+    /// Rows of the ledger.
+    pub rows: Vec<RowKey>,
 }
 
 /// The state cannot be written.
@@ -149,16 +162,22 @@ impl State {
         Ok(())
     }
 
-    /// Writes changed records (as they are in `mesh` now) and the marker, as a whole or not at all.
+    /// Writes what changed (as it is in `mesh` and `ledger` now) and the marker, as a whole or not at all.
     ///
     /// # Errors
     /// `StateError`.
-    pub fn write(&self, mesh: &Mesh, changed: &[RecordKey], marker: &Marker) -> Result<(), StateError> {
+    pub fn write(&self, mesh: &Mesh, ledger: &Ledger, changed: &Changed, marker: &Marker) -> Result<(), StateError> {
         let mut batch = sled::Batch::default();
-        for key in changed {
+        for key in &changed.records {
             match mesh.records().get(key) {
-                Some(versioned) => batch.insert(record_key(key), codec::encode(versioned)),
-                None => batch.remove(record_key(key)),
+                Some(versioned) => batch.insert(stored_key(RECORD_PREFIX, key), codec::encode(versioned)),
+                None => batch.remove(stored_key(RECORD_PREFIX, key)),
+            }
+        }
+        for key in &changed.rows {
+            match ledger.get(key) {
+                Some(row) => batch.insert(stored_key(ROW_PREFIX, key), codec::encode(&row)),
+                None => batch.remove(stored_key(ROW_PREFIX, key)),
             }
         }
         batch.insert(MARKER_KEY, codec::encode(marker));
@@ -170,10 +189,11 @@ impl State {
     ///
     /// # Errors
     /// `StateError`.
-    pub fn replace(&self, mesh: &Mesh, marker: &Marker) -> Result<(), StateError> {
+    pub fn replace(&self, mesh: &Mesh, ledger: &Ledger, marker: &Marker) -> Result<(), StateError> {
         self.wipe()?;
-        let keys: Vec<_> = mesh.records().keys().cloned().collect();
-        self.write(mesh, &keys, marker)?;
+        let records = mesh.records().keys().cloned().collect();
+        let everything = Changed { records, rows: ledger.rows().map(|(key, _)| key).collect() };
+        self.write(mesh, ledger, &everything, marker)?;
         self.flush()
     }
 
@@ -216,10 +236,25 @@ pub fn record_digest(key: &RecordKey, versioned: &Versioned) -> u64 {
     codec::digest(&[&codec::encode(key), &codec::encode(versioned)])
 }
 
-/// The digest of a whole mesh, counted from nothing.
+fn row_digest(key: &RowKey, row: &Row) -> u64 {
+    codec::digest(&[&codec::encode(key), &codec::encode(row)])
+}
+
+/// The digest of a whole mesh and its ledger, counted from nothing.
 #[must_use]
-pub fn mesh_digest(mesh: &Mesh) -> u64 {
-    mesh.records().iter().fold(0, |sum: u64, (key, versioned)| sum.wrapping_add(record_digest(key, versioned)))
+pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
+    let records = mesh.records().iter().map(|(key, versioned)| record_digest(key, versioned));
+    records.chain(ledger.rows().map(|(key, row)| row_digest(&key, &row))).fold(0, u64::wrapping_add)
+}
+
+/// The digest after `rows` are changed in the ledger, counted from the one before.
+#[must_use]
+pub fn moved_row_digest(digest: u64, before: &Ledger, rows: &Rows) -> u64 {
+    rows.iter().fold(digest, |sum, (key, row)| {
+        let gone = before.get(key).map_or(0, |row| row_digest(key, &row));
+        let come = row.as_ref().map_or(0, |row| row_digest(key, row));
+        sum.wrapping_sub(gone).wrapping_add(come)
+    })
 }
 
 /// The digest after `changes`, counted from the one before; `before` and `after` are the mesh around them.
@@ -236,8 +271,8 @@ fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
     sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open()
 }
 
-fn record_key(key: &RecordKey) -> Vec<u8> {
-    let mut bytes = RECORD_PREFIX.to_vec();
+fn stored_key<K: Serialize>(prefix: &[u8], key: &K) -> Vec<u8> {
+    let mut bytes = prefix.to_vec();
     bytes.extend(codec::encode(key));
     bytes
 }
@@ -253,8 +288,18 @@ fn read(database: &sled::Db) -> Result<Stored, Doubt> {
         let key: RecordKey = codec::decode(&key[RECORD_PREFIX.len()..]).map_err(value)?;
         records.insert(key, codec::decode::<Versioned>(&bytes).map_err(value)?);
     }
+    let mut ledger = Ledger::default();
+    for item in database.scan_prefix(ROW_PREFIX) {
+        let (key, bytes) = item.map_err(sled)?;
+        let key: RowKey = codec::decode(&key[ROW_PREFIX.len()..]).map_err(value)?;
+        ledger.set(&key, Some(codec::decode(&bytes).map_err(value)?));
+    }
     let mesh = Mesh::from_snapshot(Snapshot { revision: marker.revision, records });
-    if mesh_digest(&mesh) == marker.digest { Ok(Stored { marker, mesh }) } else { Err(Doubt::Digest) }
+    if whole_digest(&mesh, &ledger) == marker.digest {
+        Ok(Stored { marker, mesh, ledger })
+    } else {
+        Err(Doubt::Digest)
+    }
 }
 
 /// Syncs every file and directory below a directory: sled keeps large pages in files of their own.
@@ -296,8 +341,15 @@ mod tests {
         mesh
     }
 
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.set(&RowKey::Clock, Some(Row::Clock(7)));
+        ledger.set(&RowKey::Gateway(Name::new("c1").unwrap()), Some(Row::Gateway(3)));
+        ledger
+    }
+
     fn marker(mesh: &Mesh) -> Marker {
-        Marker { revision: mesh.revision(), digest: mesh_digest(mesh), ..Marker::default() }
+        Marker { revision: mesh.revision(), digest: whole_digest(mesh, &ledger()), ..Marker::default() }
     }
 
     #[test]
@@ -307,28 +359,32 @@ mod tests {
         let (state, stored) = State::open(&path).unwrap();
         assert!(matches!(stored, Err(Doubt::Missing)));
         let mesh = mesh(50);
-        state.replace(&mesh, &marker(&mesh)).unwrap();
+        state.replace(&mesh, &ledger(), &marker(&mesh)).unwrap();
         drop(state);
         let (_state, stored) = State::open(&path).unwrap();
         let stored = stored.unwrap();
-        assert_eq!((stored.mesh, stored.marker), (mesh.clone(), marker(&mesh)));
+        assert_eq!((stored.mesh, stored.ledger, stored.marker), (mesh.clone(), ledger(), marker(&mesh)));
     }
 
     #[test]
-    fn state_that_lost_a_record_is_wiped() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        let (state, _) = State::open(&path).unwrap();
+    fn state_that_lost_a_record_or_a_row_is_wiped() {
         let whole = mesh(5);
-        // The marker speaks of five records, four are there.
-        let keys: Vec<_> = whole.records().keys().take(4).cloned().collect();
-        state.write(&whole, &keys, &marker(&whole)).unwrap();
-        drop(state);
-        let (state, stored) = State::open(&path).unwrap();
-        assert!(matches!(stored, Err(Doubt::Digest)));
-        drop(state);
-        let (_state, stored) = State::open(&path).unwrap();
-        assert!(matches!(stored, Err(Doubt::Missing)), "it is empty now");
+        // The marker speaks of five records and two rows.
+        let records: Vec<_> = whole.records().keys().cloned().collect();
+        let rows: Vec<_> = ledger().rows().map(|(key, _)| key).collect();
+        for (records, rows) in [(&records[..4], &rows[..]), (&records[..], &rows[..1])] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state");
+            let (state, _) = State::open(&path).unwrap();
+            let changed = Changed { records: records.to_vec(), rows: rows.to_vec() };
+            state.write(&whole, &ledger(), &changed, &marker(&whole)).unwrap();
+            drop(state);
+            let (state, stored) = State::open(&path).unwrap();
+            assert!(matches!(stored, Err(Doubt::Digest)));
+            drop(state);
+            let (_state, stored) = State::open(&path).unwrap();
+            assert!(matches!(stored, Err(Doubt::Missing)), "it is empty now");
+        }
     }
 
     #[test]
@@ -341,6 +397,6 @@ mod tests {
         let (state, stored) = State::open(&path).unwrap();
         assert!(stored.is_err());
         let mesh = mesh(1);
-        state.replace(&mesh, &marker(&mesh)).unwrap();
+        state.replace(&mesh, &ledger(), &marker(&mesh)).unwrap();
     }
 }

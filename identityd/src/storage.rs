@@ -16,13 +16,13 @@ use std::{
 
 use ringfence_policy::{
     mesh::{History, Mesh},
-    record::Snapshot,
 };
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{
+    machine::ledger::Ledger,
     raft::{LogId, SnapshotMeta, applier::Applier},
-    snapshot::{SnapshotError, Snapshots},
+    snapshot::{Content, SnapshotError, Snapshots},
     state::{self, Doubt, Marker, State, StateError, Stored},
     wal::{Contents, Wal, WalError, WalOptions, sync_parent},
 };
@@ -116,7 +116,7 @@ impl Storage {
         let wal = Wal::open(&wal_path, member, options)?;
         let (state, stored) = State::open(&state_path)?;
         let log = wal.contents().clone();
-        let Stored { marker, mesh } = match stored.and_then(|stored| fits(stored, &log)) {
+        let Stored { marker, mesh, ledger } = match stored.and_then(|stored| fits(stored, &log)) {
             Ok(stored) => {
                 remove_damaged_snapshot(&snapshots)?;
                 stored
@@ -125,7 +125,7 @@ impl Storage {
         };
         let history = Arc::new(SharedHistory::new(History::new(mesh, history)));
         let state = Arc::new(state);
-        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker);
+        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker, ledger);
         Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
     }
 
@@ -199,10 +199,8 @@ fn rebuild(
     log: &Contents,
     doubt: &Doubt,
 ) -> Result<Stored, StorageError> {
-    let (meta, mesh) = snapshots.current()?.map_or_else(
-        || (SnapshotMeta::default(), Mesh::from_snapshot(Snapshot::default())),
-        |(meta, mesh, _)| (meta, mesh),
-    );
+    let nothing = || Content { meta: SnapshotMeta::default(), mesh: Mesh::default(), ledger: Ledger::default() };
+    let Content { meta, mesh, ledger } = snapshots.current()?.map_or_else(nothing, |(content, _)| content);
     if let Some(LogId { index, .. }) = log.purged.filter(|purged| Some(*purged) > meta.last_log_id) {
         return Err(StorageError::Gap { path: directory.to_owned(), purged: index });
     }
@@ -213,11 +211,11 @@ fn rebuild(
             "the state database cannot be used: rebuilding it from the snapshot and the log"
         );
     }
-    let digest = state::mesh_digest(&mesh);
+    let digest = state::whole_digest(&mesh, &ledger);
     let revision = mesh.revision();
     let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership, revision, digest };
-    state.replace(&mesh, &marker)?;
-    Ok(Stored { marker, mesh })
+    state.replace(&mesh, &ledger, &marker)?;
+    Ok(Stored { marker, mesh, ledger })
 }
 
 #[cfg(test)]

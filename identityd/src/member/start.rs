@@ -117,6 +117,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         members.clone(),
         freshness.clone(),
         channels.clone(),
+        storage.applier.clone(),
         stopping.clone(),
     );
     let router = server

@@ -12,9 +12,9 @@ use ringfence_proto::follow::SharedHistory;
 
 use super::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::{
-    machine::{self, Index},
-    snapshot::{SnapshotError, SnapshotFile, Snapshots},
-    state::{self, Marker, State},
+    machine::{self, Book, Transition, ledger::Ledger},
+    snapshot::{Content, SnapshotError, SnapshotFile, Snapshots},
+    state::{self, Changed, Marker, State},
 };
 
 type Answer = Result<Committed, Refusal>;
@@ -28,27 +28,37 @@ pub struct Applier {
     position: Arc<Mutex<Position>>,
 }
 
-/// Where the state machine stands, and what it derives from the mesh.
+/// Where the state machine stands, and what it knows beside the mesh.
 #[derive(Debug, Default)]
 struct Position {
     marker: Marker,
-    index: Index,
+    book: Book,
 }
 
 /// Writes a snapshot of the moment in which it was made.
 pub struct SnapshotBuilder {
     snapshots: Snapshots,
     state: Arc<State>,
-    mesh: Mesh,
-    meta: SnapshotMeta,
+    content: Arc<Content>,
 }
 
 impl Applier {
     /// A state machine that stands where `marker` says; `history` holds the mesh of that moment.
     #[must_use]
-    pub fn new(history: Arc<SharedHistory>, state: Arc<State>, snapshots: Snapshots, marker: Marker) -> Self {
-        let index = history.read(|history| Index::of(history.mesh()));
-        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, index })) }
+    pub fn new(
+        history: Arc<SharedHistory>,
+        state: Arc<State>,
+        snapshots: Snapshots,
+        marker: Marker,
+        ledger: Ledger,
+    ) -> Self {
+        let book = history.read(|history| Book::of(history.mesh(), ledger));
+        Self { history, state, snapshots, position: Arc::new(Mutex::new(Position { marker, book })) }
+    }
+
+    /// Reads what the state machine knows beside the mesh: keep `f` short, the writer waits for it.
+    pub fn read_book<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
+        f(&self.position().book)
     }
 
     /// Where the state machine stands, with the digest of its state (S14).
@@ -62,7 +72,7 @@ impl Applier {
     }
 
     /// One entry; the keys that it changed are added to `changed`.
-    fn apply_entry(&self, position: &mut Position, entry: Entry, changed: &mut Vec<RecordKey>) -> Answer {
+    fn apply_entry(&self, position: &mut Position, entry: Entry, changed: &mut Changed) -> Answer {
         position.marker.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Normal(command) => return self.execute(position, &command, changed),
@@ -74,15 +84,18 @@ impl Applier {
         Ok(Committed { revision: position.marker.revision, changed: false, identity: None })
     }
 
-    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<RecordKey>) -> Answer {
-        let Position { marker, index } = position;
-        let (changes, identity, before) = self.history.read(|history| {
+    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Changed) -> Answer {
+        let Position { marker, book } = position;
+        let (transition, before) = self.history.read(|history| {
             let mesh = history.mesh();
-            let (changes, identity) = machine::transition(mesh, index, command)?;
-            index.apply(mesh, &changes);
-            let before = changes.iter().filter_map(|change| old_record(mesh, change)).collect();
-            Ok::<_, Refusal>((changes, identity, before))
+            let transition = machine::transition(mesh, book, command)?;
+            marker.digest = state::moved_row_digest(marker.digest, book.ledger(), &transition.rows);
+            book.apply(mesh, &transition);
+            let before = transition.changes.iter().filter_map(|change| old_record(mesh, change)).collect();
+            Ok::<_, Refusal>((transition, before))
         })?;
+        let Transition { changes, rows, identity } = transition;
+        changed.rows.extend(rows.into_keys());
         if changes.is_empty() {
             return Ok(Committed { revision: marker.revision, changed: false, identity });
         }
@@ -91,7 +104,7 @@ impl Applier {
         marker.revision = marker.revision.next();
         marker.digest =
             self.history.read(|history| state::moved_digest(marker.digest, &before, history.mesh(), &changes));
-        changed.extend(changes.iter().map(Change::key));
+        changed.records.extend(changes.iter().map(Change::key));
         Ok(Committed { revision: marker.revision, changed: true, identity })
     }
 }
@@ -115,11 +128,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
         I::IntoIter: OptionalSend,
     {
         let mut position = self.position();
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         let answers =
             entries.into_iter().map(|entry| self.apply_entry(&mut position, entry, &mut changed)).collect::<Vec<_>>();
         self.history
-            .read(|history| self.state.write(history.mesh(), &changed, &position.marker))
+            .read(|history| {
+                self.state.write(history.mesh(), position.book.ledger(), &changed, &position.marker)
+            })
             .map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)
     }
@@ -130,8 +145,11 @@ impl RaftStateMachine<TypeConfig> for Applier {
         SnapshotBuilder {
             snapshots: self.snapshots.clone(),
             state: self.state.clone(),
-            mesh: self.history.read(|history| history.mesh().clone()),
-            meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
+            content: Arc::new(Content {
+                meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
+                mesh: self.history.read(|history| history.mesh().clone()),
+                ledger: self.read_book(|book| book.ledger().clone()),
+            }),
         }
     }
 
@@ -141,17 +159,18 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Box<SnapshotFile>) -> Result<(), StorageError> {
         let snapshots = self.snapshots.clone();
-        let (stored, mesh) = blocking(move || snapshots.install(*file)).await.map_err(|error| write_error(&error))?;
+        let installed = blocking(move || snapshots.install(*file)).await.map_err(|error| write_error(&error))?;
+        let Content { meta: stored, mesh, ledger } = installed;
         tracing::info!(revision = %mesh.revision(), snapshot = stored.snapshot_id, "installing a snapshot");
         let marker = Marker {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             revision: mesh.revision(),
-            digest: state::mesh_digest(&mesh),
+            digest: state::whole_digest(&mesh, &ledger),
         };
-        self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
+        self.state.replace(&mesh, &ledger, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
         let mut position = self.position();
-        *position = Position { marker, index: Index::of(&mesh) };
+        *position = Position { marker, book: Book::of(&mesh, ledger) };
         self.history.reset(mesh);
         Ok(())
     }
@@ -159,7 +178,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let snapshots = self.snapshots.clone();
         match blocking(move || snapshots.current()).await {
-            Ok(current) => Ok(current.map(|(meta, _, file)| Snapshot { meta, snapshot: Box::new(file) })),
+            Ok(current) => Ok(current.map(|(Content { meta, .. }, file)| Snapshot { meta, snapshot: Box::new(file) })),
             Err(error) => Err(read_error(&error)),
         }
     }
@@ -167,16 +186,15 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (snapshots, state, mesh, meta) =
-            (self.snapshots.clone(), self.state.clone(), std::mem::take(&mut self.mesh), self.meta.clone());
+        let (snapshots, state, content) = (self.snapshots.clone(), self.state.clone(), self.content.clone());
         // The log is purged behind a snapshot: afterwards the state must not fall back behind it.
         let built = blocking(move || {
             state.flush().map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
-            snapshots.build(&meta, &mesh).map_err(|error| write_error(&error))?;
+            snapshots.build(&content).map_err(|error| write_error(&error))?;
             snapshots.current().map_err(|error| read_error(&error))
         });
         match built.await? {
-            Some((meta, _, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
+            Some((Content { meta, .. }, file)) => Ok(Snapshot { meta, snapshot: Box::new(file) }),
             None => Err(read_error(&SnapshotError::Io {
                 path: "snapshot".into(),
                 source: std::io::ErrorKind::NotFound.into(),
