@@ -15,7 +15,7 @@ pub use start::StartError;
 use crate::{
     config::Config,
     freshness::Freshness,
-    raft::{LogId, Raft, guard::Members},
+    raft::{LogId, Raft, applier::Applier, guard::Members},
     state::StateError,
     storage::Storage,
     wal::WalOptions,
@@ -31,6 +31,7 @@ pub struct Member {
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     guard: JoinHandle<()>,
+    housekeeping: JoinHandle<()>,
 }
 
 /// A member cannot go on.
@@ -148,6 +149,12 @@ impl Member {
         (marker.applied, marker.digest)
     }
 
+    /// What the state machine knows beside the mesh, as of the last applied entry.
+    #[must_use]
+    pub const fn applier(&self) -> &Applier {
+        &self.storage.applier
+    }
+
     /// Returns when the member cannot go on.
     pub async fn failed(&self) -> MemberFailed {
         let mut metrics = self.raft.metrics();
@@ -187,6 +194,7 @@ impl Member {
         self.stopping.cancel();
         self.server.abort();
         self.guard.abort();
+        self.housekeeping.abort();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "Raft's task panicked");
         }

@@ -17,6 +17,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     cache::MeshCache,
     config::Config,
+    keep_alive::KeepAlive,
     members::Members,
     push::Pusher,
     register::register,
@@ -104,6 +105,13 @@ impl Gateway {
             };
             spawn(tasks, "reports", |token| pusher.run(token));
         }
+        let keep_alive = KeepAlive {
+            cluster: config.cluster.name.clone(),
+            members: Arc::clone(&members),
+            cache: Arc::clone(&cache),
+            reports: Arc::clone(&reports),
+        };
+        spawn(tasks, "signs of life", |token| keep_alive.run(token));
         let token = tasks.token();
         tasks.spawn(
             "registration",

@@ -25,6 +25,7 @@ use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
     freshness::Freshness,
+    housekeeping::Housekeeper,
     raft::{
         MemberNode, Raft,
         guard::Members,
@@ -135,7 +136,14 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
     let interval = Duration::from_millis(config.heartbeat_interval_ms);
     let guard = tokio::spawn(members.clone().guard(channels, interval, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
+    let housekeeper = Housekeeper {
+        raft: raft.clone(),
+        members: members.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+    };
+    let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
+    let member = Member { address, raft, storage, members, freshness, stopping, server, guard, housekeeping };
     initialize(&config, member).await
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringfence_policy::{
-    command::{Command, Committed, EndpointSpec, Refusal},
+    command::{Command, Committed, EndpointSpec, Refusal, SignOfLife},
     identity::{ClusterId, Identity},
     label::{CLUSTER_KEY, Label, LabelSet, SOURCE_K8S},
     mesh::{History, Mesh},
@@ -40,6 +40,7 @@ struct State {
     writing: Mutex<BTreeMap<LabelSet, Identity>>,
     staleness_ms: AtomicU64,
     reports: Mutex<Vec<v1::ReportRequest>>,
+    alive: Mutex<Vec<Vec<SignOfLife>>>,
     available: Mutex<bool>,
     lose_answers: AtomicU64,
 }
@@ -51,6 +52,7 @@ impl TestStore {
             writing: Mutex::default(),
             staleness_ms: AtomicU64::new(0),
             reports: Mutex::default(),
+            alive: Mutex::default(),
             available: Mutex::new(true),
             lose_answers: AtomicU64::new(0),
         }))
@@ -101,6 +103,11 @@ impl TestStore {
 
     pub(crate) fn reports(&self) -> Vec<v1::ReportRequest> {
         self.0.reports.lock().unwrap().clone()
+    }
+
+    /// The signs of life that came, command by command.
+    pub(crate) fn signs_of_life(&self) -> Vec<Vec<SignOfLife>> {
+        self.0.alive.lock().unwrap().clone()
     }
 
     /// Makes one revision.
@@ -162,7 +169,8 @@ fn transition(
                 None => Ok((keys.into_iter().map(Change::Delete).collect(), None)),
             }
         }
-        Command::AllocateIdentity { .. } => unreachable!("no test sends it"),
+        Command::KeepAlive { .. } => Ok((vec![], None)),
+        other => unreachable!("no test sends {other:?}"),
     }
 }
 
@@ -217,6 +225,9 @@ impl mesh_server::Mesh for TestStore {
             return Err(Status::unavailable("no leader is known"));
         }
         let command = Command::try_from(request.into_inner())?;
+        if let Command::KeepAlive { nodes, .. } = &command {
+            self.0.alive.lock().unwrap().push(nodes.clone());
+        }
         let executed = TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?;
         let lose = |left: u64| left.checked_sub(1);
         if self.0.lose_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose).is_ok() {
