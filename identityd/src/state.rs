@@ -295,11 +295,7 @@ fn read(database: &sled::Db) -> Result<Stored, Doubt> {
         ledger.set(&key, Some(codec::decode(&bytes).map_err(value)?));
     }
     let mesh = Mesh::from_snapshot(Snapshot { revision: marker.revision, records });
-    if whole_digest(&mesh, &ledger) == marker.digest {
-        Ok(Stored { marker, mesh, ledger })
-    } else {
-        Err(Doubt::Digest)
-    }
+    if whole_digest(&mesh, &ledger) == marker.digest { Ok(Stored { marker, mesh, ledger }) } else { Err(Doubt::Digest) }
 }
 
 /// Syncs every file and directory below a directory: sled keeps large pages in files of their own.

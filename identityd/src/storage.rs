@@ -14,9 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use ringfence_policy::{
-    mesh::{History, Mesh},
-};
+use ringfence_policy::mesh::{History, Mesh};
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{

@@ -333,7 +333,8 @@ fn the_store_hears_of_all_nodes_that_report_in_one_command() {
     };
     let request = v1::ReportRequest { gateway: None, nodes: vec![report("n1", 1), report("n2", 2)] };
     running.runtime.run(client.report(request)).unwrap();
-    let sign = |(name, revision): (&str, u64)| SignOfLife { node: Name::new(name).unwrap(), realised: Revision(revision) };
+    let sign =
+        |(name, revision): (&str, u64)| SignOfLife { node: Name::new(name).unwrap(), realised: Revision(revision) };
     let both: Vec<_> = [("n1", 1), ("n2", 2)].map(sign).to_vec();
     eventually("both are told of", || store.signs_of_life().contains(&both));
     eventually("who says nothing more is told of no more", || store.signs_of_life().last() == Some(&vec![]));

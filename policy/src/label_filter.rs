@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn entries_that_are_wrong_are_named() {
-        for (entry, expected) in [("k8s:", "names no labels"), ("!", "names no labels"), ("a(", "a group is not closed")]
+        for (entry, expected) in
+            [("k8s:", "names no labels"), ("!", "names no labels"), ("a(", "a group is not closed")]
         {
             let error = filter(false, &["k8s:app", entry]).unwrap_err().to_string();
             assert!(error.contains(&format!("{entry:?}")) && error.contains(expected), "{error}");

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
-    record::{
-        Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings, Node,
-        PolicyRecord, Record, RecordKey, ServiceRecord, Snapshot, Versioned,
-    },
     name::Name,
+    record::{
+        Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings,
+        Node, PolicyRecord, Record, RecordKey, ServiceRecord, Snapshot, Versioned,
+    },
     revision::Revision,
 };
 
@@ -123,9 +123,7 @@ impl Mesh {
 impl Mesh {
     /// All CIDR groups.
     pub fn cidr_groups(&self) -> impl Iterator<Item = &CidrGroupRecord> {
-        self.records
-            .values()
-            .filter_map(|v| if let Record::CidrGroup(group) = &v.record { Some(group) } else { None })
+        self.records.values().filter_map(|v| if let Record::CidrGroup(group) = &v.record { Some(group) } else { None })
     }
 
     /// All services.

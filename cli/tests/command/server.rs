@@ -139,6 +139,12 @@ impl Store {
             Command::DeletePolicies(keys) => {
                 keys.into_iter().map(|key| Change::Delete(RecordKey::Policy(key))).collect()
             }
+            Command::PutObjects { policies, groups } => {
+                let policies = policies.into_iter().map(|policy| Change::Put(Record::Policy(policy)));
+                policies.chain(groups.into_iter().map(|group| Change::Put(Record::CidrGroup(group)))).collect()
+            }
+            Command::PutSettings(settings) => vec![Change::Put(Record::Settings(settings))],
+            Command::Delete(key) => vec![Change::Delete(key)],
             other => return Err(Status::unimplemented(format!("{other:?}"))),
         };
         for change in &changes {
@@ -211,6 +217,7 @@ impl Mesh for Store {
                 staleness_ms: 61_000,
             }],
             nodes: self.nodes.lock().unwrap().clone(),
+            identities: vec![],
         }))
     }
 

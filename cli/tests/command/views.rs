@@ -54,6 +54,7 @@ fn mesh() -> TestMesh {
             reported: true,
             problems: vec![],
             datapath: "kernel".to_owned(),
+            gone: false,
         },
         v1::NodeStatus { cluster: "west".to_owned(), name: "n2".to_owned(), ..v1::NodeStatus::default() },
     ];

@@ -4,10 +4,7 @@
 //! keeps what it has, however long that lasts: nobody knows whether its nodes live, and taking their endpoints away
 //! would make an outage of every partition that heals. When it is heard again, its nodes have their full term to show up.
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use ringfence_policy::{command::Housekeeping, name::Name, record::MeshSettings};
 

@@ -101,8 +101,8 @@ impl Index {
             None => Numbers::default().free_run(last, count),
         };
         let first = first.and_then(|number| Identity::global(id, number).ok());
-        let first = first
-            .ok_or_else(|| Refusal::IdentitiesExhausted { cluster: cluster.clone(), usage: self.usage(id) })?;
+        let first =
+            first.ok_or_else(|| Refusal::IdentitiesExhausted { cluster: cluster.clone(), usage: self.usage(id) })?;
         Ok((first, Counter { owner: cluster.clone(), last: first.number() + count - 1 }))
     }
 

@@ -132,9 +132,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         let answers =
             entries.into_iter().map(|entry| self.apply_entry(&mut position, entry, &mut changed)).collect::<Vec<_>>();
         self.history
-            .read(|history| {
-                self.state.write(history.mesh(), position.book.ledger(), &changed, &position.marker)
-            })
+            .read(|history| self.state.write(history.mesh(), position.book.ledger(), &changed, &position.marker))
             .map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)
     }

@@ -121,22 +121,18 @@ impl From<Command> for v1::Command {
                 cluster: cluster.to_string(),
                 nodes: nodes.into_iter().map(Into::into).collect(),
             }),
-            Command::GrantBlock { cluster, holder, count } => Wire::GrantBlock(v1::GrantBlock {
-                cluster: cluster.to_string(),
-                holder: holder.to_string(),
-                count,
-            }),
+            Command::GrantBlock { cluster, holder, count } => {
+                Wire::GrantBlock(v1::GrantBlock { cluster: cluster.to_string(), holder: holder.to_string(), count })
+            }
             Command::ReturnBlock { cluster, holder } => {
                 Wire::ReturnBlock(v1::BlockKey { cluster: cluster.to_string(), holder: holder.to_string() })
             }
-            Command::AdoptFromBlock { cluster, holder, identity, labels } => {
-                Wire::AdoptFromBlock(v1::AdoptFromBlock {
-                    cluster: cluster.to_string(),
-                    holder: holder.to_string(),
-                    identity: identity.bits(),
-                    labels: label_texts(&labels),
-                })
-            }
+            Command::AdoptFromBlock { cluster, holder, identity, labels } => Wire::AdoptFromBlock(v1::AdoptFromBlock {
+                cluster: cluster.to_string(),
+                holder: holder.to_string(),
+                identity: identity.bits(),
+                labels: label_texts(&labels),
+            }),
             // Proposed by the leader to itself: whoever were to receive it would refuse it as missing.
             Command::Housekeeping(_) => return Self { command: None },
         };

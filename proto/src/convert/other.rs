@@ -28,11 +28,7 @@ impl From<(Name, IdentityUsage)> for v1::IdentityUsage {
 
 impl From<CidrGroupRecord> for v1::CidrGroup {
     fn from(group: CidrGroupRecord) -> Self {
-        Self {
-            name: group.name.to_string(),
-            labels: group.labels.into_iter().collect(),
-            ranges: texts(&group.ranges),
-        }
+        Self { name: group.name.to_string(), labels: group.labels.into_iter().collect(), ranges: texts(&group.ranges) }
     }
 }
 

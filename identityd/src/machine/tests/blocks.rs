@@ -63,10 +63,7 @@ fn what_is_not_the_gateways_to_give_is_refused() {
         (adopt("g1", 1, "b"), Refusal::NumberTaken { identity: one, labels: with_cluster("b"), state: other }),
         (
             Command::Delete(RecordKey::Cluster(name("west"))),
-            Refusal::InUse {
-                key: RecordKey::Cluster(name("west")),
-                user: RecordKey::Node(name("west"), name("n1")),
-            },
+            Refusal::InUse { key: RecordKey::Cluster(name("west")), user: RecordKey::Node(name("west"), name("n1")) },
         ),
         (Command::Delete(key("g1")), Refusal::NotDeletable { key: key("g1") }),
     ];

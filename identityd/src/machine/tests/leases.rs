@@ -58,10 +58,9 @@ fn a_sign_of_life_after_the_leader_looked_keeps_the_node() {
     assert_eq!(scene.run(&expire("east", "n1", seen)).unwrap().0, 0);
     assert!(!lease(&scene, "east", "n1").gone);
     // So does everything else that a living agent does.
-    for command in [
-        Command::PutNode(node("east", "n1", &["10.40.1.1"])),
-        endpoint("east", "a", &["10.101.1.1"], &["k8s:app=a"]),
-    ] {
+    for command in
+        [Command::PutNode(node("east", "n1", &["10.40.1.1"])), endpoint("east", "a", &["10.101.1.1"], &["k8s:app=a"])]
+    {
         let seen = lease(&scene, "east", "n1").renewals;
         assert_eq!(scene.run(&command).unwrap().0, 0, "{command:?}");
         assert_eq!(scene.run(&expire("east", "n1", seen)).unwrap().0, 0, "{command:?}");
