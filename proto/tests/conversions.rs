@@ -81,7 +81,7 @@ fn endpoint() -> Endpoint {
 
 fn group() -> CidrGroupRecord {
     let ranges = vec!["192.0.2.0/24".parse().unwrap(), "::/0".parse().unwrap()];
-    CidrGroupRecord { name: name("partners"), labels: vec![("team".to_owned(), String::new())], ranges }
+    CidrGroupRecord { name: name("partners"), labels: [("team".to_owned(), String::new())].into(), ranges }
 }
 
 fn service() -> ServiceRecord {
@@ -92,7 +92,7 @@ fn service() -> ServiceRecord {
         labels: labels(),
         cluster_addresses: vec!["10.96.0.1".parse().unwrap()],
         ports: vec![ServicePort { name: "http".to_owned(), protocol: 6, port: 80, target_port: 8080 }],
-        selector: vec![("app".to_owned(), "web".to_owned())],
+        selector: [("app".to_owned(), "web".to_owned())].into(),
         backends: vec!["fd00::1".parse().unwrap()],
     }
 }

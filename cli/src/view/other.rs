@@ -92,7 +92,7 @@ impl ServiceView {
             labels: service.labels.iter().map(ToString::to_string).collect(),
             cluster_addresses: service.cluster_addresses.iter().map(ToString::to_string).collect(),
             ports: service.ports.iter().map(port).collect(),
-            selector: service.selector.iter().cloned().collect(),
+            selector: service.selector.clone(),
             backends: service.backends.iter().map(ToString::to_string).collect(),
             revision,
         }
@@ -103,7 +103,7 @@ impl CidrGroupView {
     pub(crate) fn new(group: &CidrGroupRecord, revision: u64) -> Self {
         Self {
             name: group.name.to_string(),
-            labels: group.labels.iter().cloned().collect(),
+            labels: group.labels.clone(),
             ranges: group.ranges.iter().map(ToString::to_string).collect(),
             revision,
         }

@@ -7,10 +7,7 @@ use ringfence_policy::{
 };
 use serde_json::json;
 
-use crate::{
-    ringfence::{Files, argument},
-    server::TestMesh,
-};
+use crate::{policies::Files, ringfence::argument, server::TestMesh};
 
 const GROUP: &str = "apiVersion: cilium.io/v2alpha1
 kind: CiliumCIDRGroup
@@ -62,7 +59,7 @@ fn services_and_dns_names_are_listed() {
         labels: ringfence_policy::label::LabelSet::default(),
         cluster_addresses: vec!["10.96.0.1".parse().unwrap()],
         ports: vec![ServicePort { name: String::new(), protocol: 6, port: 80, target_port: 8080 }],
-        selector: vec![("app".to_owned(), "web".to_owned())],
+        selector: [("app".to_owned(), "web".to_owned())].into(),
         backends: vec![],
     };
     let bound = BoundAddress { address: "192.0.2.1".parse().unwrap(), expires_ms: 60_000 };

@@ -1,6 +1,6 @@
 //! Addresses that are no endpoint's: ranges by name, and what DNS names stand for.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct CidrGroupRecord {
     /// Unique in the mesh.
     pub name: Name,
     /// The object's own labels, by key.
-    pub labels: Vec<(String, String)>,
+    pub labels: BTreeMap<String, String>,
     /// The addresses.
     pub ranges: Vec<Cidr>,
 }
@@ -53,13 +53,13 @@ impl CidrGroupRecord {
     #[must_use]
     pub fn group(&self) -> CidrGroup {
         let Self { name, labels, ranges } = self.clone();
-        CidrGroup { name, position: Position::START, labels, ranges }
+        CidrGroup { name, position: Position::START, labels: labels.into_iter().collect(), ranges }
     }
 }
 
 impl From<CidrGroup> for CidrGroupRecord {
     fn from(group: CidrGroup) -> Self {
         let CidrGroup { name, labels, ranges, .. } = group;
-        Self { name, labels, ranges }
+        Self { name, labels: labels.into_iter().collect(), ranges }
     }
 }

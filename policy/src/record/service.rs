@@ -1,6 +1,6 @@
 //! Services, as far as policies go.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct ServiceRecord {
     /// What it is reached at.
     pub ports: Vec<ServicePort>,
     /// The pods behind it have these labels; empty where somebody else says who is behind it.
-    pub selector: Vec<(String, String)>,
+    pub selector: BTreeMap<String, String>,
     /// Who is behind it.
     pub backends: Vec<IpAddr>,
 }
@@ -51,7 +51,7 @@ impl ServiceRecord {
         let backends = if self.selector.is_empty() {
             Backends::Addresses(self.backends.clone())
         } else {
-            Backends::Pods(self.selector.clone())
+            Backends::Pods(self.selector.clone().into_iter().collect())
         };
         Service {
             namespace: self.namespace.to_string(),

@@ -34,7 +34,6 @@ impl From<CidrGroupRecord> for v1::CidrGroup {
 
 impl TryFrom<v1::CidrGroup> for CidrGroupRecord {
     type Error = InvalidMessage;
-    /// Labels come in the order of their keys.
     fn try_from(message: v1::CidrGroup) -> Result<Self, InvalidMessage> {
         let range = |text: &String| {
             text.parse::<Cidr>().map_err(|source| InvalidMessage::Cidr { field: "CidrGroup.ranges", source })
@@ -70,7 +69,6 @@ impl From<ServiceRecord> for v1::Service {
 
 impl TryFrom<v1::Service> for ServiceRecord {
     type Error = InvalidMessage;
-    /// The selector comes in the order of its keys.
     fn try_from(message: v1::Service) -> Result<Self, InvalidMessage> {
         let service_port = |message: v1::service::Port| {
             Ok(ServicePort {

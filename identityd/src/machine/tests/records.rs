@@ -12,7 +12,7 @@ const MINUTE_MS: u64 = 60_000;
 
 fn group(group: &str, ranges: &[&str]) -> CidrGroupRecord {
     let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
-    CidrGroupRecord { name: name(group), labels: vec![("team".to_owned(), "a".to_owned())], ranges }
+    CidrGroupRecord { name: name(group), labels: [("team".to_owned(), "a".to_owned())].into(), ranges }
 }
 
 fn service(cluster: &str, service: &str) -> ServiceRecord {
@@ -23,7 +23,7 @@ fn service(cluster: &str, service: &str) -> ServiceRecord {
         labels: labels(&["k8s:app=web"]),
         cluster_addresses: vec![],
         ports: vec![],
-        selector: vec![],
+        selector: [].into(),
         backends: vec!["10.9.0.1".parse().unwrap()],
     }
 }
