@@ -154,7 +154,14 @@ impl Registering {
 
     fn is_registered(&self, entry: &Entry) -> bool {
         let key = RecordKey::Endpoint(self.cluster.clone(), self.node.clone(), entry.declared.name.clone());
-        matches!(&entry.registration, Registration::Registered { revision, .. } if !self.is_lost(&key, *revision))
+        matches!(&entry.registration, Registration::Registered { revision, .. }
+            if !self.is_lost(&key, *revision) && !self.is_numbered_otherwise(*revision))
+    }
+
+    /// Whether the mesh's settings, which say what labels make an identity, changed after a revision.
+    fn is_numbered_otherwise(&self, revision: Revision) -> bool {
+        let followed = self.feed.followed();
+        followed.mesh.records().get(&RecordKey::Settings).is_some_and(|settings| settings.revision > revision)
     }
 
     /// Whether a record that the store had at a revision is gone in a later one.

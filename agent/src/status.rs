@@ -43,6 +43,7 @@ pub(crate) fn node_status(sources: &NodeSources<'_>) -> v1::NodeStatus {
         reported: true,
         problems,
         datapath: sources.datapath.kind().to_owned(),
+        gone: false,
     }
 }
 

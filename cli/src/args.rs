@@ -69,6 +69,18 @@ pub(crate) enum Command {
     /// Nodes, and what each one enforces.
     #[command(subcommand)]
     Node(ListCommand),
+    /// Lists other records: services, CIDR groups, DNS names, blocks of numbers, settings.
+    Get {
+        /// What to list.
+        #[arg(value_enum)]
+        kind: GetKind,
+        /// Whether the answer must hold everything that was acknowledged before, or may be old.
+        #[arg(long, value_enum, default_value = "linearizable")]
+        consistency: Consistency,
+    },
+    /// The settings of the mesh; `get settings` shows them.
+    #[command(subcommand)]
+    Settings(SettingsCommand),
     /// The agent of this machine, through its local socket.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -116,6 +128,57 @@ pub(crate) enum ListCommand {
         #[arg(long, value_enum, default_value = "linearizable")]
         consistency: Consistency,
     },
+}
+
+/// What to do with the mesh's settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SettingsCommand {
+    /// Changes what is given and leaves the rest.
+    Set(SettingsArguments),
+}
+
+/// Settings to change.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct SettingsArguments {
+    /// Which labels make an identity: [SOURCE:][!]EXPRESSION, on top of the built-in entries; several are given one by
+    /// one, and replace all that were set. Endpoints are numbered anew as their agents see the change.
+    #[arg(long = "label-filter", value_name = "ENTRY")]
+    pub(crate) label_filter: Option<Vec<String>>,
+    /// Whether the entries stand alone, without the built-in ones.
+    #[arg(long, value_name = "BOOLEAN")]
+    pub(crate) label_filter_replaces_defaults: Option<bool>,
+    /// How long an identity that nobody refers to keeps its number.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) identity_grace_ms: Option<u64>,
+    /// How long a number rests before it is used again.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) quarantine_ms: Option<u64>,
+    /// How long a node may be silent.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) node_lease_ms: Option<u64>,
+    /// How much later a silent node's endpoints are removed.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) node_grace_ms: Option<u64>,
+}
+
+/// What `get` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GetKind {
+    /// Services, as policies refer to them.
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// CIDR groups.
+    #[value(name = "cidrgroups", alias = "cidrgroup", alias = "ccg")]
+    CidrGroups,
+    /// What DNS names stand for.
+    #[value(alias = "fqdn")]
+    Fqdns,
+    /// Numbers that gateways may give out while they are cut off.
+    #[value(alias = "block")]
+    Blocks,
+    /// What holds for the whole mesh.
+    Settings,
 }
 
 /// How current an answer must be.

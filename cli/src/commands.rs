@@ -7,10 +7,12 @@ mod diff;
 mod expectations;
 mod explain;
 mod files;
+mod get;
 mod list;
 mod policy;
 mod reference;
 mod selectors;
+mod settings;
 mod sources;
 mod status;
 pub(crate) mod store;
@@ -34,6 +36,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Policy(command) => return policy::run(command, &global).await,
         Command::Store(command) => return store::run(command, &global).await,
         Command::Status => return status::run(&mut Servers::new(&global)?, output).await,
+        Command::Settings(command) => return settings::run(command, &mut Servers::new(&global)?).await,
+        Command::Get { kind, consistency } => {
+            return get::run(kind, consistency, &mut Servers::new(&global)?, output).await;
+        }
         Command::Identity(command) => (list::identities as list::Show, command),
         Command::Endpoint(command) => (list::endpoints as list::Show, command),
         Command::Cluster(command) => (list::clusters as list::Show, command),

@@ -1,5 +1,9 @@
 //! What commands print: the field names of the `.proto` files, with texts where people expect texts.
 
+mod other;
+
+pub(crate) use other::{BlockView, CidrGroupView, FqdnView, ServiceView, SettingsView};
+
 use ringfence_policy::record::{Cluster, Endpoint, IdentityRecord, Node, PolicyKey};
 use ringfence_proto::v1;
 use serde::Serialize;
@@ -13,6 +17,18 @@ pub(crate) struct StatusView {
     pub(crate) members: Vec<MemberView>,
     pub(crate) gateways: Vec<GatewayView>,
     pub(crate) nodes: Vec<NodeStatusView>,
+    pub(crate) identities: Vec<IdentityUsageView>,
+}
+
+/// What the identity numbers of a cluster are used for.
+#[derive(Debug, Serialize)]
+pub(crate) struct IdentityUsageView {
+    pub(crate) cluster: String,
+    pub(crate) in_use: u32,
+    pub(crate) idle: u32,
+    pub(crate) quarantined: u32,
+    pub(crate) granted: u32,
+    pub(crate) limit: u32,
 }
 
 /// A store member.
@@ -48,6 +64,8 @@ pub(crate) struct NodeStatusView {
     pub(crate) reported: bool,
     pub(crate) problems: Vec<String>,
     pub(crate) datapath: String,
+    /// Silent for so long that the store removed its endpoints.
+    pub(crate) gone: bool,
 }
 
 /// A policy object.
@@ -118,7 +136,15 @@ impl From<v1::StatusResponse> for StatusView {
             members: status.members.into_iter().map(Into::into).collect(),
             gateways: status.gateways.into_iter().map(Into::into).collect(),
             nodes: status.nodes.into_iter().map(Into::into).collect(),
+            identities: status.identities.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<v1::IdentityUsage> for IdentityUsageView {
+    fn from(usage: v1::IdentityUsage) -> Self {
+        let v1::IdentityUsage { cluster, in_use, idle, quarantined, granted, limit } = usage;
+        Self { cluster, in_use, idle, quarantined, granted, limit }
     }
 }
 
@@ -159,6 +185,7 @@ impl From<v1::NodeStatus> for NodeStatusView {
             reported: node.reported,
             problems: node.problems,
             datapath: node.datapath,
+            gone: node.gone,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! value      format:1 | postcard
 //! segment    "RFWALSEG" | version:4 | member:8 | sequence:8 | crc:4          then records, then zeros
 //! record     payload length:4 | crc:4 | synced:4 | kind:1 | payload          crc also covers sequence and offset
-//! snapshot   "RFSNAPSH" | version:4                                      then sections: head, records …, end
+//! snapshot   "RFSNAPSH" | version:4                                      then sections: head, records …, ledger …, end
 //! section    payload length:4 | crc:4 | kind:1 | payload                 crc also covers the section's number
 //! ```
 //!
@@ -98,8 +98,10 @@ pub enum SectionKind {
     Head = 1,
     /// Some of its records.
     Records = 2,
-    /// How many records there are, and their digest.
+    /// How many records and rows there are, and their digest.
     End = 3,
+    /// Some rows of the ledger.
+    Ledger = 4,
 }
 
 /// The beginning of a segment.
@@ -299,6 +301,7 @@ pub fn check_section(
         1 => Ok(SectionKind::Head),
         2 => Ok(SectionKind::Records),
         3 => Ok(SectionKind::End),
+        4 => Ok(SectionKind::Ledger),
         _ => Err(CodecError::Checksum),
     }
 }

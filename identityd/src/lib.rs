@@ -9,6 +9,8 @@
 //!                        └─ Follow ◄────────┴─► SharedHistory
 //! ```
 //!
+//! housekeeping: where this member leads, it counts the store's clock on and ends silent nodes, by commands of its own.
+//!
 //! A write is acknowledged when a majority has its log entry on stable storage. The state machine is deterministic, so
 //! equal logs make equal meshes (S14); state and snapshots can be rebuilt, the log cannot.
 
@@ -26,6 +28,7 @@ pub mod config;
 pub mod digests;
 pub mod freshness;
 pub mod history;
+pub mod housekeeping;
 pub mod machine;
 pub mod maintenance;
 pub mod member;

@@ -23,6 +23,7 @@ use crate::{
     observe::bytes_below,
     raft::{Raft, applier::Applier, guard::Members},
     reports::milliseconds,
+    restore::rows,
 };
 
 /// Parts of a backup that wait for the network.
@@ -70,7 +71,10 @@ impl maintenance_server::Maintenance for MaintenanceService {
 
     async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let own = self.members.own();
-        let snapshot = self.history.read(|history| history.mesh().snapshot());
+        // Both of one moment: whoever applies entries holds the book.
+        let (snapshot, ledger) = self
+            .applier
+            .read_book(|book| (self.history.read(|history| history.mesh().snapshot()), rows::kept(book.ledger())));
         tracing::info!(revision = %snapshot.revision, records = snapshot.records.len(), "a backup is taken");
         let header = v1::BackupHeader {
             revision: snapshot.revision.0,
@@ -80,7 +84,7 @@ impl maintenance_server::Maintenance for MaintenanceService {
         };
         let (sender, receiver) = tokio::sync::mpsc::channel(PARTS_AHEAD);
         tokio::task::spawn_blocking(move || {
-            for data in backup::write(header, snapshot) {
+            for data in backup::write(header, snapshot, ledger) {
                 if sender.blocking_send(v1::BackupPart { data }).is_err() {
                     return;
                 }

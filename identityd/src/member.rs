@@ -21,6 +21,7 @@ use crate::{
     observe,
     raft::{
         LogId, Raft,
+        applier::Applier,
         guard::Members,
         transfer::{Transfer, TransferFailed},
     },
@@ -40,6 +41,7 @@ pub struct Member {
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     guard: JoinHandle<()>,
+    housekeeping: JoinHandle<()>,
     tls: Arc<Tls>,
 }
 
@@ -180,6 +182,12 @@ impl Member {
         (marker.applied, marker.digest)
     }
 
+    /// What the state machine knows beside the mesh, as of the last applied entry.
+    #[must_use]
+    pub const fn applier(&self) -> &Applier {
+        &self.storage.applier
+    }
+
     /// Returns when the member cannot go on.
     pub async fn failed(&self) -> MemberFailed {
         // The log says more about its failure than Raft, which stops because of it.
@@ -235,6 +243,7 @@ impl Member {
         self.stopping.cancel();
         self.server.abort();
         self.guard.abort();
+        self.housekeeping.abort();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "Raft's task panicked");
         }

@@ -1,19 +1,24 @@
 //! A new store out of a backup: one fresh data directory for each member, all from the same file.
 //!
 //! ```text
-//! backup file ─► Snapshot, its revision raised ─► snapshot (entry 1 of term 1, the members of the configuration)
-//!                                              └► wal/ that begins behind entry 1, with a vote of term 1
+//! backup file ─► Snapshot, its revision raised, Ledger ─► snapshot (entry 1 of term 1, the members of the configuration)
+//!                                                      └► wal/ that begins behind entry 1, with a vote of term 1
 //! ```
 //!
 //! The members start with the same snapshot and no log: they elect a leader and go on from there. The revision is
 //! raised so that nobody who followed the old store has seen a newer one: every follower gets the restored state as a
 //! snapshot, and revisions never go back.
 
+pub mod rows;
+
 use std::{collections::BTreeMap, io, path::PathBuf};
 
 use openraft::{CommittedLeaderId, Membership};
 use ringfence_policy::{mesh::Mesh, record::Snapshot, revision::Revision};
-use ringfence_proto::backup::{self, InvalidBackup};
+use ringfence_proto::{
+    backup::{self, InvalidBackup},
+    convert::InvalidMessage,
+};
 
 use crate::{
     config::Config,
@@ -95,9 +100,11 @@ pub async fn restore(config: &Config, file: &std::path::Path, bump: u64) -> Resu
 
     let revision = Revision(backup.snapshot.revision.0.saturating_add(bump));
     let mesh = Mesh::from_snapshot(Snapshot { revision, ..backup.snapshot });
+    let invalid = |source: InvalidMessage| RestoreError::Invalid { path: file.to_owned(), source: source.into() };
+    let ledger = rows::rebuilt(&mesh, backup.ledger).map_err(invalid)?;
     let meta = first_entry(config);
     // The snapshot first: a directory without a log is refused, one with a log and no snapshot would be empty.
-    Snapshots::open(directory)?.build(&meta, &mesh)?;
+    Snapshots::open(directory)?.build(&meta, &mesh, &ledger)?;
     std::fs::create_dir(&wal_path).map_err(failed)?;
     let wal = Wal::open(&wal_path, config.id, WalOptions::default())?;
     wal.save_vote(Vote::new(FIRST_TERM, lowest(config))).await?;

@@ -16,7 +16,7 @@ use ringfence_proto::{
     deadline,
     follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
-    version::{self, NotUnderstood, Peers},
+    version::Peers,
 };
 use ringfence_runtime::metrics::Counted;
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     freshness::Freshness,
     observe,
-    raft::{guard::Members, propose::Proposer, read::Reads},
+    raft::{applier::Applier, guard::Members, propose::Proposer, read::Reads},
     reports::{Reports, milliseconds},
 };
 use admission::Admission;
@@ -44,6 +44,7 @@ pub struct MeshService {
     history: Arc<SharedHistory>,
     members: Arc<Members>,
     freshness: Arc<Freshness>,
+    applier: Applier,
     peers: Arc<Peers>,
     reports: Arc<Reports>,
     admission: Arc<Admission>,
@@ -59,22 +60,24 @@ impl MeshService {
         history: Arc<SharedHistory>,
         members: Arc<Members>,
         freshness: Arc<Freshness>,
+        applier: Applier,
         peers: Arc<Peers>,
         stopping: CancellationToken,
     ) -> Self {
-        let admission = Admission::new(admission::BOUNDS);
-        Self { proposer, reads, history, members, freshness, peers, reports: Arc::default(), admission, stopping }
+        let (reports, admission) = (Arc::default(), Admission::new(admission::BOUNDS));
+        Self { proposer, reads, history, members, freshness, applier, peers, reports, admission, stopping }
     }
 
-    /// Nothing enters the log that another member cannot read. This one made the command out of its message already.
-    fn understood(&self, command: &Command) -> Result<(), NotUnderstood> {
-        let needed = version::level_of(command);
-        if needed <= version::FIRST_LEVEL {
-            return Ok(());
-        }
-        let own = self.members.own().id;
-        let others = self.members.status().into_iter().map(|status| status.id).filter(|id| *id != own);
-        self.peers.check(needed, others)
+    /// What the state machine says of nodes beside their reports, and of the numbers.
+    fn judged(&self, mut nodes: Vec<v1::NodeStatus>) -> (Vec<v1::NodeStatus>, Vec<v1::IdentityUsage>) {
+        self.applier.read_book(|book| {
+            for (key, lease) in book.ledger().leases().iter().filter(|(_, lease)| lease.gone) {
+                let same = |node: &&mut v1::NodeStatus| node.cluster == key.0.as_str() && node.name == key.1.as_str();
+                nodes.iter_mut().find(same).into_iter().for_each(|node| node.gone = lease.gone);
+            }
+            let usage = self.history.read(|history| book.usage(history.mesh()));
+            (nodes, usage.into_iter().map(|(cluster, usage)| (cluster, usage).into()).collect())
+        })
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
@@ -115,9 +118,11 @@ impl mesh_server::Mesh for MeshService {
         let client = request.remote_addr();
         let permit = Permit::of(&request)?;
         let command = Command::try_from(request.into_inner())?;
-        permit.check(&Access::of_command(&command))?;
+        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
         let bytes = limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.understood(&command).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        self.members
+            .understand(&command, &self.peers)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let place = self.admission.enter(client, bytes);
         let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let committed = observe::proposal(self.execute_until(command, bytes, deadline)).await?;
@@ -136,6 +141,7 @@ impl mesh_server::Mesh for MeshService {
             let mesh = history.mesh();
             (mesh.revision(), self.reports.nodes(mesh))
         });
+        let (nodes, identities) = self.judged(nodes);
         Ok(Response::new(v1::StatusResponse {
             responder: format!("member {} ({})", own.id, own.cluster),
             revision: revision.0,
@@ -143,6 +149,7 @@ impl mesh_server::Mesh for MeshService {
             members: self.members.status(),
             gateways: self.reports.gateways(),
             nodes,
+            identities,
         }))
     }
 

@@ -1,8 +1,8 @@
 //! Snapshots: the whole state at one log entry in one file, written beside, synced, then renamed.
 //!
 //! ```text
-//! build    Mesh + SnapshotMeta ─ sections ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members, in parts
-//! receive  parts ─► snapshot.incoming ─ fsync, every section checked ─ rename ─► snapshot ─► State, Mesh
+//! build    Mesh + Ledger + SnapshotMeta ─ sections ─► snapshot.building ─ fsync ─ rename ─► snapshot ─► other members
+//! receive  parts ─► snapshot.incoming ─ fsync, every section checked ─ rename ─► snapshot ─► State, Mesh, Ledger
 //! ```
 //!
 //! A file is written, sent, received and checked without ever being in memory as a whole.
@@ -19,7 +19,7 @@ use ringfence_policy::mesh::Mesh;
 
 pub use file::{PART_BYTES, SnapshotFile};
 
-use crate::{REPLACE_MEMBER, codec::CodecError, raft::SnapshotMeta, wal::sync_parent};
+use crate::{REPLACE_MEMBER, codec::CodecError, machine::ledger::Ledger, raft::SnapshotMeta, wal::sync_parent};
 
 const CURRENT: &str = "snapshot";
 const BUILDING: &str = "snapshot.building";
@@ -48,6 +48,17 @@ pub enum SnapshotError {
         /// What is wrong.
         source: CodecError,
     },
+}
+
+/// What a snapshot holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Content {
+    /// What it covers.
+    pub meta: SnapshotMeta,
+    /// The records.
+    pub mesh: Mesh,
+    /// What the state machine remembers beside them.
+    pub ledger: Ledger,
 }
 
 /// The snapshots of one member: the current one, and one that is being built or received.
@@ -82,9 +93,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError::Io`; the current one is then as before.
-    pub fn build(&self, meta: &SnapshotMeta, mesh: &Mesh) -> Result<(), SnapshotError> {
+    pub fn build(&self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> Result<(), SnapshotError> {
         let mut file = self.begin(BUILDING)?;
-        file.write(meta, mesh)?;
+        file.write(meta, mesh, ledger)?;
         self.publish(&file)
     }
 
@@ -100,7 +111,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError`; the current one is then as before.
-    pub fn install(&self, mut received: SnapshotFile) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
+    pub fn install(&self, mut received: SnapshotFile) -> Result<Content, SnapshotError> {
         let content = received.read()?;
         self.publish(&received)?;
         Ok(content)
@@ -119,7 +130,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// `SnapshotError` if there is one and it cannot be read.
-    pub fn load(&self) -> Result<Option<(SnapshotMeta, Mesh)>, SnapshotError> {
+    pub fn load(&self) -> Result<Option<Content>, SnapshotError> {
         self.open_current()?.map(|mut file| file.read()).transpose()
     }
 
@@ -153,6 +164,7 @@ fn io_error(path: &Path, source: io::Error) -> SnapshotError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::ledger::{Row, RowKey};
     use ringfence_policy::{
         identity::ClusterId,
         name::Name,
@@ -172,6 +184,19 @@ mod tests {
             mesh.apply(&Delta { revision: mesh.revision().next(), changes: vec![Change::Put(record)] }).unwrap();
         }
         mesh
+    }
+
+    fn ledger(clusters: u32) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.set(&RowKey::Clock, Some(Row::Clock(7)));
+        for id in 1..=clusters {
+            ledger.set(&RowKey::Gateway(Name::new(format!("c{id}")).unwrap()), Some(Row::Gateway(id.into())));
+        }
+        ledger
+    }
+
+    fn content(id: &str, mesh: &Mesh, ledger: &Ledger) -> Content {
+        Content { meta: meta(id), mesh: mesh.clone(), ledger: ledger.clone() }
     }
 
     fn bytes_of(snapshots: &Snapshots) -> Vec<u8> {
@@ -199,9 +224,9 @@ mod tests {
         let (source, target) = (Snapshots::open(source.path()).unwrap(), Snapshots::open(target.path()).unwrap());
         assert!(source.current().unwrap().is_none());
         // Several sections, and several parts.
-        let large = mesh(60_000);
-        source.build(&meta("new"), &large).unwrap();
-        target.build(&meta("old"), &mesh(3)).unwrap();
+        let (large, rows) = (mesh(60_000), ledger(20_000));
+        source.build(&meta("new"), &large, &rows).unwrap();
+        target.build(&meta("old"), &mesh(3), &ledger(1)).unwrap();
         let bytes = bytes_of(&source);
         assert!(bytes.len() > PART_BYTES, "{} bytes", bytes.len());
         for cut in [1, 30, bytes.len() / 2] {
@@ -213,15 +238,15 @@ mod tests {
         assert_eq!(target.current().unwrap().unwrap().0, meta("old"));
         let mut whole = receive(&target, bytes.chunks(7000));
         whole.check().unwrap();
-        assert_eq!(target.install(whole).unwrap(), (meta("new"), large.clone()));
-        assert_eq!(target.load().unwrap().unwrap(), (meta("new"), large));
+        assert_eq!(target.install(whole).unwrap(), content("new", &large, &rows));
+        assert_eq!(target.load().unwrap().unwrap(), content("new", &large, &rows));
     }
 
     #[test]
     fn every_flipped_bit_of_a_snapshot_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(directory.path()).unwrap();
-        snapshots.build(&meta("id"), &mesh(2)).unwrap();
+        snapshots.build(&meta("id"), &mesh(2), &ledger(2)).unwrap();
         let bytes = bytes_of(&snapshots);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -230,7 +255,7 @@ mod tests {
             assert!(matches!(snapshots.load(), Err(SnapshotError::Content { .. })), "bit {bit}");
         }
         // Sections of equal length in another order, or one of them left out, have other numbers.
-        snapshots.build(&meta("id"), &Mesh::default()).unwrap();
-        assert_eq!(snapshots.load().unwrap().unwrap(), (meta("id"), Mesh::default()));
+        snapshots.build(&meta("id"), &Mesh::default(), &Ledger::default()).unwrap();
+        assert_eq!(snapshots.load().unwrap().unwrap(), content("id", &Mesh::default(), &Ledger::default()));
     }
 }

@@ -29,11 +29,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     codec::{self, CodecError},
     digests::Digests,
+    machine::ledger::{Ledger, Row, RowKey},
     raft::{LogId, StoredMembership},
 };
 
 const MARKER_KEY: &[u8] = b"marker";
 const RECORD_PREFIX: &[u8] = b"record/";
+const ROW_PREFIX: &[u8] = b"row/";
 /// How often sled hands its buffers to the page cache on its own, so that a restart after a crash replays little.
 const SLED_FLUSH_MS: u64 = 500;
 
@@ -46,7 +48,7 @@ pub struct Marker {
     pub membership: StoredMembership,
     /// The mesh's revision.
     pub revision: Revision,
-    /// Sum of the digests of all records: equal states have equal sums (S14).
+    /// Sum of the digests of all records and of the ledger's rows: equal states have equal sums (S14).
     pub digest: u64,
 }
 
@@ -66,7 +68,12 @@ pub struct Stored {
     pub marker: Marker,
     /// The records.
     pub mesh: Mesh,
+    /// What the state machine remembers beside them.
+    pub ledger: Ledger,
 }
+
+/// What is written under a key, both encoded; nothing for what is gone.
+pub(crate) type EncodedChange = (Vec<u8>, Option<Vec<u8>>);
 
 /// The state cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -174,27 +181,17 @@ impl State {
         Ok(())
     }
 
-    /// Writes changed records (as they are in `mesh` now) and the marker, as a whole or not at all.
+    /// Writes changed records and rows, and the marker, as a whole or not at all.
     ///
     /// # Errors
     /// `StateError`.
-    pub fn write(&self, mesh: &Mesh, changed: &[RecordKey], marker: &Marker) -> Result<(), StateError> {
-        let change = |key: &RecordKey| (codec::encode(key), mesh.records().get(key).map(codec::encode));
-        self.write_encoded(changed.iter().map(change), marker)
-    }
-
-    /// Writes changed records, key and value encoded, and the marker, as a whole or not at all.
-    ///
-    /// # Errors
-    /// `StateError`.
-    pub fn write_encoded(
+    pub(crate) fn write(
         &self,
-        changes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+        changes: impl IntoIterator<Item = EncodedChange>,
         marker: &Marker,
     ) -> Result<(), StateError> {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
-            let key = [RECORD_PREFIX, &key].concat();
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
@@ -209,10 +206,11 @@ impl State {
     ///
     /// # Errors
     /// `StateError`.
-    pub fn replace(&self, mesh: &Mesh, marker: &Marker) -> Result<(), StateError> {
+    pub fn replace(&self, mesh: &Mesh, ledger: &Ledger, marker: &Marker) -> Result<(), StateError> {
         self.wipe()?;
-        let keys: Vec<_> = mesh.records().keys().cloned().collect();
-        self.write(mesh, &keys, marker)?;
+        let records = mesh.records().iter().map(|(key, versioned)| Stake::of_record(key, Some(versioned)));
+        let rows = ledger.rows().map(|(key, row)| Stake::of_row(&key, Some(&row)));
+        self.write(records.chain(rows).map(|stake| stake.change), marker)?;
         self.flush()
     }
 
@@ -259,16 +257,49 @@ impl State {
     }
 }
 
+/// A record or a row of the ledger, encoded once for digest and disk.
+pub(crate) struct Stake {
+    /// Its share in `Marker::digest`.
+    pub(crate) digest: u64,
+    /// What is written.
+    pub(crate) change: EncodedChange,
+}
+
+impl Stake {
+    /// Of a record: a `Versioned`, or what encodes as one.
+    pub(crate) fn of_record(key: &RecordKey, versioned: Option<&impl Serialize>) -> Self {
+        Self::of(RECORD_PREFIX, key, versioned)
+    }
+
+    /// Of a row of the ledger.
+    pub(crate) fn of_row(key: &RowKey, row: Option<&Row>) -> Self {
+        Self::of(ROW_PREFIX, key, row)
+    }
+
+    fn of(prefix: &[u8], key: &impl Serialize, value: Option<&impl Serialize>) -> Self {
+        let (key, value) = (codec::encode(key), value.map(codec::encode));
+        let digest = value.as_ref().map_or(0, |value| codec::digest(&[&key, value]));
+        Self { digest, change: ([prefix, &key].concat(), value) }
+    }
+}
+
 /// The share of one record in `Marker::digest`.
 #[must_use]
 pub fn record_digest(key: &RecordKey, versioned: &Versioned) -> u64 {
-    codec::digest(&[&codec::encode(key), &codec::encode(versioned)])
+    Stake::of_record(key, Some(versioned)).digest
 }
 
-/// The digest of a whole mesh, counted from nothing.
+/// The share of one row of the ledger in `Marker::digest`.
 #[must_use]
-pub fn mesh_digest(mesh: &Mesh) -> u64 {
-    mesh.records().iter().fold(0, |sum: u64, (key, versioned)| sum.wrapping_add(record_digest(key, versioned)))
+pub fn row_digest(key: &RowKey, row: &Row) -> u64 {
+    Stake::of_row(key, Some(row)).digest
+}
+
+/// The digest of a whole mesh and its ledger, counted from nothing.
+#[must_use]
+pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
+    let records = mesh.records().iter().map(|(key, versioned)| record_digest(key, versioned));
+    records.chain(ledger.rows().map(|(key, row)| row_digest(&key, &row))).fold(0, u64::wrapping_add)
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
@@ -286,8 +317,14 @@ fn read(database: &sled::Db) -> Result<Stored, Doubt> {
         let key: RecordKey = codec::decode(&key[RECORD_PREFIX.len()..]).map_err(value)?;
         records.insert(key, codec::decode::<Versioned>(&bytes).map_err(value)?);
     }
+    let mut ledger = Ledger::default();
+    for item in database.scan_prefix(ROW_PREFIX) {
+        let (key, bytes) = item.map_err(sled)?;
+        let key: RowKey = codec::decode(&key[ROW_PREFIX.len()..]).map_err(value)?;
+        ledger.set(&key, Some(codec::decode(&bytes).map_err(value)?));
+    }
     let mesh = Mesh::from_snapshot(Snapshot { revision: marker.revision, records });
-    if mesh_digest(&mesh) == marker.digest { Ok(Stored { marker, mesh }) } else { Err(Doubt::Digest) }
+    if whole_digest(&mesh, &ledger) == marker.digest { Ok(Stored { marker, mesh, ledger }) } else { Err(Doubt::Digest) }
 }
 
 /// Syncs every file and directory below a directory: sled keeps large pages in files of their own.
@@ -329,8 +366,15 @@ mod tests {
         mesh
     }
 
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.set(&RowKey::Clock, Some(Row::Clock(7)));
+        ledger.set(&RowKey::Gateway(Name::new("c1").unwrap()), Some(Row::Gateway(3)));
+        ledger
+    }
+
     fn marker(mesh: &Mesh) -> Marker {
-        Marker { revision: mesh.revision(), digest: mesh_digest(mesh), ..Marker::default() }
+        Marker { revision: mesh.revision(), digest: whole_digest(mesh, &ledger()), ..Marker::default() }
     }
 
     #[test]
@@ -340,28 +384,33 @@ mod tests {
         let (state, stored) = State::open(&path).unwrap();
         assert!(matches!(stored, Err(Doubt::Missing)));
         let mesh = mesh(50);
-        state.replace(&mesh, &marker(&mesh)).unwrap();
+        state.replace(&mesh, &ledger(), &marker(&mesh)).unwrap();
         drop(state);
         let (_state, stored) = State::open(&path).unwrap();
         let stored = stored.unwrap();
-        assert_eq!((stored.mesh, stored.marker), (mesh.clone(), marker(&mesh)));
+        assert_eq!((stored.mesh, stored.ledger, stored.marker), (mesh.clone(), ledger(), marker(&mesh)));
     }
 
     #[test]
-    fn state_that_lost_a_record_is_wiped() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        let (state, _) = State::open(&path).unwrap();
+    fn state_that_lost_a_record_or_a_row_is_wiped() {
         let whole = mesh(5);
-        // The marker speaks of five records, four are there.
-        let keys: Vec<_> = whole.records().keys().take(4).cloned().collect();
-        state.write(&whole, &keys, &marker(&whole)).unwrap();
-        drop(state);
-        let (state, stored) = State::open(&path).unwrap();
-        assert!(matches!(stored, Err(Doubt::Digest)));
-        drop(state);
-        let (_state, stored) = State::open(&path).unwrap();
-        assert!(matches!(stored, Err(Doubt::Missing)), "it is empty now");
+        // The marker speaks of five records and two rows.
+        let records: Vec<_> = whole.records().keys().cloned().collect();
+        let rows: Vec<_> = ledger().rows().map(|(key, _)| key).collect();
+        for (records, rows) in [(&records[..4], &rows[..]), (&records[..], &rows[..1])] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state");
+            let (state, _) = State::open(&path).unwrap();
+            let records = records.iter().map(|key| Stake::of_record(key, whole.records().get(key)));
+            let rows = rows.iter().map(|key| Stake::of_row(key, ledger().get(key).as_ref()));
+            state.write(records.chain(rows).map(|stake| stake.change), &marker(&whole)).unwrap();
+            drop(state);
+            let (state, stored) = State::open(&path).unwrap();
+            assert!(matches!(stored, Err(Doubt::Digest)));
+            drop(state);
+            let (_state, stored) = State::open(&path).unwrap();
+            assert!(matches!(stored, Err(Doubt::Missing)), "it is empty now");
+        }
     }
 
     #[test]
@@ -374,6 +423,6 @@ mod tests {
         let (state, stored) = State::open(&path).unwrap();
         assert!(stored.is_err());
         let mesh = mesh(1);
-        state.replace(&mesh, &marker(&mesh)).unwrap();
+        state.replace(&mesh, &ledger(), &marker(&mesh)).unwrap();
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     REPLACE_MEMBER,
     history::{Bounds, DiskHistory},
     raft::{LogId, SnapshotMeta, applier::Applier},
-    snapshot::{SnapshotError, SnapshotFile, Snapshots},
+    snapshot::{Content, SnapshotError, SnapshotFile, Snapshots},
     state::{self, Doubt, Marker, State, StateError, Stored},
     wal::{Contents, Wal, WalError, WalOptions, sync_parent},
 };
@@ -131,7 +131,7 @@ impl Storage {
         let (state, stored) = State::open(&state_path)?;
         let log = wal.contents().clone();
         let stored = stored.and_then(|stored| fits(stored, &log));
-        let Stored { marker, mesh } = match stored.and_then(|stored| covers(stored, snapshots.current())) {
+        let Stored { marker, mesh, ledger } = match stored.and_then(|stored| covers(stored, snapshots.current())) {
             Ok((stored, Ok(covered))) => {
                 not_cut_short(directory, &stored, covered, &log)?;
                 stored
@@ -147,7 +147,7 @@ impl Storage {
         let past = Arc::new(past);
         let history = Arc::new(SharedHistory::with_past(History::new(mesh, history), past.clone()));
         let state = Arc::new(state);
-        let applier = Applier::new(history.clone(), past, state.clone(), snapshots, marker);
+        let applier = Applier::new(history.clone(), past, state.clone(), snapshots, marker, ledger);
         Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
     }
 
@@ -247,7 +247,7 @@ fn replace_snapshot(
     let Marker { applied, membership, .. } = stored.marker.clone();
     let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
     let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };
-    Ok(snapshots.build(&meta, &stored.mesh)?)
+    Ok(snapshots.build(&meta, &stored.mesh, &stored.ledger)?)
 }
 
 fn rebuild(
@@ -257,7 +257,7 @@ fn rebuild(
     log: &Contents,
     doubt: &Doubt,
 ) -> Result<Stored, StorageError> {
-    let (meta, mesh) = snapshots.load()?.unwrap_or_default();
+    let Content { meta, mesh, ledger } = snapshots.load()?.unwrap_or_default();
     if let Some(LogId { index, .. }) = log.purged.filter(|purged| Some(*purged) > meta.last_log_id) {
         return Err(StorageError::Gap { path: directory.to_owned(), purged: index });
     }
@@ -268,11 +268,11 @@ fn rebuild(
             "the state database cannot be used: rebuilding it from the snapshot and the log"
         );
     }
-    let digest = state::mesh_digest(&mesh);
+    let digest = state::whole_digest(&mesh, &ledger);
     let revision = mesh.revision();
     let marker = Marker { applied: meta.last_log_id, membership: meta.last_membership, revision, digest };
-    state.replace(&mesh, &marker)?;
-    Ok(Stored { marker, mesh })
+    state.replace(&mesh, &ledger, &marker)?;
+    Ok(Stored { marker, mesh, ledger })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     cache::MeshCache,
     config::Config,
+    keep_alive::KeepAlive,
     members::Members,
     observe,
     push::Pusher,
@@ -105,6 +106,13 @@ impl Gateway {
         if let Some(address) = config.health_listen {
             observe::health(Arc::clone(&cache), Arc::clone(&reports), Arc::clone(&tls)).spawn(address, tasks)?;
         }
+        let keep_alive = KeepAlive {
+            cluster: config.cluster.name.clone(),
+            members: Arc::clone(&members),
+            cache: Arc::clone(&cache),
+            reports: Arc::clone(&reports),
+        };
+        spawn(tasks, "signs of life", |token| keep_alive.run(token));
         let token = tasks.token();
         tasks.spawn("certificates", OnEnd::Stop, tls.clone().follow(token.clone()));
         tasks.spawn(

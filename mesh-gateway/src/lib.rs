@@ -4,6 +4,7 @@
 //! members of the store ─ Follow ─► upstream ─► MeshCache ─ Follow ─► agents, CLI
 //!                      ◄─ Execute, List ── forward ◄─ Execute, List ── agents, CLI
 //!                      ◄─ Report ── push ◄─ Reports ◄─ Report ── agents
+//!                      ◄─ Execute(KeepAlive) ── keep_alive ◄┘
 //! ```
 //!
 //! The upstream follower fails over between the members and goes on from the revision it has. What is cached is never
@@ -13,6 +14,7 @@
 pub mod cache;
 pub mod config;
 pub mod gateway;
+mod keep_alive;
 pub mod members;
 pub mod observe;
 mod push;

@@ -80,7 +80,8 @@ impl Mesh for MeshService {
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
         let (permit, deadline) = (Permit::of(&request)?, deadline::of(request.metadata()));
         let message = request.into_inner();
-        permit.check(&Access::of_command(&Command::try_from(message.clone())?))?;
+        let command = Command::try_from(message.clone())?;
+        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
         self.members.execute(&message, Some(&permit.caller().role), deadline).await.map(Response::new)
     }
 

@@ -42,6 +42,7 @@ pub(crate) async fn status(sources: Sources<'_>, deadline: Instant) -> StatusRes
         members: base.members,
         gateways: overlay_gateway(base.gateways, own),
         nodes: overlay_nodes(base.nodes, sources.reports.current()),
+        identities: base.identities,
     }
 }
 
@@ -77,7 +78,8 @@ fn overlay_nodes(mut nodes: Vec<NodeStatus>, own: Vec<NodeStatus>) -> Vec<NodeSt
         if let Some(node) = nodes.iter_mut().find(same)
             && (!node.reported || report.report_age_ms <= node.report_age_ms)
         {
-            *node = report;
+            // What the store decided is not the node's to tell.
+            *node = NodeStatus { gone: node.gone, ..report };
         }
     }
     nodes

@@ -7,10 +7,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use ringfence_mesh_gateway::{Config, Gateway, StartError, cache::MeshCache, config::ClusterConfig};
 use ringfence_policy::{
-    command::Command,
+    command::{Command, SignOfLife},
     identity::ClusterId,
     name::Name,
-    record::{Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
+    record::{Cluster, MeshSettings, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
 };
 use ringfence_proto::{
@@ -329,6 +329,32 @@ fn reports_are_merged_and_reach_every_member() {
     let status = running.runtime.run(client.status(v1::StatusRequest {})).unwrap().into_inner();
     assert_eq!((status.nodes.len(), status.nodes[0].realised_revision), (1, 2), "{status:?}");
     assert_eq!(status.gateways[0].upstream, first.to_string());
+    running.tasks.token().cancel();
+}
+
+#[test]
+fn the_store_hears_of_all_nodes_that_report_in_one_command() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    store.put(Record::Settings(MeshSettings { node_lease_ms: 1000, ..MeshSettings::default() }));
+    let (address, _member) = store.serve("member/1", any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    eventually("an empty list is told, too", || store.signs_of_life().contains(&vec![]));
+    let mut client = running.client(&tls);
+    let report = |name: &str, realised_revision| v1::NodeStatus {
+        cluster: "east".into(),
+        name: name.into(),
+        realised_revision,
+        reported: true,
+        ..v1::NodeStatus::default()
+    };
+    let request = v1::ReportRequest { gateway: None, nodes: vec![report("n1", 1), report("n2", 2)] };
+    running.runtime.run(client.report(request)).unwrap();
+    let sign =
+        |(name, revision): (&str, u64)| SignOfLife { node: Name::new(name).unwrap(), realised: Revision(revision) };
+    let both: Vec<_> = [("n1", 1), ("n2", 2)].map(sign).to_vec();
+    eventually("both are told of", || store.signs_of_life().contains(&both));
+    eventually("who says nothing more is told of no more", || store.signs_of_life().last() == Some(&vec![]));
     running.tasks.token().cancel();
 }
 

@@ -1,14 +1,21 @@
 //! What can be asked of the store, and what it answers.
 
+mod refusal;
+
+pub use refusal::{IdentityUsage, NumberTaken, Refusal};
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::{ClusterId, Identity},
+    identity::Identity,
+    l7::dns_name::DnsName,
     label::LabelSet,
     name::Name,
-    record::{Cluster, NamedPort, Node, PolicyKey, PolicyRecord, RecordKey},
+    record::{
+        CidrGroupRecord, Cluster, MeshSettings, NamedPort, Node, PolicyKey, PolicyRecord, RecordKey, ServiceRecord,
+    },
     revision::Revision,
 };
 
@@ -32,8 +39,106 @@ pub enum Command {
     PutPolicies(Vec<PolicyRecord>),
     /// Removes policy objects, all in one revision; one that does not exist refuses the command.
     DeletePolicies(Vec<PolicyKey>),
-    /// Removes a cluster, node or endpoint; a cluster only without nodes, a node only without endpoints.
+    /// Removes a cluster, node, endpoint, CIDR group, service or DNS name; a cluster only without nodes and blocks, a
+    /// node only without endpoints.
     Delete(RecordKey),
+    /// Creates or replaces policy objects and CIDR groups, all in one revision.
+    PutObjects {
+        /// As in `PutPolicies`.
+        policies: Vec<PolicyRecord>,
+        /// The groups.
+        groups: Vec<CidrGroupRecord>,
+    },
+    /// Creates or replaces services, all in one revision.
+    PutServices(Vec<ServiceRecord>),
+    /// Binds DNS names to addresses, all in one revision. Addresses that are bound already stay bound until their time is
+    /// over, or longer if this says so.
+    PutFqdns(Vec<FqdnSpec>),
+    /// Replaces the settings of the mesh.
+    PutSettings(MeshSettings),
+    /// Ends the grace of a number that nobody refers to: it goes into quarantine.
+    ReleaseIdentity(Identity),
+    /// Signs of life of a cluster's nodes, all that its gateway heard of lately. Makes no revision.
+    KeepAlive {
+        /// The owner.
+        cluster: Name,
+        /// Nodes that are not registered are left out.
+        nodes: Vec<SignOfLife>,
+    },
+    /// Sets numbers of a cluster aside for one of its gateways; nothing changes if it has a block.
+    GrantBlock {
+        /// The owner.
+        cluster: Name,
+        /// The gateway.
+        holder: Name,
+        /// How many, 1 to `MAX_BLOCK_NUMBERS`.
+        count: u32,
+    },
+    /// Gives a gateway's block back. Numbers that it gave out and that were not adopted go into quarantine, too.
+    ReturnBlock {
+        /// The owner.
+        cluster: Name,
+        /// The gateway.
+        holder: Name,
+    },
+    /// Makes known that a gateway gave a number of its block to a label set while it was cut off.
+    AdoptFromBlock {
+        /// The owner.
+        cluster: Name,
+        /// The gateway.
+        holder: Name,
+        /// The number.
+        identity: Identity,
+        /// The label set; it is filtered and gets the cluster's label as with `PutEndpoint`.
+        labels: LabelSet,
+    },
+    /// What only the store's leader proposes; it has no form on the wire.
+    Housekeeping(Housekeeping),
+}
+
+/// What the store does by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Housekeeping {
+    /// Time has passed: releases identities, ends quarantines, lets DNS names expire; a bounded number each time.
+    Tick {
+        /// The store's clock as the leader counts it on, in milliseconds. It never goes back, and moves at most
+        /// [`Housekeeping::MAX_STEP_MS`] at once, whatever is given.
+        now_ms: u64,
+    },
+    /// A node is gone: its endpoints are removed, in one revision.
+    ExpireNode {
+        /// The owner.
+        cluster: Name,
+        /// The node.
+        node: Name,
+        /// The signs of life that the leader knew of. Nothing happens if there was another one meanwhile.
+        renewals: u64,
+    },
+}
+
+impl Housekeeping {
+    /// The most that the store's clock moves at once, in milliseconds.
+    pub const MAX_STEP_MS: u64 = 10_000;
+}
+
+/// A node is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignOfLife {
+    /// Which node.
+    pub node: Name,
+    /// The newest revision that it serves packets with; 0 if none.
+    pub realised: Revision,
+}
+
+/// What a DNS name was found to stand for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FqdnSpec {
+    /// Owner.
+    pub cluster: Name,
+    /// The name.
+    pub name: DnsName,
+    /// The addresses, and how long each one is valid from now on, in milliseconds.
+    pub addresses: Vec<(IpAddr, u64)>,
 }
 
 /// An endpoint as its node declares it: without the number, which the store gives.
@@ -62,101 +167,4 @@ pub struct Committed {
     pub changed: bool,
     /// The number of the label set, for `PutEndpoint` and `AllocateIdentity`.
     pub identity: Option<Identity>,
-}
-
-/// A command was understood and refused; nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum Refusal {
-    /// The owner cluster is not in the store.
-    #[error("cluster {cluster} does not exist: its gateway registers it when it starts")]
-    UnknownCluster {
-        /// The cluster that was named.
-        cluster: Name,
-    },
-    /// The node is not in the store.
-    #[error("node {cluster}/{node} does not exist: its agent registers it when it starts")]
-    UnknownNode {
-        /// The cluster that was named.
-        cluster: Name,
-        /// The node that was named.
-        node: Name,
-    },
-    /// Another cluster has that id.
-    #[error("cluster id {id} belongs to cluster {owner}: every cluster of the mesh needs an id of its own")]
-    ClusterIdInUse {
-        /// The id.
-        id: ClusterId,
-        /// Who has it.
-        owner: Name,
-    },
-    /// A cluster that has identities cannot get another id.
-    #[error("cluster {cluster} has id {id} already: a cluster keeps its id for life")]
-    ClusterIdChanged {
-        /// The cluster.
-        cluster: Name,
-        /// The id it has.
-        id: ClusterId,
-    },
-    /// Another cluster's pod range covers a part of this one's.
-    #[error("pod range {range} overlaps a pod range of cluster {owner}: pod ranges of the mesh must be disjoint")]
-    PodCidrOverlap {
-        /// The new range.
-        range: crate::cidr::Cidr,
-        /// Whose range it overlaps.
-        owner: Name,
-    },
-    /// Another endpoint or node has that address.
-    #[error("address {address} belongs to {owner} already")]
-    AddressInUse {
-        /// The address.
-        address: IpAddr,
-        /// Who has it.
-        owner: RecordKey,
-    },
-    /// An endpoint without addresses cannot be enforced.
-    #[error("endpoint {endpoint} has no address: give at least one IPv4 or IPv6 address")]
-    NoAddress {
-        /// The endpoint.
-        endpoint: Name,
-    },
-    /// The labels name another cluster.
-    #[error("label {label} names another cluster than {cluster}: leave it out, the store adds the right one")]
-    ForeignClusterLabel {
-        /// The cluster label that was given.
-        label: String,
-        /// The owner.
-        cluster: Name,
-    },
-    /// Users cannot give themselves built-in labels.
-    #[error("label {label} is reserved: only the system gives labels of source 'reserved' and 'cidr'")]
-    ReservedLabel {
-        /// The label.
-        label: String,
-    },
-    /// There is no such record.
-    #[error("{key} does not exist")]
-    NotFound {
-        /// What was named.
-        key: RecordKey,
-    },
-    /// Something still refers to the record.
-    #[error("{key} is still in use by {user}: remove that first")]
-    InUse {
-        /// What was to be removed.
-        key: RecordKey,
-        /// What refers to it.
-        user: RecordKey,
-    },
-    /// Identities and policies have commands of their own.
-    #[error("{key} cannot be removed with this command")]
-    NotDeletable {
-        /// What was named.
-        key: RecordKey,
-    },
-    /// Every number of the cluster is in use.
-    #[error("cluster {cluster} has used all of its {} identity numbers", Identity::MAX_NUMBER)]
-    IdentitiesExhausted {
-        /// The cluster.
-        cluster: Name,
-    },
 }

@@ -29,6 +29,7 @@ pub mod flow;
 pub mod identity;
 pub mod l7;
 pub mod label;
+pub mod label_filter;
 pub mod mesh;
 pub mod name;
 pub mod object;

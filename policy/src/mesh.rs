@@ -13,8 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
+    name::Name,
     record::{
-        Change, Cluster, Delta, Endpoint, IdentityRecord, Node, PolicyRecord, Record, RecordKey, Snapshot, Versioned,
+        Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings,
+        Node, PolicyRecord, Record, RecordKey, ServiceRecord, Snapshot, Versioned,
     },
     revision::Revision,
 };
@@ -139,6 +141,52 @@ impl PartialEq for Mesh {
 }
 
 impl Eq for Mesh {}
+
+impl Mesh {
+    /// All CIDR groups.
+    pub fn cidr_groups(&self) -> impl Iterator<Item = &CidrGroupRecord> {
+        self.records.values().filter_map(|v| if let Record::CidrGroup(group) = &v.record { Some(group) } else { None })
+    }
+
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceRecord> {
+        self.records
+            .values()
+            .filter_map(|v| if let Record::Service(service) = &v.record { Some(service) } else { None })
+    }
+
+    /// What DNS names stand for.
+    pub fn fqdns(&self) -> impl Iterator<Item = &FqdnRecord> {
+        self.records.values().filter_map(|v| if let Record::Fqdn(fqdn) = &v.record { Some(fqdn) } else { None })
+    }
+
+    /// The blocks of numbers of one cluster, found without looking at other kinds.
+    pub fn blocks_of<'m>(&'m self, cluster: &'m Name) -> impl Iterator<Item = &'m IdentityBlock> {
+        let first = RecordKey::Block(cluster.clone(), Name::first());
+        self.records.range(first..).map_while(move |(_, versioned)| match &versioned.record {
+            Record::Block(block) if block.cluster == *cluster => Some(block),
+            _ => None,
+        })
+    }
+
+    /// The settings, or the defaults where there are none.
+    #[must_use]
+    pub fn settings(&self) -> MeshSettings {
+        match self.get(&RecordKey::Settings) {
+            Some(Record::Settings(settings)) => settings.clone(),
+            _ => MeshSettings::default(),
+        }
+    }
+
+    /// The endpoints of one node, found without looking at others.
+    pub fn endpoints_of<'m>(&'m self, cluster: &'m Name, node: &'m Name) -> impl Iterator<Item = &'m Endpoint> {
+        let first = RecordKey::Endpoint(cluster.clone(), node.clone(), Name::first());
+        self.records.range(first..).map_while(move |(_, versioned)| match &versioned.record {
+            Record::Endpoint(endpoint) if endpoint.cluster == *cluster && endpoint.node == *node => Some(endpoint),
+            _ => None,
+        })
+    }
+}
 
 /// The current state and the newest deltas, bounded.
 #[derive(Debug)]

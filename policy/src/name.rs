@@ -40,6 +40,12 @@ impl Name {
         }
     }
 
+    /// The name that no other comes before.
+    #[must_use]
+    pub fn first() -> Self {
+        Self("0".to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

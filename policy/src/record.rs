@@ -1,5 +1,15 @@
 //! What the store holds: records, their keys, and changes to them.
 
+mod block;
+mod outside;
+mod service;
+mod settings;
+
+pub use block::{IdentityBlock, MAX_BLOCK_NUMBERS};
+pub use outside::{BoundAddress, CidrGroupRecord, FqdnRecord, MAX_FQDN_ADDRESSES, MAX_FQDN_BYTES};
+pub use service::{ServicePort, ServiceRecord};
+pub use settings::{InvalidSettings, MAX_TIME_MS, MeshSettings, TimeField};
+
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cidr::Cidr,
     identity::{ClusterId, Identity},
+    l7::dns_name::DnsName,
     label::LabelSet,
     name::Name,
     revision::Revision,
@@ -117,6 +128,16 @@ pub enum Kind {
     Endpoint,
     /// `PolicyRecord`
     Policy,
+    /// `CidrGroupRecord`
+    CidrGroup,
+    /// `ServiceRecord`
+    Service,
+    /// `FqdnRecord`
+    Fqdn,
+    /// `IdentityBlock`
+    Block,
+    /// `MeshSettings`
+    Settings,
 }
 
 /// Any record.
@@ -132,9 +153,19 @@ pub enum Record {
     Endpoint(Endpoint),
     /// A policy object.
     Policy(PolicyRecord),
+    /// Ranges by name.
+    CidrGroup(CidrGroupRecord),
+    /// A service.
+    Service(ServiceRecord),
+    /// What a DNS name stands for.
+    Fqdn(FqdnRecord),
+    /// Numbers that a gateway may give.
+    Block(IdentityBlock),
+    /// What holds for the whole mesh.
+    Settings(MeshSettings),
 }
 
-/// Names a record. The order (clusters, nodes, identities, endpoints, policies) is the order of a snapshot.
+/// Names a record. The order (clusters, nodes, identities, endpoints, policies, …) is the order of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RecordKey {
     /// By cluster name.
@@ -147,6 +178,16 @@ pub enum RecordKey {
     Endpoint(Name, Name, Name),
     /// By kind, namespace and name.
     Policy(PolicyKey),
+    /// By name.
+    CidrGroup(Name),
+    /// By cluster, namespace and name.
+    Service(Name, Name, Name),
+    /// By cluster and DNS name.
+    Fqdn(Name, DnsName),
+    /// By cluster and gateway.
+    Block(Name, Name),
+    /// There is one.
+    Settings,
 }
 
 /// A record with the revision that last changed it.
@@ -195,6 +236,13 @@ impl Record {
             Self::Identity(record) => RecordKey::Identity(record.identity),
             Self::Endpoint(endpoint) => endpoint.key(),
             Self::Policy(policy) => RecordKey::Policy(policy.key.clone()),
+            Self::CidrGroup(group) => RecordKey::CidrGroup(group.name.clone()),
+            Self::Service(service) => {
+                RecordKey::Service(service.cluster.clone(), service.namespace.clone(), service.name.clone())
+            }
+            Self::Fqdn(fqdn) => RecordKey::Fqdn(fqdn.cluster.clone(), fqdn.name.clone()),
+            Self::Block(block) => RecordKey::Block(block.cluster.clone(), block.holder.clone()),
+            Self::Settings(_) => RecordKey::Settings,
         }
     }
 }
@@ -217,6 +265,11 @@ impl RecordKey {
             Self::Identity(_) => Kind::Identity,
             Self::Endpoint(..) => Kind::Endpoint,
             Self::Policy(_) => Kind::Policy,
+            Self::CidrGroup(_) => Kind::CidrGroup,
+            Self::Service(..) => Kind::Service,
+            Self::Fqdn(..) => Kind::Fqdn,
+            Self::Block(..) => Kind::Block,
+            Self::Settings => Kind::Settings,
         }
     }
 }
@@ -267,6 +320,11 @@ impl fmt::Display for RecordKey {
             Self::Identity(identity) => write!(f, "identity {identity}"),
             Self::Endpoint(cluster, node, name) => write!(f, "endpoint {cluster}/{node}/{name}"),
             Self::Policy(key) => key.fmt(f),
+            Self::CidrGroup(name) => write!(f, "CiliumCIDRGroup {name}"),
+            Self::Service(cluster, namespace, name) => write!(f, "service {cluster}/{namespace}/{name}"),
+            Self::Fqdn(cluster, name) => write!(f, "DNS name {cluster}/{name}"),
+            Self::Block(cluster, holder) => write!(f, "block of numbers {cluster}/{holder}"),
+            Self::Settings => f.write_str("the mesh's settings"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Backup files: a whole state of the mesh, readable by every later version and on any machine.
 //!
 //! ```text
-//! "RINGFENCE BACKUP\n"  { u32 LE length, BackupFrame }…   header, chunks of records, trailer with count and CRC-32
+//! "RINGFENCE BACKUP\n"  { u32 LE length, BackupFrame }…   header, chunks of records, of the ledger's rows, trailer with
+//!                                                         the count of records and CRC-32
 //! ```
 //!
 //! The records travel as the messages of the protocol, not as a member has them on disk: what a member writes may
@@ -19,7 +20,7 @@ use crate::{
 };
 
 const MAGIC: &[u8] = b"RINGFENCE BACKUP\n";
-/// Records of a frame.
+/// Records or rows of a frame.
 const RECORDS_PER_FRAME: usize = 256;
 /// No frame of ours comes near.
 const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -31,6 +32,8 @@ pub struct Backup {
     pub header: v1::BackupHeader,
     /// The state.
     pub snapshot: Snapshot,
+    /// What the store remembers beside it; empty in files from before feature level 2.
+    pub ledger: Vec<v1::LedgerRow>,
 }
 
 /// A file is not a whole backup.
@@ -73,7 +76,11 @@ pub enum InvalidBackup {
 }
 
 /// A file's bytes, in parts of at most a few MiB.
-pub fn write(header: v1::BackupHeader, snapshot: Snapshot) -> impl Iterator<Item = Vec<u8>> + Send {
+pub fn write(
+    header: v1::BackupHeader,
+    snapshot: Snapshot,
+    ledger: Vec<v1::LedgerRow>,
+) -> impl Iterator<Item = Vec<u8>> + Send {
     let revision = snapshot.revision.0;
     let count = snapshot.records.len();
     let mut records = snapshot.records.into_values();
@@ -83,13 +90,19 @@ pub fn write(header: v1::BackupHeader, snapshot: Snapshot) -> impl Iterator<Item
     checksum.update(&first);
     let chunks = std::iter::from_fn(move || {
         let part: Vec<v1::Versioned> = records.by_ref().take(RECORDS_PER_FRAME).map(v1::Versioned::from).collect();
-        (!part.is_empty()).then_some(part)
+        let chunk = v1::SnapshotChunk { revision, records: part, last: false };
+        (!chunk.records.is_empty()).then_some(Frame::Chunk(chunk))
     });
-    let mut chunks = chunks.fuse();
+    let mut rows = ledger.into_iter();
+    let ledger = std::iter::from_fn(move || {
+        let rows: Vec<_> = rows.by_ref().take(RECORDS_PER_FRAME).collect();
+        (!rows.is_empty()).then_some(Frame::Ledger(v1::LedgerChunk { rows }))
+    });
+    let mut chunks = chunks.fuse().chain(ledger.fuse());
     let mut done = false;
     let rest = std::iter::from_fn(move || {
-        if let Some(records) = chunks.next() {
-            let bytes = frame(Frame::Chunk(v1::SnapshotChunk { revision, records, last: false }));
+        if let Some(chunk) = chunks.next() {
+            let bytes = frame(chunk);
             checksum.update(&bytes);
             return Some(bytes);
         }
@@ -123,7 +136,7 @@ pub fn read(bytes: &[u8]) -> Result<Backup, InvalidBackup> {
         return Err(InvalidBackup::Order { offset });
     };
     let revision = Revision(header.revision);
-    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+    let (mut snapshot, mut ledger) = (Snapshot { revision, ..Snapshot::default() }, Vec::new());
     loop {
         let at = offset;
         match next(bytes, &mut offset)? {
@@ -133,6 +146,7 @@ pub fn read(bytes: &[u8]) -> Result<Backup, InvalidBackup> {
                     snapshot.records.insert(versioned.record.key(), versioned);
                 }
             }
+            Frame::Ledger(chunk) => ledger.extend(chunk.rows),
             Frame::Trailer(trailer) => {
                 let records = snapshot.records.len();
                 if offset != bytes.len() {
@@ -141,7 +155,7 @@ pub fn read(bytes: &[u8]) -> Result<Backup, InvalidBackup> {
                 if trailer.records != records as u64 || trailer.checksum != crc32fast::hash(&bytes[..at]) {
                     return Err(InvalidBackup::Checksum { records, expected: trailer.records });
                 }
-                return Ok(Backup { header, snapshot });
+                return Ok(Backup { header, snapshot, ledger });
             }
             _ => return Err(InvalidBackup::Order { offset: at }),
         }
@@ -176,16 +190,21 @@ mod tests {
         Snapshot { revision: Revision(9), records: records.collect() }
     }
 
+    fn ledger(rows: usize) -> Vec<v1::LedgerRow> {
+        let row = |clock| v1::LedgerRow { row: Some(v1::ledger_row::Row::ClockMs(clock)) };
+        (0..rows as u64).map(row).collect()
+    }
+
     fn file(nodes: usize) -> Vec<u8> {
         let header = v1::BackupHeader { saved_by: "member 1".to_owned(), ..v1::BackupHeader::default() };
-        write(header, snapshot(nodes)).flatten().collect()
+        write(header, snapshot(nodes), ledger(nodes)).flatten().collect()
     }
 
     #[test]
     fn what_was_written_is_read() {
         for nodes in [0, 1, RECORDS_PER_FRAME, RECORDS_PER_FRAME + 1] {
             let backup = read(&file(nodes)).unwrap();
-            assert_eq!((backup.snapshot, backup.header.revision), (snapshot(nodes), 9));
+            assert_eq!((backup.snapshot, backup.ledger, backup.header.revision), (snapshot(nodes), ledger(nodes), 9));
         }
     }
 

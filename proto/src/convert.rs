@@ -2,6 +2,7 @@
 
 mod command;
 mod invalid;
+mod other;
 mod record;
 
 pub use invalid::{InvalidMessage, refusal_status};

@@ -15,10 +15,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use ringfence_policy::command::Command;
+use ringfence_policy::{command::Command, record::RecordKey};
 
 /// The level of this software. Raise it with every kind of command or record that older members do not understand.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 /// What every member understands.
 pub const FIRST_LEVEL: u32 = 1;
 
@@ -68,7 +68,30 @@ pub const fn level_of(command: &Command) -> u32 {
         | Command::AllocateIdentity { .. }
         | Command::PutPolicies(_)
         | Command::DeletePolicies(_)
-        | Command::Delete(_) => 1,
+        | Command::Delete(
+            RecordKey::Cluster(_)
+            | RecordKey::Node(..)
+            | RecordKey::Identity(_)
+            | RecordKey::Endpoint(..)
+            | RecordKey::Policy(_),
+        ) => 1,
+        Command::Delete(
+            RecordKey::CidrGroup(_)
+            | RecordKey::Service(..)
+            | RecordKey::Fqdn(..)
+            | RecordKey::Block(..)
+            | RecordKey::Settings,
+        )
+        | Command::PutObjects { .. }
+        | Command::PutServices(_)
+        | Command::PutFqdns(_)
+        | Command::PutSettings(_)
+        | Command::ReleaseIdentity(_)
+        | Command::KeepAlive { .. }
+        | Command::GrantBlock { .. }
+        | Command::ReturnBlock { .. }
+        | Command::AdoptFromBlock { .. }
+        | Command::Housekeeping(_) => 2,
     }
 }
 

@@ -5,13 +5,16 @@ use std::fmt::Debug;
 
 use prost::Message;
 use ringfence_policy::{
-    command::{Command, Committed, EndpointSpec, Refusal},
+    command::{Command, Committed, EndpointSpec, FqdnSpec, Housekeeping, IdentityUsage, Refusal, SignOfLife},
     identity::{ClusterId, Identity},
+    l7::dns_name::DnsName,
     label::LabelSet,
+    label_filter::LabelFilterText,
     name::Name,
     record::{
-        Change, Cluster, Delta, Endpoint, IdentityRecord, Kind, NamedPort, Node, PolicyKey, PolicyKind, PolicyRecord,
-        Record, RecordKey, Versioned,
+        BoundAddress, Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord,
+        Kind, MeshSettings, NamedPort, Node, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey, ServicePort,
+        ServiceRecord, Versioned,
     },
     revision::Revision,
 };
@@ -76,6 +79,29 @@ fn endpoint() -> Endpoint {
     Endpoint { cluster, node, name, addresses, labels, identity: identity(), named_ports }
 }
 
+fn group() -> CidrGroupRecord {
+    let ranges = vec!["192.0.2.0/24".parse().unwrap(), "::/0".parse().unwrap()];
+    CidrGroupRecord { name: name("partners"), labels: [("team".to_owned(), String::new())].into(), ranges }
+}
+
+fn service() -> ServiceRecord {
+    ServiceRecord {
+        cluster: name("east"),
+        namespace: name("shop"),
+        name: name("web"),
+        labels: labels(),
+        cluster_addresses: vec!["10.96.0.1".parse().unwrap()],
+        ports: vec![ServicePort { name: "http".to_owned(), protocol: 6, port: 80, target_port: 8080 }],
+        selector: [("app".to_owned(), "web".to_owned())].into(),
+        backends: vec!["fd00::1".parse().unwrap()],
+    }
+}
+
+fn settings() -> MeshSettings {
+    let label_filter = LabelFilterText { replaces_defaults: true, entries: vec!["k8s:!a.*".to_owned()] };
+    MeshSettings { label_filter, node_lease_ms: 5000, ..MeshSettings::default() }
+}
+
 /// One of every kind, and every kind of policy.
 fn records() -> Vec<Record> {
     let mut records = vec![
@@ -87,6 +113,19 @@ fn records() -> Vec<Record> {
     ];
     let policy = |key| Record::Policy(PolicyRecord { key, text: "# übrig\nkind: …\n".to_owned() });
     records.extend(policy_keys().into_iter().map(policy));
+    let fqdn = FqdnRecord {
+        cluster: name("east"),
+        name: DnsName::new(r"a\.b.Example.com"),
+        addresses: vec![BoundAddress { address: "192.0.2.1".parse().unwrap(), expires_ms: u64::MAX }],
+    };
+    let block = IdentityBlock { cluster: name("east"), holder: name("g1"), first: identity(), count: 1, spent: 1 };
+    records.extend([
+        Record::CidrGroup(group()),
+        Record::Service(service()),
+        Record::Fqdn(fqdn),
+        Record::Block(block),
+        Record::Settings(settings()),
+    ]);
     records
 }
 
@@ -116,7 +155,18 @@ fn every_record_key_and_change_survives_the_wire() {
     }
     round_trip::<_, v1::Delta>(&delta());
     round_trip::<_, v1::Delta>(&Delta { revision: Revision(1), changes: vec![] });
-    for kind in [Kind::Cluster, Kind::Node, Kind::Identity, Kind::Endpoint, Kind::Policy] {
+    for kind in [
+        Kind::Cluster,
+        Kind::Node,
+        Kind::Identity,
+        Kind::Endpoint,
+        Kind::Policy,
+        Kind::CidrGroup,
+        Kind::Service,
+        Kind::Fqdn,
+        Kind::Block,
+        Kind::Settings,
+    ] {
         assert_eq!(Kind::try_from(v1::Kind::from(kind)), Ok(kind));
     }
 }
@@ -133,6 +183,25 @@ fn every_command_and_answer_survives_the_wire() {
         Command::PutPolicies(vec![]),
         Command::DeletePolicies(policy_keys()),
         Command::Delete(RecordKey::Endpoint(name("east"), name("n1"), name("web-1"))),
+        Command::PutObjects {
+            policies: policy_keys().into_iter().map(|key| PolicyRecord { key, text: "x".to_owned() }).collect(),
+            groups: vec![group()],
+        },
+        Command::PutServices(vec![service()]),
+        Command::PutFqdns(vec![FqdnSpec {
+            cluster: name("east"),
+            name: DnsName::new("api.example.com"),
+            addresses: vec![("192.0.2.1".parse().unwrap(), 30_000)],
+        }]),
+        Command::PutSettings(settings()),
+        Command::ReleaseIdentity(identity()),
+        Command::KeepAlive {
+            cluster: name("east"),
+            nodes: vec![SignOfLife { node: name("n1"), realised: Revision(7) }],
+        },
+        Command::GrantBlock { cluster: name("east"), holder: name("g1"), count: 4096 },
+        Command::ReturnBlock { cluster: name("east"), holder: name("g1") },
+        Command::AdoptFromBlock { cluster: name("east"), holder: name("g1"), identity: identity(), labels: labels() },
     ];
     for command in &commands {
         round_trip::<_, v1::Command>(command);
@@ -141,6 +210,35 @@ fn every_command_and_answer_survives_the_wire() {
         let committed = Committed { revision: Revision(9), changed: identity.is_some(), identity };
         assert_eq!(Committed::from(v1::Committed::from(committed.clone())), committed);
     }
+}
+
+#[test]
+fn what_only_the_leader_proposes_has_no_form_on_the_wire() {
+    let tick = Command::Housekeeping(Housekeeping::Tick { now_ms: 1 });
+    refused::<Command, _>(v1::Command::from(tick), "Command.command is missing");
+}
+
+#[test]
+fn blocks_and_settings_that_cannot_be_are_refused() {
+    let block = |first: u32, count, spent| v1::IdentityBlock {
+        cluster: "east".to_owned(),
+        holder: "g1".to_owned(),
+        first,
+        count,
+        spent,
+    };
+    let last = identity().bits();
+    for (message, expected) in [
+        (block(last, 2, 0), "IdentityBlock.count: 2 is out of range: 1 to 1 "),
+        (block(last - 10, 0, 0), "IdentityBlock.count: 0"),
+        (block(last - 10, 5, 6), "IdentityBlock.spent: 6 is out of range: 0 to 5"),
+        (block(1, 1, 0), "IdentityBlock.first"),
+    ] {
+        refused::<IdentityBlock, _>(message, expected);
+    }
+    let message = v1::MeshSettings { quarantine_ms: u64::MAX, ..settings().into() };
+    refused::<MeshSettings, _>(message, "MeshSettings: quarantine_ms");
+    refused::<MeshSettings, _>(v1::MeshSettings { label_filter: None, ..settings().into() }, "label_filter is missing");
 }
 
 #[test]
@@ -281,7 +379,7 @@ fn refusals_travel_with_a_code_for_programs_and_their_own_words_for_people() {
         (Refusal::NotFound { key: key() }, Code::NotFound),
         (Refusal::ClusterIdInUse { id: ClusterId::new(1).unwrap(), owner: east() }, Code::AlreadyExists),
         (Refusal::AddressInUse { address: "10.0.0.1".parse().unwrap(), owner: key() }, Code::AlreadyExists),
-        (Refusal::IdentitiesExhausted { cluster: east() }, Code::ResourceExhausted),
+        (Refusal::IdentitiesExhausted { cluster: east(), usage: IdentityUsage::default() }, Code::ResourceExhausted),
         (Refusal::NoAddress { endpoint: east() }, Code::InvalidArgument),
         (Refusal::UnknownNode { cluster: east(), node: name("n1") }, Code::FailedPrecondition),
         (Refusal::InUse { key: key(), user: RecordKey::Node(east(), name("n1")) }, Code::FailedPrecondition),

@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Context;
 use ringfence_policy::{
+    compat::Compat,
     diagnostic::Diagnostic,
-    object::{Object, not_enforceable, parse_objects},
+    name::Name,
+    object::{CidrGroup, Object, not_enforceable, parse_documents},
 };
 
 use crate::output::note;
@@ -17,11 +19,20 @@ use crate::output::note;
 /// A file is read only up to this size: policies are small, and a wrong path may name anything.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
+/// What files hold, each object once.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// The policies, by key.
+    pub(crate) objects: Vec<Object>,
+    /// The CIDR groups, by name.
+    pub(crate) groups: Vec<CidrGroup>,
+}
+
 /// Reads every file and parses every document in it. All findings go to standard error as `file:line:column: …`.
 ///
 /// # Errors
 /// If a file cannot be read, an object is wrong or given twice, or there is no object at all.
-pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
+pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     load_checked(paths, |_| Vec::new())
 }
 
@@ -29,16 +40,17 @@ pub(crate) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
 ///
 /// # Errors
 /// As `load`.
-pub(crate) fn load_enforceable(paths: &[PathBuf]) -> anyhow::Result<Vec<Object>> {
+pub(crate) fn load_enforceable(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     load_checked(paths, not_enforceable)
 }
 
-fn load_checked(paths: &[PathBuf], check: impl Fn(&Object) -> Vec<Diagnostic>) -> anyhow::Result<Vec<Object>> {
+fn load_checked(paths: &[PathBuf], check: impl Fn(&Object) -> Vec<Diagnostic>) -> anyhow::Result<Loaded> {
     let mut objects: BTreeMap<_, (String, Object)> = BTreeMap::new();
+    let mut groups: BTreeMap<Name, (String, CidrGroup)> = BTreeMap::new();
     let mut errors = 0;
     for path in expand(paths)? {
         let name = display_name(&path);
-        let mut parsed = parse_objects(&read(&path)?);
+        let mut parsed = parse_documents(&read(&path)?, Compat::Ringfence);
         parsed.diagnostics.extend(parsed.objects.iter().flat_map(&check));
         parsed.diagnostics.sort();
         for diagnostic in &parsed.diagnostics {
@@ -52,10 +64,20 @@ fn load_checked(paths: &[PathBuf], check: impl Fn(&Object) -> Vec<Diagnostic>) -
             }
             objects.insert(object.key.clone(), (name.clone(), object));
         }
+        for group in parsed.groups {
+            if let Some((first, _)) = groups.get(&group.name) {
+                note(&format!("{name}:{}: error: CiliumCIDRGroup {} is also in {first}", group.position, group.name));
+                errors += 1;
+            }
+            groups.insert(group.name.clone(), (name.clone(), group));
+        }
     }
     anyhow::ensure!(errors == 0, "{errors} finding{} above; nothing was sent", if errors == 1 { "" } else { "s" });
-    anyhow::ensure!(!objects.is_empty(), "no policy object found in the files given");
-    Ok(objects.into_values().map(|(_, object)| object).collect())
+    anyhow::ensure!(!objects.is_empty() || !groups.is_empty(), "no policy object found in the files given");
+    Ok(Loaded {
+        objects: objects.into_values().map(|(_, object)| object).collect(),
+        groups: groups.into_values().map(|(_, group)| group).collect(),
+    })
 }
 
 /// A file's name in messages.

@@ -59,7 +59,7 @@ pub(crate) async fn fetch(
     records.collect::<Result<_, _>>().map_err(|error| Failure::Failed(error.into()))
 }
 
-fn show<V: Serialize, const N: usize>(
+pub(super) fn show<V: Serialize, const N: usize>(
     records: Option<Vec<Versioned>>,
     format: Format,
     view: impl Fn(&Versioned) -> Option<V>,

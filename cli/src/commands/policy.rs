@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use ringfence_policy::record::PolicyKey;
 
 use super::{
-    apply, diff, explain, files,
+    apply, diff, explain,
+    files::{self, Loaded},
     reference::{self, Reference},
     selectors, test_expectations, validate,
 };
@@ -38,9 +39,9 @@ pub(crate) async fn run(command: PolicyCommand, global: &Global) -> Result<(), F
 
 async fn delete(names: &[String], files: &[PathBuf], wait: Wait, global: &Global) -> Result<(), Failure> {
     let references = parse(names)?;
-    let of_files: Vec<PolicyKey> =
-        if files.is_empty() { Vec::new() } else { files::load(files)?.into_iter().map(|object| object.key).collect() };
-    if references.is_empty() && of_files.is_empty() {
+    let Loaded { objects, groups } = if files.is_empty() { Loaded::default() } else { files::load(files)? };
+    let of_files: Vec<PolicyKey> = objects.into_iter().map(|object| object.key).collect();
+    if references.is_empty() && of_files.is_empty() && groups.is_empty() {
         let reason = format!("which {}? write the names after the kind: [NAMESPACE/]NAME", names.join(" "));
         return Err(Failure::Usage { reason });
     }
@@ -54,7 +55,14 @@ async fn delete(names: &[String], files: &[PathBuf], wait: Wait, global: &Global
     };
     keys.sort();
     keys.dedup();
-    apply::delete(keys, &mut servers, wait, global.output).await
+    if !keys.is_empty() {
+        apply::delete(keys, &mut servers, wait, global.output).await?;
+    }
+    // After the policies that refer to them.
+    for group in groups {
+        apply::delete_group(group.name, &mut servers, wait, global.output).await?;
+    }
+    Ok(())
 }
 
 fn parse(names: &[String]) -> Result<Vec<Reference>, Failure> {

@@ -30,7 +30,9 @@ pub(crate) async fn fetch(servers: &mut Servers) -> Result<StatusView, Failure> 
 
 /// What to say of a node in one column.
 pub(crate) fn describe(node: &NodeStatusView, head: u64) -> String {
-    if !node.reported {
+    if node.gone {
+        "gone".to_owned()
+    } else if !node.reported {
         "no report".to_owned()
     } else if !node.problems.is_empty() {
         node.problems.join("; ")

@@ -22,12 +22,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Which nodes have a revision, and which have not.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Waited {
-    /// Every registered node has it.
+    /// Every node has it that is not gone.
     pub(crate) complete: bool,
     /// These have.
     pub(crate) realised: Vec<NodeStatusView>,
     /// These have not.
     pub(crate) lagging: Vec<NodeStatusView>,
+    /// These have been silent for so long that the store removed their endpoints; nobody waits for them.
+    pub(crate) gone: Vec<NodeStatusView>,
     /// The server that was asked does not have the revision itself, and may not know all nodes.
     #[serde(skip)]
     behind: Option<String>,
@@ -42,17 +44,24 @@ impl Waited {
         Failure::TimedOut { what, after: wait.wait_timeout }
     }
 
+    /// Nodes that nobody waited for, named; none if there is none.
+    pub(crate) fn passed_over(&self) -> Option<String> {
+        let names: Vec<String> = self.gone.iter().map(|node| format!("{}/{}", node.cluster, node.name)).collect();
+        (!names.is_empty()).then(|| format!("not counted, because they are gone: {}", names.join(", ")))
+    }
+
     fn new(mesh: StatusView, revision: u64) -> Self {
         let behind = (mesh.revision < revision).then(|| {
             format!("all nodes, as far as known: {} is itself only at revision {}", mesh.responder, mesh.revision)
         });
         let has = |node: &NodeStatusView| node.reported && node.realised_revision >= revision;
-        let (realised, lagging): (Vec<_>, Vec<_>) = mesh.nodes.into_iter().partition(has);
-        Self { complete: behind.is_none() && lagging.is_empty(), realised, lagging, behind }
+        let (realised, others): (Vec<_>, Vec<_>) = mesh.nodes.into_iter().partition(has);
+        let (gone, lagging): (Vec<_>, Vec<_>) = others.into_iter().partition(|node| node.gone);
+        Self { complete: behind.is_none() && lagging.is_empty(), realised, lagging, gone, behind }
     }
 }
 
-/// Polls until every registered node has realised `revision`, or the time is over. A server that stops answering, or that
+/// Polls until every node that is not gone has realised `revision`, or the time is over. A server that stops answering, or that
 /// does not get the revision, is passed over.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ impl Agent for TestAgent {
             reported: true,
             problems: vec!["revision 8 does not fit".to_owned()],
             datapath: "memory".to_owned(),
+            gone: false,
             report_age_ms: 0,
         };
         Ok(Response::new(v1::AgentStatus {

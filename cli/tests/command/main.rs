@@ -13,6 +13,7 @@ mod failover;
 mod offline;
 #[cfg(test)]
 mod policies;
+mod records;
 #[cfg(test)]
 mod ringfence;
 #[cfg(test)]

@@ -34,14 +34,14 @@ spec:
   ingress: [{}]
 ";
 
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         fs::write(&path, text).unwrap();
         path
@@ -57,6 +57,7 @@ fn node(name: &str, realised_revision: u64) -> v1::NodeStatus {
         reported: true,
         problems: Vec::new(),
         datapath: "memory".to_owned(),
+        gone: false,
     }
 }
 
@@ -168,6 +169,11 @@ fn l4_wait_ends_when_every_node_has_the_revision_or_names_those_that_have_not() 
 
     let outcome = apply("table").exits(4).says(&["revision 1 is not realised on", "east/n2", "east/n3"]);
     assert!(outcome.stdout.contains("unchanged (revision 1)"), "{outcome:#?}");
+
+    let gone = v1::NodeStatus { gone: true, ..node("n4", 0) };
+    nodes(&[node("n1", 1), gone]);
+    let outcome = apply("json").exits(0).says(&["not counted, because they are gone: east/n4"]);
+    assert_eq!(outcome.json()["waited"]["gone"][0]["name"], "n4");
 
     nodes(&[node("n1", 1), node("n2", 2)]);
     let view = apply("json").exits(0).json();

@@ -145,6 +145,12 @@ impl Store {
             Command::DeletePolicies(keys) => {
                 keys.into_iter().map(|key| Change::Delete(RecordKey::Policy(key))).collect()
             }
+            Command::PutObjects { policies, groups } => {
+                let policies = policies.into_iter().map(|policy| Change::Put(Record::Policy(policy)));
+                policies.chain(groups.into_iter().map(|group| Change::Put(Record::CidrGroup(group)))).collect()
+            }
+            Command::PutSettings(settings) => vec![Change::Put(Record::Settings(settings))],
+            Command::Delete(key) => vec![Change::Delete(key)],
             other => return Err(Status::unimplemented(format!("{other:?}"))),
         };
         for change in &changes {
@@ -218,6 +224,7 @@ impl Mesh for Store {
                 staleness_ms: 61_000,
             }],
             nodes: self.nodes.lock().unwrap().clone(),
+            identities: vec![],
         }))
     }
 
@@ -242,7 +249,8 @@ impl Maintenance for Store {
         self.note(&request);
         let snapshot = self.history.read(|history| history.mesh().snapshot());
         let header = v1::BackupHeader { saved_by: "member 1 (east)".to_owned(), ..v1::BackupHeader::default() };
-        let mut parts: Vec<_> = backup::write(header, snapshot).map(|data| Ok(v1::BackupPart { data })).collect();
+        let mut parts: Vec<_> =
+            backup::write(header, snapshot, Vec::new()).map(|data| Ok(v1::BackupPart { data })).collect();
         if self.cut_backups.load(Ordering::SeqCst) {
             parts.pop();
         }

@@ -54,6 +54,7 @@ fn mesh() -> TestMesh {
             reported: true,
             problems: vec![],
             datapath: "kernel".to_owned(),
+            gone: false,
         },
         v1::NodeStatus { cluster: "west".to_owned(), name: "n2".to_owned(), ..v1::NodeStatus::default() },
     ];
@@ -97,7 +98,7 @@ fn lists_as_json_and_yaml_say_the_same() {
     let addresses = json!(["10.102.1.10", "fd10:2:1::10"]);
     let status = json!({
         "cluster": "west", "name": "n1", "realised_revision": 1, "report_age_ms": 250, "reported": true,
-        "problems": [], "datapath": "kernel",
+        "problems": [], "datapath": "kernel", "gone": false,
     });
     let cases = [
         ("cluster", json!([{"name": "west", "id": 2, "pod_cidrs": ["10.102.0.0/16", "fd10:2::/32"], "revision": 1}])),
@@ -158,7 +159,7 @@ fn status_says_who_answered_and_what_every_part_does() {
 
     let status = mesh.run(&["-o", "json", "status"]).exits(0).json();
     let keys: Vec<&String> = status.as_object().unwrap().keys().collect();
-    assert_eq!(keys.len(), 6, "{keys:?}");
+    assert_eq!(keys.len(), 7, "{keys:?}");
     assert_eq!((&status["responder"], &status["revision"]), (&json!("member 1 (east)"), &json!(1)));
     assert_eq!((&status["staleness_ms"], &status["members"][0]["state"]), (&json!(120), &json!("leader")));
     assert_eq!(status["members"][0]["applied_index"], 8);

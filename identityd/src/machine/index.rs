@@ -1,52 +1,61 @@
-//! What a transition must find quickly: derived from the mesh, kept up to date change by change.
+//! What a transition must find quickly: derived from mesh and ledger, kept up to date change by change.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use ringfence_policy::{
-    command::Refusal,
+    command::{IdentityUsage, Refusal},
     identity::{ClusterId, Identity},
-    label::{CLUSTER_KEY, LabelSet},
+    label::LabelSet,
+    label_filter::LabelFilter,
     mesh::Mesh,
     name::Name,
-    record::{Change, Record, RecordKey},
+    record::{BoundAddress, Change, FqdnRecord, MeshSettings, Record, RecordKey},
+    revision::Revision,
 };
 
-/// Label set → number, address → owner, and how far each cluster has counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Index {
-    numbers: HashMap<LabelSet, Identity>,
-    counters: BTreeMap<ClusterId, Counter>,
-    addresses: HashMap<IpAddr, RecordKey>,
-}
+use super::{
+    ledger::{Counter, Ledger, NumberState, Row, RowKey, Rows},
+    numbers::Numbers,
+};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Counter {
-    /// The cluster whose label the identities carry.
-    owner: Name,
-    /// The largest number ever given out. Identities are never removed, so none is ever reused (S4).
-    last: u32,
+/// Label set → number, address → owner, number → how many refer to it, which numbers are free, and what is due when.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Index {
+    by_labels: HashMap<LabelSet, Identity>,
+    addresses: HashMap<IpAddr, RecordKey>,
+    references: HashMap<Identity, u32>,
+    numbers: BTreeMap<ClusterId, Numbers>,
+    /// Idle numbers, by the time since when they are.
+    pub(super) idle: BTreeSet<(u64, Identity)>,
+    /// Quarantined numbers, by the first revision without them.
+    pub(super) quarantined: BTreeSet<(Revision, Identity)>,
+    /// Resting numbers, by the time when they are free.
+    pub(super) resting: BTreeSet<(u64, Identity)>,
+    /// DNS names, by the time when their first address expires.
+    pub(super) expiring: BTreeSet<(u64, RecordKey)>,
+    pub(super) settings: MeshSettings,
+    pub(super) filter: LabelFilter,
 }
 
 impl Index {
-    /// The index of a mesh.
-    #[must_use]
-    pub fn of(mesh: &Mesh) -> Self {
+    pub(super) fn of(mesh: &Mesh, ledger: &Ledger) -> Self {
         let mut index = Self::default();
         mesh.records().values().for_each(|versioned| index.insert(&versioned.record));
+        for (identity, state) in ledger.numbers() {
+            index.insert_state(*identity, *state);
+        }
         index
     }
 
-    /// Follows the changes of one revision; `before` is the mesh they are about to change.
-    pub fn apply(&mut self, before: &Mesh, changes: &[Change]) {
-        // All old addresses first: within one revision an address may move from one record to another.
+    /// Follows the changes of one command; mesh and ledger are still as before.
+    pub(super) fn apply(&mut self, mesh: &Mesh, ledger: &Ledger, changes: &[Change], rows: &Rows) {
+        // Everything old first: within one revision an address may move from one record to another.
         for change in changes {
-            if let Some(old) = before.get(&change.key()) {
-                for address in addresses(old) {
-                    self.addresses.remove(address);
-                }
+            if let Some(old) = mesh.get(&change.key()) {
+                self.remove(old);
             }
         }
         for change in changes {
@@ -54,40 +63,81 @@ impl Index {
                 self.insert(record);
             }
         }
+        for (key, row) in rows {
+            let RowKey::Number(identity) = key else { continue };
+            if let Some(old) = ledger.numbers().get(identity) {
+                self.remove_state(*identity, *old);
+            }
+            if let Some(Row::Number(new)) = row {
+                self.insert_state(*identity, *new);
+            }
+        }
     }
 
     /// The number of a label set (cluster label included), if it has one.
-    #[must_use]
-    pub fn number(&self, labels: &LabelSet) -> Option<Identity> {
-        self.numbers.get(labels).copied()
+    pub(super) fn number(&self, labels: &LabelSet) -> Option<Identity> {
+        self.by_labels.get(labels).copied()
     }
 
-    /// The next number of a cluster.
+    /// How many endpoints have a number.
+    pub(super) fn references(&self, identity: Identity) -> u32 {
+        self.references.get(&identity).copied().unwrap_or_default()
+    }
+
+    /// The first of `count` consecutive free numbers of a cluster, and its counter after them.
     ///
     /// # Errors
-    /// `IdentitiesExhausted` after the last.
-    pub fn next_number(&self, id: ClusterId, cluster: &Name) -> Result<Identity, Refusal> {
-        let last = self.counters.get(&id).map_or(0, |counter| counter.last);
-        Identity::global(id, last + 1).map_err(|_| Refusal::IdentitiesExhausted { cluster: cluster.clone() })
+    /// `IdentitiesExhausted` if there are none.
+    pub(super) fn free_run(
+        &self,
+        ledger: &Ledger,
+        id: ClusterId,
+        cluster: &Name,
+        count: u32,
+    ) -> Result<(Identity, Counter), Refusal> {
+        let last = ledger.counters().get(&id).map_or(0, |counter| counter.last);
+        let first = match self.numbers.get(&id) {
+            Some(numbers) => numbers.free_run(last, count),
+            None => Numbers::default().free_run(last, count),
+        };
+        let first = first.and_then(|number| Identity::global(id, number).ok());
+        let first =
+            first.ok_or_else(|| Refusal::IdentitiesExhausted { cluster: cluster.clone(), usage: self.usage(id) })?;
+        Ok((first, Counter { owner: cluster.clone(), last: first.number() + count - 1 }))
     }
 
-    /// The id under which a cluster has identities.
-    #[must_use]
-    pub fn id_with_identities(&self, cluster: &Name) -> Option<ClusterId> {
-        self.counters.iter().find(|(_, counter)| counter.owner == *cluster).map(|(id, _)| *id)
+    /// What the numbers of a cluster are used for.
+    pub(super) fn usage(&self, id: ClusterId) -> IdentityUsage {
+        let Some(numbers) = self.numbers.get(&id) else { return IdentityUsage::default() };
+        let idle = self.idle.iter().filter(|(_, identity)| identity.cluster() == Some(id)).count();
+        IdentityUsage {
+            in_use: numbers.recorded.len(),
+            idle: u32::try_from(idle).unwrap_or(u32::MAX),
+            quarantined: numbers.resting.len(),
+            granted: numbers.unadopted(),
+        }
     }
 
-    /// The cluster that has identities under an id.
-    #[must_use]
-    pub fn owner_of_numbers(&self, id: ClusterId) -> Option<&Name> {
-        self.counters.get(&id).map(|counter| &counter.owner)
+    /// The id under which a cluster has numbers that are not free.
+    pub(super) fn id_with_numbers(&self, ledger: &Ledger, cluster: &Name) -> Option<ClusterId> {
+        let mut counters = ledger.counters().iter();
+        counters.find(|(id, counter)| counter.owner == *cluster && self.has_numbers(**id)).map(|(id, _)| *id)
+    }
+
+    /// The cluster that has numbers under an id that are not free.
+    pub(super) fn owner_of_numbers<'l>(&self, ledger: &'l Ledger, id: ClusterId) -> Option<&'l Name> {
+        ledger.counters().get(&id).map(|counter| &counter.owner).filter(|_| self.has_numbers(id))
+    }
+
+    fn has_numbers(&self, id: ClusterId) -> bool {
+        self.numbers.contains_key(&id)
     }
 
     /// Whether a record may have these addresses.
     ///
     /// # Errors
     /// `AddressInUse` for the first one that belongs to another record.
-    pub fn check_addresses(&self, key: &RecordKey, addresses: &[IpAddr]) -> Result<(), Refusal> {
+    pub(super) fn check_addresses(&self, key: &RecordKey, addresses: &[IpAddr]) -> Result<(), Refusal> {
         for address in addresses {
             if let Some(owner) = self.addresses.get(address).filter(|owner| *owner != key) {
                 return Err(Refusal::AddressInUse { address: *address, owner: owner.clone() });
@@ -97,17 +147,85 @@ impl Index {
     }
 
     fn insert(&mut self, record: &Record) {
-        let key = record.key();
         for address in addresses(record) {
-            self.addresses.insert(*address, key.clone());
+            self.addresses.insert(*address, record.key());
         }
-        if let Record::Identity(record) = record {
-            self.numbers.insert(record.labels.clone(), record.identity);
-            let owner = record.labels.get(CLUSTER_KEY).and_then(|label| Name::new(label.value.clone()).ok());
-            if let (Some(id), Some(owner)) = (record.identity.cluster(), owner) {
-                let counter = self.counters.entry(id).or_insert(Counter { owner, last: 0 });
-                counter.last = counter.last.max(record.identity.number());
+        match record {
+            Record::Identity(record) => {
+                self.by_labels.insert(record.labels.clone(), record.identity);
+                self.change(record.identity, |numbers, number| numbers.recorded.insert(number));
             }
+            Record::Endpoint(endpoint) => *self.references.entry(endpoint.identity).or_default() += 1,
+            Record::Block(block) => self.change(block.first, |numbers, first| {
+                (first..first + block.count).for_each(|number| numbers.granted.insert(number));
+            }),
+            Record::Fqdn(fqdn) => {
+                self.expiring.insert((first_expiry(fqdn), record.key()));
+            }
+            Record::Settings(settings) => {
+                self.settings = settings.clone();
+                self.filter = settings.check().expect("only settings that were checked get into the mesh");
+            }
+            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
+        }
+    }
+
+    fn remove(&mut self, record: &Record) {
+        for address in addresses(record) {
+            self.addresses.remove(address);
+        }
+        match record {
+            Record::Identity(record) => {
+                self.by_labels.remove(&record.labels);
+                self.change(record.identity, |numbers, number| numbers.recorded.remove(number));
+            }
+            Record::Endpoint(endpoint) => {
+                let count = self.references(endpoint.identity);
+                match count {
+                    0 | 1 => self.references.remove(&endpoint.identity),
+                    _ => self.references.insert(endpoint.identity, count - 1),
+                };
+            }
+            Record::Block(block) => self.change(block.first, |numbers, first| {
+                (first..first + block.count).for_each(|number| numbers.granted.remove(number));
+            }),
+            Record::Fqdn(fqdn) => {
+                self.expiring.remove(&(first_expiry(fqdn), record.key()));
+            }
+            Record::Settings(_) => (self.settings, self.filter) = Default::default(),
+            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
+        }
+    }
+
+    fn insert_state(&mut self, identity: Identity, state: NumberState) {
+        match state {
+            NumberState::Idle { since_ms } => self.idle.insert((since_ms, identity)),
+            NumberState::Quarantined { gone } => self.quarantined.insert((gone, identity)),
+            NumberState::Resting { until_ms } => self.resting.insert((until_ms, identity)),
+        };
+        if !matches!(state, NumberState::Idle { .. }) {
+            self.change(identity, |numbers, number| numbers.resting.insert(number));
+        }
+    }
+
+    fn remove_state(&mut self, identity: Identity, state: NumberState) {
+        match state {
+            NumberState::Idle { since_ms } => self.idle.remove(&(since_ms, identity)),
+            NumberState::Quarantined { gone } => self.quarantined.remove(&(gone, identity)),
+            NumberState::Resting { until_ms } => self.resting.remove(&(until_ms, identity)),
+        };
+        if !matches!(state, NumberState::Idle { .. }) {
+            self.change(identity, |numbers, number| numbers.resting.remove(number));
+        }
+    }
+
+    /// A cluster without numbers has no entry.
+    fn change(&mut self, identity: Identity, change: impl FnOnce(&mut Numbers, u32)) {
+        let Some(id) = identity.cluster() else { return };
+        let numbers = self.numbers.entry(id).or_default();
+        change(numbers, identity.number());
+        if numbers.is_unused() {
+            self.numbers.remove(&id);
         }
     }
 }
@@ -116,6 +234,10 @@ fn addresses(record: &Record) -> &[IpAddr] {
     match record {
         Record::Node(node) => &node.addresses,
         Record::Endpoint(endpoint) => &endpoint.addresses,
-        Record::Cluster(_) | Record::Identity(_) | Record::Policy(_) => &[],
+        _ => &[],
     }
+}
+
+fn first_expiry(fqdn: &FqdnRecord) -> u64 {
+    fqdn.addresses.iter().map(|BoundAddress { expires_ms, .. }| *expires_ms).min().unwrap_or_default()
 }

@@ -32,6 +32,7 @@ use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
     freshness::Freshness,
+    housekeeping::Housekeeper,
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -143,6 +144,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         storage.history.clone(),
         members.clone(),
         freshness.clone(),
+        storage.applier.clone(),
         peers.clone(),
         stopping.clone(),
     );
@@ -166,15 +168,25 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         members: members.clone(),
         freshness: freshness.clone(),
         tls: tls.clone(),
-        peers,
+        peers: peers.clone(),
         data_dir: config.data_dir.clone(),
     };
     let router = router.add_service(MaintenanceServer::new(maintenance));
     let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::spawn(tls.clone().follow(stopping.clone()));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
+    let housekeeper = Housekeeper {
+        raft: raft.clone(),
+        proposer: transfer.proposer.clone(),
+        peers,
+        members: members.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+    };
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, tls };
+    let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
+    let member =
+        Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, housekeeping, tls };
     initialize(&config, member).await
 }
 

@@ -22,12 +22,12 @@ use crate::{
     codec,
     digests::Digests,
     history::DiskHistory,
-    machine::{self, Index},
+    machine::{self, Book, ledger::Ledger},
     observe::APPLY,
-    snapshot::{SnapshotError, SnapshotFile, Snapshots},
-    state::{self, Marker, State, StateError},
+    snapshot::{Content, SnapshotError, SnapshotFile, Snapshots},
+    state::{self, EncodedChange, Marker, Stake, State, StateError},
 };
-use lagging::{EncodedChange, Lagging};
+use lagging::Lagging;
 
 /// The state machine; clones share one state.
 #[derive(Clone)]
@@ -42,11 +42,11 @@ pub struct Applier {
     durable: Option<Durable>,
 }
 
-/// Where the state machine stands, and what it derives from the mesh.
+/// Where the state machine stands, and what it knows beside the mesh.
 #[derive(Debug, Default)]
 struct Position {
     marker: Marker,
-    index: Index,
+    book: Book,
     /// Encoded deltas that the history on disk gets next.
     passed: Vec<(Revision, Vec<u8>)>,
 }
@@ -56,8 +56,7 @@ pub struct SnapshotBuilder {
     snapshots: Snapshots,
     state: Arc<State>,
     lagging: Arc<Lagging>,
-    mesh: Mesh,
-    meta: SnapshotMeta,
+    content: Arc<Content>,
 }
 
 impl Applier {
@@ -69,11 +68,12 @@ impl Applier {
         state: Arc<State>,
         snapshots: Snapshots,
         marker: Marker,
+        ledger: Ledger,
     ) -> Self {
-        let index = history.read(|history| Index::of(history.mesh()));
+        let book = history.read(|history| Book::of(history.mesh(), ledger));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
-        let position = Arc::new(Mutex::new(Position { marker, index, passed: Vec::new() }));
+        let position = Arc::new(Mutex::new(Position { marker, book, passed: Vec::new() }));
         let lagging = Lagging::start(state.clone());
         Self { history, past, state, snapshots, position, digests, lagging, durable: None }
     }
@@ -96,6 +96,11 @@ impl Applier {
     #[must_use]
     pub const fn digests(&self) -> &Arc<Digests> {
         &self.digests
+    }
+
+    /// Reads what the state machine knows beside the mesh: keep `f` short, the writer waits for it.
+    pub fn read_book<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
+        f(&self.position().book)
     }
 
     /// Where the state machine stands, with the digest of its state (S14).
@@ -131,41 +136,44 @@ impl Applier {
     }
 
     fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<EncodedChange>) -> Answer {
-        let Position { marker, index, passed } = position;
-        let (delta, identity) = self.history.read(|history| {
+        let Position { marker, book, passed } = position;
+        let revision = marker.revision.next();
+        let (changes, identity) = self.history.read(|history| {
             let mesh = history.mesh();
-            let (changes, identity) = machine::transition(mesh, index, command)?;
-            index.apply(mesh, &changes);
-            let revision = marker.revision.next();
-            for change in &changes {
-                let (before, encoded) = encode(mesh, revision, change);
-                let after = encoded.1.as_ref().map_or(0, |value| codec::digest(&[&encoded.0, value]));
-                marker.digest = marker.digest.wrapping_sub(before).wrapping_add(after);
-                changed.push(encoded);
+            let transition = machine::transition(mesh, book, command)?;
+            let records = transition.changes.iter().map(|change| moved_record(mesh, revision, change));
+            let rows = transition.rows.iter().map(|(key, row)| {
+                let before = book.ledger().get(key).map_or(0, |row| state::row_digest(key, &row));
+                (before, Stake::of_row(key, row.as_ref()))
+            });
+            for (before, Stake { digest, change }) in records.chain(rows) {
+                marker.digest = marker.digest.wrapping_sub(before).wrapping_add(digest);
+                changed.push(change);
             }
-            Ok::<_, Refusal>((Delta { revision, changes }, identity))
+            book.apply(mesh, &transition);
+            Ok::<_, Refusal>((transition.changes, transition.identity))
         })?;
-        if delta.changes.is_empty() {
+        if changes.is_empty() {
             return Ok(Committed { revision: marker.revision, changed: false, identity });
         }
-        marker.revision = delta.revision;
-        passed.push((delta.revision, codec::encode(&delta)));
+        marker.revision = revision;
+        let delta = Delta { revision, changes };
+        passed.push((revision, codec::encode(&delta)));
         self.history.push(delta).expect("only the state machine moves the history, one revision at a time");
         Ok(Committed { revision: marker.revision, changed: true, identity })
     }
 }
 
-/// What a change of one revision takes from the digest of all records, and the record as it will be, encoded once for
-/// digest and disk. A revision changes a record at most once, so `mesh` still has the one from before.
-fn encode(mesh: &Mesh, revision: Revision, change: &Change) -> (u64, EncodedChange) {
+/// What a change of one revision takes from the digest, and the record as it will be. A revision changes a record at
+/// most once, so `mesh` still has the one from before.
+fn moved_record(mesh: &Mesh, revision: Revision, change: &Change) -> (u64, Stake) {
     let key = change.key();
-    let encoded_key = codec::encode(&key);
-    let before = mesh.records().get(&key).map_or(0, |old| codec::digest(&[&encoded_key, &codec::encode(old)]));
-    let value = match change {
-        Change::Put(record) => Some(codec::encode(&(revision, record))),
+    let before = mesh.records().get(&key).map_or(0, |old| state::record_digest(&key, old));
+    let versioned = match change {
+        Change::Put(record) => Some((revision, record)),
         Change::Delete(_) => None,
     };
-    (before, (encoded_key, value))
+    (before, Stake::of_record(&key, versioned.as_ref()))
 }
 
 impl RaftStateMachine<TypeConfig> for Applier {
@@ -207,8 +215,11 @@ impl RaftStateMachine<TypeConfig> for Applier {
             snapshots: self.snapshots.clone(),
             state: self.state.clone(),
             lagging: self.lagging.clone(),
-            mesh: self.history.read(|history| history.mesh().clone()),
-            meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
+            content: Arc::new(Content {
+                meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
+                mesh: self.history.read(|history| history.mesh().clone()),
+                ledger: self.read_book(|book| book.ledger().clone()),
+            }),
         }
     }
 
@@ -218,20 +229,21 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Box<SnapshotFile>) -> Result<(), StorageError> {
         let snapshots = self.snapshots.clone();
-        let (stored, mesh) = blocking(move || snapshots.install(*file)).await.map_err(|error| write_error(&error))?;
+        let installed = blocking(move || snapshots.install(*file)).await.map_err(|error| write_error(&error))?;
+        let Content { meta: stored, mesh, ledger } = installed;
         tracing::info!(revision = %mesh.revision(), snapshot = stored.snapshot_id, "installing a snapshot");
         let marker = Marker {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             revision: mesh.revision(),
-            digest: state::mesh_digest(&mesh),
+            digest: state::whole_digest(&mesh, &ledger),
         };
         self.lagging.clear();
-        self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
+        self.state.replace(&mesh, &ledger, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
         let mut position = self.position();
         marker.note(&self.digests);
         self.past.reset(mesh.revision());
-        *position = Position { marker, index: Index::of(&mesh), passed: Vec::new() };
+        *position = Position { marker, book: Book::of(&mesh, ledger), passed: Vec::new() };
         self.history.reset(mesh);
         Ok(())
     }
@@ -248,12 +260,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let (snapshots, state, lagging) = (self.snapshots.clone(), self.state.clone(), self.lagging.clone());
-        let (mesh, meta) = (std::mem::take(&mut self.mesh), self.meta.clone());
+        let content = self.content.clone();
         // The log is purged behind a snapshot: afterwards the state must not fall back behind it.
         let built = blocking(move || {
             let written = lagging.write().and_then(|()| state.flush());
             written.map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
-            snapshots.build(&meta, &mesh).map_err(|error| write_error(&error))?;
+            let Content { meta, mesh, ledger } = &*content;
+            snapshots.build(meta, mesh, ledger).map_err(|error| write_error(&error))?;
             snapshots.current().map_err(|error| read_error(&error))
         });
         match built.await? {

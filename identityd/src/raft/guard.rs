@@ -23,9 +23,11 @@ use std::{
 };
 
 use openraft::ServerState;
+use ringfence_policy::command::Command;
 use ringfence_proto::{
     follow::SharedHistory,
     v1::{self, raft_client::RaftClient},
+    version::{self, NotUnderstood, Peers},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -200,6 +202,19 @@ impl Members {
             status
         };
         roster.members.iter().map(status).collect()
+    }
+
+    /// Nothing enters the log that another member cannot read; this one knows the command already.
+    ///
+    /// # Errors
+    /// `NotUnderstood` by some member.
+    pub fn understand(&self, command: &Command, peers: &Peers) -> Result<(), NotUnderstood> {
+        let needed = version::level_of(command);
+        if needed <= version::FIRST_LEVEL {
+            return Ok(());
+        }
+        let others: Vec<u64> = self.roster().members.keys().copied().filter(|id| *id != self.own.id).collect();
+        peers.check(needed, others)
     }
 
     /// Pings until cancelled, and lets Raft stand for election or not.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use ringfence_policy::{
-    command::Command,
+    command::{Command, FqdnSpec},
     diagnostic::Diagnostic,
+    l7::dns_name::DnsName,
     label::{CLUSTER_KEY, LabelSet, MAX_LABELS},
     object,
-    record::{PolicyKey, PolicyRecord},
+    record::{InvalidSettings, MAX_FQDN_ADDRESSES, MAX_FQDN_BYTES, MAX_TIME_MS, PolicyKey, PolicyRecord},
 };
 
 use crate::codec;
@@ -30,6 +31,19 @@ pub(super) enum OutOfLimits {
     Duplicate { key: PolicyKey },
     #[error("{count} labels given: at most {} are allowed beside the cluster's, which the store adds", MAX_LABELS - 1)]
     Labels { count: usize },
+    #[error(
+        "DNS name {} has {length} bytes: at most {MAX_FQDN_BYTES} are allowed",
+        name.as_str().chars().take(64).collect::<String>()
+    )]
+    FqdnName { name: DnsName, length: usize },
+    #[error("DNS name {name} has {count} addresses: at most {MAX_FQDN_ADDRESSES} are allowed")]
+    FqdnAddresses { name: DnsName, count: usize },
+    #[error("{name}: an address cannot be valid for more than {MAX_TIME_MS} milliseconds")]
+    FqdnTime { name: DnsName },
+    #[error("settings: {0}")]
+    Settings(#[from] InvalidSettings),
+    #[error("only the store's leader keeps house")]
+    Housekeeping,
     #[error("{key} is rejected:{}", list(diagnostics))]
     Rejected { key: PolicyKey, diagnostics: Vec<Diagnostic> },
 }
@@ -52,7 +66,29 @@ pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
         }
         Command::PutCluster(cluster) => check_record(codec::encode(cluster).len())?,
         Command::PutNode(node) => check_record(codec::encode(node).len())?,
-        Command::DeletePolicies(_) | Command::Delete(_) => {}
+        Command::PutObjects { policies, groups } => {
+            check_policies(policies)?;
+            groups.iter().try_for_each(|group| check_record(codec::encode(group).len()))?;
+        }
+        Command::PutServices(services) => {
+            services.iter().try_for_each(|service| check_record(codec::encode(service).len()))?;
+        }
+        Command::PutFqdns(specs) => specs.iter().try_for_each(check_fqdn)?,
+        Command::PutSettings(settings) => {
+            settings.check()?;
+            check_record(codec::encode(settings).len())?;
+        }
+        Command::AdoptFromBlock { labels, .. } => {
+            check_labels(labels)?;
+            check_record(codec::encode(labels).len())?;
+        }
+        Command::Housekeeping(_) => return Err(OutOfLimits::Housekeeping),
+        Command::DeletePolicies(_)
+        | Command::Delete(_)
+        | Command::ReleaseIdentity(_)
+        | Command::KeepAlive { .. }
+        | Command::GrantBlock { .. }
+        | Command::ReturnBlock { .. } => {}
     }
     match codec::encode(command).len() {
         length if length > MAX_COMMAND_BYTES => Err(OutOfLimits::Command { length }),
@@ -80,6 +116,21 @@ fn check_policies(policies: &[PolicyRecord]) -> Result<(), OutOfLimits> {
         }
     }
     Ok(())
+}
+
+fn check_fqdn(spec: &FqdnSpec) -> Result<(), OutOfLimits> {
+    let FqdnSpec { name, addresses, .. } = spec;
+    let (length, count) = (name.as_str().len(), addresses.len());
+    if length > MAX_FQDN_BYTES {
+        return Err(OutOfLimits::FqdnName { name: name.clone(), length });
+    }
+    if count > MAX_FQDN_ADDRESSES {
+        return Err(OutOfLimits::FqdnAddresses { name: name.clone(), count });
+    }
+    match addresses.iter().any(|(_, valid_ms)| *valid_ms > MAX_TIME_MS) {
+        true => Err(OutOfLimits::FqdnTime { name: name.clone() }),
+        false => Ok(()),
+    }
 }
 
 fn check_labels(labels: &LabelSet) -> Result<(), OutOfLimits> {

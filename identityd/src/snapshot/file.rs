@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, Write},
+    io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, Write},
     path::PathBuf,
 };
 
@@ -14,16 +14,17 @@ use ringfence_policy::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{SnapshotError, io_error};
+use super::{Content, SnapshotError, io_error};
 use crate::{
     codec::{self, CodecError, SECTION_HEADER_BYTES, SNAPSHOT_PREFIX_BYTES, SectionKind},
+    machine::ledger::{Ledger, Row, RowKey},
     raft::SnapshotMeta,
     state,
 };
 
 /// The largest part in which a snapshot travels, in bytes.
 pub const PART_BYTES: usize = 1 << 20;
-/// A section of records is closed when it has this many bytes.
+/// A section of records or rows is closed when it has this many bytes.
 const SECTION_BYTES: usize = 256 << 10;
 
 /// An open snapshot file. It stays readable while a newer one takes its name.
@@ -33,8 +34,14 @@ pub struct SnapshotFile {
     pub(super) file: File,
 }
 
-/// Count and digest of all records: the last section.
+/// Count and digest of all records and rows: the last section.
 type End = (u64, u64);
+
+/// What sections hold many of.
+enum Item {
+    Record(RecordKey, Versioned),
+    Row(RowKey, Row),
+}
 
 impl SnapshotFile {
     /// Appends a part.
@@ -66,24 +73,27 @@ impl SnapshotFile {
 
     /// What the file covers, if it is whole.
     pub(super) fn covers(&mut self) -> Result<SnapshotMeta, SnapshotError> {
-        let (meta, _) = self.scan(|_, _| {})?;
+        let (meta, _) = self.scan(|_| {})?;
         self.file.rewind().map_err(|source| io_error(&self.path, source))?;
         Ok(meta)
     }
 
     /// What the file holds.
-    pub(super) fn read(&mut self) -> Result<(SnapshotMeta, Mesh), SnapshotError> {
-        let mut records = BTreeMap::new();
-        let (meta, revision) = self.scan(|key, versioned| drop(records.insert(key, versioned)))?;
-        Ok((meta, Mesh::from_snapshot(Snapshot { revision, records })))
+    pub(super) fn read(&mut self) -> Result<Content, SnapshotError> {
+        let (mut records, mut ledger) = (BTreeMap::new(), Ledger::default());
+        let (meta, revision) = self.scan(|item| match item {
+            Item::Record(key, versioned) => drop(records.insert(key, versioned)),
+            Item::Row(key, row) => ledger.set(&key, Some(row)),
+        })?;
+        Ok(Content { meta, mesh: Mesh::from_snapshot(Snapshot { revision, records }), ledger })
     }
 
     /// Writes a whole snapshot.
-    pub(super) fn write(&mut self, meta: &SnapshotMeta, mesh: &Mesh) -> Result<(), SnapshotError> {
-        self.try_write(meta, mesh).map_err(|source| io_error(&self.path, source))
+    pub(super) fn write(&mut self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> Result<(), SnapshotError> {
+        self.try_write(meta, mesh, ledger).map_err(|source| io_error(&self.path, source))
     }
 
-    fn try_write(&self, meta: &SnapshotMeta, mesh: &Mesh) -> std::io::Result<()> {
+    fn try_write(&self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> io::Result<()> {
         let mut file = BufWriter::with_capacity(SECTION_BYTES, &self.file);
         file.write_all(&codec::snapshot_prefix())?;
         let mut number = 0;
@@ -92,22 +102,22 @@ impl SnapshotFile {
             file.write_all(&codec::encode_section(number - 1, kind, payload))
         };
         section(SectionKind::Head, &codec::encode(&(meta, mesh.revision())))?;
-        let (mut digest, mut payload) = (0_u64, Vec::new());
-        for (key, versioned) in mesh.records() {
-            digest = digest.wrapping_add(state::record_digest(key, versioned));
-            push(&mut payload, &(key, versioned));
-            if payload.len() >= SECTION_BYTES {
-                section(SectionKind::Records, &payload)?;
-                payload.clear();
-            }
-        }
-        section(SectionKind::Records, &payload)?;
-        section(SectionKind::End, &codec::encode(&(mesh.records().len() as u64, digest)))?;
+        let (mut count, mut digest) = (0_u64, 0_u64);
+        let mut add = |share: u64| {
+            count += 1;
+            digest = digest.wrapping_add(share);
+        };
+        let records = mesh.records().iter();
+        write_all(records, SectionKind::Records, &mut section, |(key, versioned)| {
+            add(state::record_digest(key, versioned));
+        })?;
+        write_all(ledger.rows(), SectionKind::Ledger, &mut section, |(key, row)| add(state::row_digest(key, row)))?;
+        section(SectionKind::End, &codec::encode(&(count, digest)))?;
         file.flush()
     }
 
-    /// Hands every record to `take`, in order. Only when it returns is it known that the file was whole.
-    fn scan(&mut self, mut take: impl FnMut(RecordKey, Versioned)) -> Result<(SnapshotMeta, Revision), SnapshotError> {
+    /// Hands every record and row to `take`, in order. Only when it returns is it known that the file was whole.
+    fn scan(&mut self, mut take: impl FnMut(Item)) -> Result<(SnapshotMeta, Revision), SnapshotError> {
         self.file.rewind().map_err(|source| io_error(&self.path, source))?;
         let mut sections = Sections { number: 0, file: BufReader::with_capacity(SECTION_BYTES, &self.file) };
         let mut scan = || -> Result<_, Broken> {
@@ -123,10 +133,10 @@ impl SnapshotFile {
                 }
                 let mut rest = &payload[..];
                 while !rest.is_empty() {
-                    let (key, versioned) = pull(&mut rest)?;
-                    digest = digest.wrapping_add(state::record_digest(&key, &versioned));
+                    let item = pull_item(kind, &mut rest)?;
+                    digest = digest.wrapping_add(item.digest());
                     count += 1;
-                    take(key, versioned);
+                    take(item);
                 }
             };
             let whole = end == (count, digest) && sections.at_end()?;
@@ -139,9 +149,18 @@ impl SnapshotFile {
     }
 }
 
+impl Item {
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Record(key, versioned) => state::record_digest(key, versioned),
+            Self::Row(key, row) => state::row_digest(key, row),
+        }
+    }
+}
+
 /// Why a file is not read to its end.
 enum Broken {
-    Io(std::io::Error),
+    Io(io::Error),
     Content(CodecError),
 }
 
@@ -178,6 +197,33 @@ impl Sections<'_> {
             ErrorKind::UnexpectedEof => Broken::Content(CodecError::TooShort { length: bytes.len() }),
             _ => Broken::Io(source),
         })
+    }
+}
+
+/// Writes sections of one kind until there are no items left; each item is shown to `note`.
+fn write_all<T: Serialize>(
+    items: impl Iterator<Item = T>,
+    kind: SectionKind,
+    section: &mut impl FnMut(SectionKind, &[u8]) -> io::Result<()>,
+    mut note: impl FnMut(&T),
+) -> io::Result<()> {
+    let mut payload = Vec::new();
+    for item in items {
+        note(&item);
+        push(&mut payload, &item);
+        if payload.len() >= SECTION_BYTES {
+            section(kind, &payload)?;
+            payload.clear();
+        }
+    }
+    section(kind, &payload)
+}
+
+fn pull_item(kind: SectionKind, rest: &mut &[u8]) -> Result<Item, CodecError> {
+    match kind {
+        SectionKind::Records => pull(rest).map(|(key, versioned)| Item::Record(key, versioned)),
+        SectionKind::Ledger => pull(rest).map(|(key, row)| Item::Row(key, row)),
+        SectionKind::Head | SectionKind::End => Err(CodecError::Checksum),
     }
 }
 

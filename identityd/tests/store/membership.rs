@@ -10,14 +10,16 @@ use ringfence_proto::v1::{self, store_client::StoreClient};
 use tokio::net::TcpListener;
 use tonic::{Code, Status};
 
-use crate::support::{PATIENCE, Store, allocate, name, until};
+use crate::support::{PATIENCE, Store, allocate, name, tls_of, until};
 
 /// Starts a member that is in no list, on a port of its own. Returns its address.
 async fn start_joiner(store: &mut Store, id: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listen = listener.local_addr().unwrap();
     let data_dir = store.directory.path().join(id.to_string());
-    let config = Config { id, listen, data_dir, join: true, cluster: name("north"), ..store.configs[&1].clone() };
+    let first = store.configs[&1].clone();
+    let tls = tls_of(&first.tls, id);
+    let config = Config { id, listen, data_dir, join: true, cluster: name("north"), tls, ..first };
     store.configs.insert(id, config.clone());
     store.running.insert(id, Member::start_on(config, listener).await.unwrap());
     listen.to_string()

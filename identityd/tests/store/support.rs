@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     future::Future,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ use tonic::{Request, Status, transport::Channel};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// One store at a time: three members need the machine's cores to keep Raft's times.
 static ALONE: Mutex<()> = Mutex::const_new(());
+/// As many certificates are made.
+const MOST_MEMBERS: u64 = 5;
 const CLUSTERS: [&str; 3] = ["east", "west", "south"];
 
 pub(crate) struct Store {
@@ -79,7 +81,7 @@ impl Store {
                 data_dir: store.directory.path().join(member.id.to_string()),
                 members: members.clone(),
                 join: false,
-                tls: tls.clone(),
+                tls: tls_of(&tls, member.id),
                 heartbeat_interval_ms: 200,
                 election_timeout_min_ms: 700,
                 election_timeout_max_ms: 1200,
@@ -204,7 +206,13 @@ pub(crate) fn dial(tls: &TlsFiles, address: &str) -> Channel {
     Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
 }
 
-/// One authority and one certificate, a member's, for everybody.
+/// The files of a member; those of member 1 are given.
+pub(crate) fn tls_of(first: &TlsFiles, id: u64) -> TlsFiles {
+    let file = |suffix: &str| first.ca.with_file_name(format!("member-{id}.{suffix}"));
+    TlsFiles { ca: first.ca.clone(), certificate: file("crt"), key: file("key") }
+}
+
+/// One authority, and a certificate for each of the first members; gives the files of member 1.
 fn certificates(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -222,15 +230,12 @@ fn certificates(directory: &Path) -> TlsFiles {
         fs::write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
         fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
-    let (certificate, key) = issue(&["spiffe://ringfence/member/1"]);
-    let write = |name: &str, text: &str| -> PathBuf {
-        let path = directory.join(name);
-        fs::write(&path, text).unwrap();
-        path
-    };
-    TlsFiles {
-        ca: write("ca.crt", &authority.pem()),
-        certificate: write("member.crt", &certificate.pem()),
-        key: write("member.key", &key.serialize_pem()),
+    let ca = directory.join("ca.crt");
+    fs::write(&ca, authority.pem()).unwrap();
+    for id in 1..=MOST_MEMBERS {
+        let (certificate, key) = issue(&[&format!("spiffe://ringfence/member/{id}")]);
+        fs::write(directory.join(format!("member-{id}.crt")), certificate.pem()).unwrap();
+        fs::write(directory.join(format!("member-{id}.key")), key.serialize_pem()).unwrap();
     }
+    tls_of(&TlsFiles { ca: ca.clone(), certificate: ca.clone(), key: ca }, 1)
 }

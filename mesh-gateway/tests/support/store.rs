@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringfence_policy::{
-    command::{Command, Committed, EndpointSpec, Refusal},
+    command::{Command, Committed, EndpointSpec, Refusal, SignOfLife},
     identity::{ClusterId, Identity},
     label::{CLUSTER_KEY, Label, LabelSet, SOURCE_K8S},
     mesh::{History, Mesh},
@@ -42,6 +42,7 @@ struct State {
     staleness_ms: AtomicU64,
     reports: Mutex<Vec<v1::ReportRequest>>,
     askers: Mutex<Vec<Option<String>>>,
+    alive: Mutex<Vec<Vec<SignOfLife>>>,
     available: Mutex<bool>,
     lose_answers: AtomicU64,
 }
@@ -54,6 +55,7 @@ impl TestStore {
             staleness_ms: AtomicU64::new(0),
             reports: Mutex::default(),
             askers: Mutex::default(),
+            alive: Mutex::default(),
             available: Mutex::new(true),
             lose_answers: AtomicU64::new(0),
         }))
@@ -109,6 +111,11 @@ impl TestStore {
 
     pub(crate) fn reports(&self) -> Vec<v1::ReportRequest> {
         self.0.reports.lock().unwrap().clone()
+    }
+
+    /// The signs of life that came, command by command.
+    pub(crate) fn signs_of_life(&self) -> Vec<Vec<SignOfLife>> {
+        self.0.alive.lock().unwrap().clone()
     }
 
     /// Makes one revision.
@@ -170,7 +177,8 @@ fn transition(
                 None => Ok((keys.into_iter().map(Change::Delete).collect(), None)),
             }
         }
-        Command::AllocateIdentity { .. } => unreachable!("no test sends it"),
+        Command::KeepAlive { .. } => Ok((vec![], None)),
+        other => unreachable!("no test sends {other:?}"),
     }
 }
 
@@ -227,6 +235,9 @@ impl mesh_server::Mesh for TestStore {
         let asker = request.metadata().get(ON_BEHALF_OF).map(|asker| asker.to_str().unwrap().to_owned());
         self.0.askers.lock().unwrap().push(asker);
         let command = Command::try_from(request.into_inner())?;
+        if let Command::KeepAlive { nodes, .. } = &command {
+            self.0.alive.lock().unwrap().push(nodes.clone());
+        }
         let executed = TestStore::execute(self, command).map_err(|refusal| refusal_status(&refusal))?;
         let lose = |left: u64| left.checked_sub(1);
         if self.0.lose_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose).is_ok() {

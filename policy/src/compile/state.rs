@@ -227,6 +227,7 @@ impl State {
             Record::Policy(record) => {
                 self.objects.put(record, &mut self.ranges, &mut batch.identities, &mut batch.objects);
             }
+            Record::CidrGroup(_) | Record::Service(_) | Record::Fqdn(_) | Record::Block(_) | Record::Settings(_) => {}
         }
     }
 
@@ -255,6 +256,7 @@ impl State {
             Record::Policy(record) => {
                 self.objects.remove(&record.key, &mut self.ranges, &mut batch.identities, &mut batch.objects);
             }
+            Record::CidrGroup(_) | Record::Service(_) | Record::Fqdn(_) | Record::Block(_) | Record::Settings(_) => {}
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// A name in ASCII lower case with a dot at its end: `api.example.com.`; the root is `.`.
 ///
 /// Any text has such a form, also texts that are no host names: queries may ask for anything, and are refused only by
 /// matching nothing. Characters beyond ASCII stay as they are (DNS-10).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DnsName(String);
 
 impl DnsName {
@@ -46,6 +48,12 @@ impl DnsName {
 /// The characters that a wildcard stands for: class C of the reference (DNS-3).
 pub(super) fn is_host_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '-' || character == '_'
+}
+
+impl<'de> Deserialize<'de> for DnsName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&String::deserialize(deserializer)?))
+    }
 }
 
 impl fmt::Display for DnsName {

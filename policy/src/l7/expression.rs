@@ -1,6 +1,7 @@
 //! Regular expressions as policy objects write them: RE2's syntax, matched against the whole value (HTTP-1).
 
 use regex::bytes::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
 
 use super::re2;
 pub use super::re2::SyntaxProblem;
@@ -12,8 +13,15 @@ pub struct Expression {
     compiled: Regex,
 }
 
+/// A compiled expression that matches the beginning of a value (LBL-30).
+#[derive(Clone, Debug)]
+pub struct PrefixExpression {
+    text: String,
+    compiled: Regex,
+}
+
 /// A text is not an expression, or it is too large to be one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum InvalidExpression {
     /// It is longer than [`Expression::MAX_TEXT_BYTES`].
     #[error("the expression has {bytes} bytes, more than {}", Expression::MAX_TEXT_BYTES)]
@@ -50,21 +58,7 @@ impl Expression {
     /// # Errors
     /// `InvalidExpression` if RE2 would not accept it, or it is beyond one of the limits.
     pub fn new(text: &str) -> Result<Self, InvalidExpression> {
-        if text.len() > Self::MAX_TEXT_BYTES {
-            return Err(InvalidExpression::TooLong { bytes: text.len() });
-        }
-        let translated = re2::translate(text)
-            .map_err(|re2::SyntaxError { offset, problem }| InvalidExpression::Syntax { offset, problem })?;
-        RegexBuilder::new(&format!(r"\A(?:{translated})\z"))
-            .size_limit(Self::MAX_COMPILED_BYTES)
-            .dfa_size_limit(Self::MAX_COMPILED_BYTES)
-            .build()
-            .map(|compiled| Self { text: text.into(), compiled })
-            .map_err(|error| match error {
-                regex::Error::CompiledTooBig(_) => InvalidExpression::TooLarge,
-                // The translation is valid but for the names in `\p{…}`, which only the engine knows.
-                _ => InvalidExpression::UnknownUnicodeClass,
-            })
+        compile(text, r"\z").map(|compiled| Self { text: text.into(), compiled })
     }
 
     /// The expression as it was written.
@@ -78,6 +72,45 @@ impl Expression {
     pub fn matches(&self, value: &[u8]) -> bool {
         value.len() <= Self::MAX_VALUE_BYTES && self.compiled.is_match(value)
     }
+}
+
+impl PrefixExpression {
+    /// Compiles a text.
+    ///
+    /// # Errors
+    /// As `Expression::new`.
+    pub fn new(text: &str) -> Result<Self, InvalidExpression> {
+        compile(text, "").map(|compiled| Self { text: text.into(), compiled })
+    }
+
+    /// How many bytes match, from the first one on; none if the expression does not match there.
+    #[must_use]
+    pub fn matched_bytes(&self, value: &str) -> Option<usize> {
+        self.compiled.find(value.as_bytes()).map(|found| found.end())
+    }
+}
+
+impl PartialEq for PrefixExpression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+fn compile(text: &str, end: &str) -> Result<Regex, InvalidExpression> {
+    if text.len() > Expression::MAX_TEXT_BYTES {
+        return Err(InvalidExpression::TooLong { bytes: text.len() });
+    }
+    let translated = re2::translate(text)
+        .map_err(|re2::SyntaxError { offset, problem }| InvalidExpression::Syntax { offset, problem })?;
+    RegexBuilder::new(&format!(r"\A(?:{translated}){end}"))
+        .size_limit(Expression::MAX_COMPILED_BYTES)
+        .dfa_size_limit(Expression::MAX_COMPILED_BYTES)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => InvalidExpression::TooLarge,
+            // The translation is valid but for the names in `\p{…}`, which only the engine knows.
+            _ => InvalidExpression::UnknownUnicodeClass,
+        })
 }
 
 impl InvalidExpression {

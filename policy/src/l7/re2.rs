@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::expression::Expression;
 
 mod class;
@@ -20,7 +22,7 @@ pub(super) struct SyntaxError {
 }
 
 /// What can be wrong with an expression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum SyntaxProblem {
     /// `(` without `)`.
     #[error("a group is not closed")]

@@ -1,6 +1,6 @@
 //! The table: what each role may ask for. Pure.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use ringfence_policy::{command::Command, name::Name, record::RecordKey};
 
@@ -43,9 +43,9 @@ pub enum Access {
 /// Whose records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody's: policies and what they are made of.
+    /// Everybody's: policies, CIDR groups and settings.
     Mesh,
-    /// A cluster's: its own record and its identities.
+    /// A cluster's: its own record, its identities and their blocks, leases, services and DNS names.
     Cluster(Name),
     /// A node's: its own record and its endpoints.
     Node {
@@ -135,6 +135,19 @@ const fn allow(allowed: bool, rule: &'static str) -> Result<(), &'static str> {
 }
 
 impl Scope {
+    fn of_key(key: &RecordKey) -> Self {
+        match key {
+            RecordKey::Node(cluster, node) | RecordKey::Endpoint(cluster, node, _) => {
+                Self::Node { cluster: cluster.clone(), node: node.clone() }
+            }
+            RecordKey::Cluster(cluster)
+            | RecordKey::Service(cluster, ..)
+            | RecordKey::Fqdn(cluster, _)
+            | RecordKey::Block(cluster, _) => Self::Cluster(cluster.clone()),
+            RecordKey::Identity(_) | RecordKey::Policy(_) | RecordKey::CidrGroup(_) | RecordKey::Settings => Self::Mesh,
+        }
+    }
+
     fn is_in(&self, own: &Name) -> bool {
         matches!(self, Self::Cluster(cluster) | Self::Node { cluster, .. } if cluster == own)
     }
@@ -150,23 +163,38 @@ impl Scope {
 }
 
 impl Access {
-    /// What a command asks for.
+    /// Everything that a command asks for; never nothing.
     #[must_use]
-    pub fn of_command(command: &Command) -> Self {
+    pub fn of_command(command: &Command) -> Vec<Self> {
         let node = |cluster: &Name, node: &Name| Scope::Node { cluster: cluster.clone(), node: node.clone() };
-        Self::Write(match command {
+        let owners = |clusters: &mut dyn Iterator<Item = &Name>| -> Vec<Self> {
+            let clusters: BTreeSet<&Name> = clusters.collect();
+            match clusters.is_empty() {
+                true => vec![Self::Write(Scope::Mesh)],
+                false => clusters.into_iter().map(|cluster| Self::Write(Scope::Cluster(cluster.clone()))).collect(),
+            }
+        };
+        let scope = match command {
+            Command::PutServices(services) => return owners(&mut services.iter().map(|service| &service.cluster)),
+            Command::PutFqdns(names) => return owners(&mut names.iter().map(|name| &name.cluster)),
+            // It has no form on the wire.
+            Command::Housekeeping(_) => return vec![Self::Raft],
             Command::PutCluster(cluster) => Scope::Cluster(cluster.name.clone()),
             Command::PutNode(put) => node(&put.cluster, &put.name),
             Command::PutEndpoint(spec) => node(&spec.cluster, &spec.node),
-            Command::AllocateIdentity { cluster, .. } => Scope::Cluster(cluster.clone()),
-            Command::Delete(RecordKey::Cluster(cluster)) => Scope::Cluster(cluster.clone()),
-            Command::Delete(RecordKey::Node(cluster, name) | RecordKey::Endpoint(cluster, name, _)) => {
-                node(cluster, name)
-            }
-            Command::Delete(RecordKey::Identity(_) | RecordKey::Policy(_))
-            | Command::PutPolicies(_)
-            | Command::DeletePolicies(_) => Scope::Mesh,
-        })
+            Command::AllocateIdentity { cluster, .. }
+            | Command::KeepAlive { cluster, .. }
+            | Command::GrantBlock { cluster, .. }
+            | Command::ReturnBlock { cluster, .. }
+            | Command::AdoptFromBlock { cluster, .. } => Scope::Cluster(cluster.clone()),
+            Command::Delete(key) => Scope::of_key(key),
+            Command::PutPolicies(_)
+            | Command::DeletePolicies(_)
+            | Command::PutObjects { .. }
+            | Command::PutSettings(_)
+            | Command::ReleaseIdentity(_) => Scope::Mesh,
+        };
+        vec![Self::Write(scope)]
     }
 
     /// Everything that a report tells of.

@@ -2,6 +2,7 @@
 
 use ringfence_policy::{
     cidr::InvalidCidr, command::Refusal, identity::InvalidIdentity, label::InvalidLabel, name::InvalidName,
+    record::InvalidSettings,
 };
 use tonic::{Code, Status};
 
@@ -74,6 +75,12 @@ pub enum InvalidMessage {
         /// The number as given.
         number: i32,
     },
+    /// Settings that cannot work.
+    #[error("MeshSettings: {source}")]
+    Settings {
+        /// Why.
+        source: InvalidSettings,
+    },
     /// A namespaced policy without, or a clusterwide one with a namespace.
     #[error("PolicyKey.namespace: a {kind} {expected}")]
     Namespace {
@@ -95,11 +102,17 @@ impl From<InvalidMessage> for Status {
 pub fn refusal_status(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::NotFound { .. } => Code::NotFound,
-        Refusal::ClusterIdInUse { .. } | Refusal::AddressInUse { .. } | Refusal::PodCidrOverlap { .. } => {
-            Code::AlreadyExists
-        }
-        Refusal::IdentitiesExhausted { .. } => Code::ResourceExhausted,
+        Refusal::ClusterIdInUse { .. }
+        | Refusal::AddressInUse { .. }
+        | Refusal::PodCidrOverlap { .. }
+        | Refusal::NumberTaken { .. }
+        | Refusal::LabelsTaken { .. } => Code::AlreadyExists,
+        Refusal::IdentitiesExhausted { .. } | Refusal::TooManyBlocks { .. } => Code::ResourceExhausted,
         Refusal::NoAddress { .. }
+        | Refusal::NoFqdnAddress { .. }
+        | Refusal::BlockSize { .. }
+        | Refusal::NotInBlock { .. }
+        | Refusal::Settings { .. }
         | Refusal::ForeignClusterLabel { .. }
         | Refusal::ReservedLabel { .. }
         | Refusal::NotDeletable { .. } => Code::InvalidArgument,

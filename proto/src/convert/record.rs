@@ -5,6 +5,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use ringfence_policy::{
     cidr::Cidr,
     identity::{ClusterId, Identity},
+    l7::dns_name::DnsName,
     label::LabelSet,
     name::Name,
     record::{
@@ -26,8 +27,11 @@ pub(super) fn labels(field: &'static str, texts: &[String]) -> Result<LabelSet, 
 }
 
 pub(super) fn addresses(field: &'static str, texts: Vec<String>) -> Result<Vec<IpAddr>, InvalidMessage> {
-    let parse = |text: String| text.parse().map_err(|_| InvalidMessage::Address { field, text });
-    texts.into_iter().map(parse).collect()
+    texts.into_iter().map(|text| address(field, text)).collect()
+}
+
+pub(super) fn address(field: &'static str, text: String) -> Result<IpAddr, InvalidMessage> {
+    text.parse().map_err(|_| InvalidMessage::Address { field, text })
 }
 
 pub(super) fn texts<T: ToString>(values: &[T]) -> Vec<String> {
@@ -89,14 +93,21 @@ impl From<NamedPort> for v1::NamedPort {
 impl TryFrom<v1::NamedPort> for NamedPort {
     type Error = InvalidMessage;
     fn try_from(message: v1::NamedPort) -> Result<Self, InvalidMessage> {
-        let protocol = u8::try_from(message.protocol);
-        let port = u16::try_from(message.port).ok().filter(|port| *port != 0);
         Ok(Self {
             name: message.name,
-            protocol: protocol.map_err(|_| range("NamedPort.protocol", message.protocol, 0..=u8::MAX.into()))?,
-            port: port.ok_or_else(|| range("NamedPort.port", message.port, 1..=u16::MAX.into()))?,
+            protocol: protocol("NamedPort.protocol", message.protocol)?,
+            port: port("NamedPort.port", message.port)?,
         })
     }
+}
+
+pub(super) fn protocol(field: &'static str, number: u32) -> Result<u8, InvalidMessage> {
+    u8::try_from(number).map_err(|_| range(field, number, 0..=u8::MAX.into()))
+}
+
+pub(super) fn port(field: &'static str, number: u32) -> Result<u16, InvalidMessage> {
+    let port = u16::try_from(number).ok().filter(|port| *port != 0);
+    port.ok_or_else(|| range(field, number, 1..=u16::MAX.into()))
 }
 
 fn range(field: &'static str, number: u32, allowed: RangeInclusive<u32>) -> InvalidMessage {
@@ -104,7 +115,7 @@ fn range(field: &'static str, number: u32, allowed: RangeInclusive<u32>) -> Inva
 }
 
 /// The store gives out global numbers of clusters only: scope bits, no cluster and number 0 are no identity of a record.
-fn identity(field: &'static str, bits: u32) -> Result<Identity, InvalidMessage> {
+pub(super) fn identity(field: &'static str, bits: u32) -> Result<Identity, InvalidMessage> {
     let bits = Identity::from_bits(bits);
     ClusterId::new(bits.bits() >> Identity::MAX_NUMBER.count_ones())
         .and_then(|cluster| Identity::global(cluster, bits.number()))
@@ -212,6 +223,11 @@ impl From<Record> for v1::Record {
             Record::Identity(identity) => Wire::Identity(identity.into()),
             Record::Endpoint(endpoint) => Wire::Endpoint(endpoint.into()),
             Record::Policy(policy) => Wire::Policy(policy.into()),
+            Record::CidrGroup(group) => Wire::CidrGroup(group.into()),
+            Record::Service(service) => Wire::Service(service.into()),
+            Record::Fqdn(fqdn) => Wire::Fqdn(fqdn.into()),
+            Record::Block(block) => Wire::Block(block.into()),
+            Record::Settings(settings) => Wire::Settings(settings.into()),
         };
         Self { record: Some(record) }
     }
@@ -227,6 +243,11 @@ impl TryFrom<v1::Record> for Record {
             Wire::Identity(identity) => Self::Identity(identity.try_into()?),
             Wire::Endpoint(endpoint) => Self::Endpoint(endpoint.try_into()?),
             Wire::Policy(policy) => Self::Policy(policy.try_into()?),
+            Wire::CidrGroup(group) => Self::CidrGroup(group.try_into()?),
+            Wire::Service(service) => Self::Service(service.try_into()?),
+            Wire::Fqdn(fqdn) => Self::Fqdn(fqdn.try_into()?),
+            Wire::Block(block) => Self::Block(block.try_into()?),
+            Wire::Settings(settings) => Self::Settings(settings.try_into()?),
         })
     }
 }
@@ -246,6 +267,19 @@ impl From<RecordKey> for v1::RecordKey {
                 name: name.to_string(),
             }),
             RecordKey::Policy(key) => Wire::Policy(key.into()),
+            RecordKey::CidrGroup(name) => Wire::CidrGroup(name.to_string()),
+            RecordKey::Service(cluster, namespace, name) => Wire::Service(v1::ServiceKey {
+                cluster: cluster.to_string(),
+                namespace: namespace.to_string(),
+                name: name.to_string(),
+            }),
+            RecordKey::Fqdn(cluster, name) => {
+                Wire::Fqdn(v1::FqdnKey { cluster: cluster.to_string(), name: name.to_string() })
+            }
+            RecordKey::Block(cluster, holder) => {
+                Wire::Block(v1::BlockKey { cluster: cluster.to_string(), holder: holder.to_string() })
+            }
+            RecordKey::Settings => Wire::Settings(v1::SettingsKey {}),
         };
         Self { key: Some(key) }
     }
@@ -265,6 +299,17 @@ impl TryFrom<v1::RecordKey> for RecordKey {
                 name("EndpointKey.name", endpoint.name)?,
             ),
             Wire::Policy(key) => Self::Policy(key.try_into()?),
+            Wire::CidrGroup(group) => Self::CidrGroup(name("RecordKey.cidr_group", group)?),
+            Wire::Service(key) => Self::Service(
+                name("ServiceKey.cluster", key.cluster)?,
+                name("ServiceKey.namespace", key.namespace)?,
+                name("ServiceKey.name", key.name)?,
+            ),
+            Wire::Fqdn(key) => Self::Fqdn(name("FqdnKey.cluster", key.cluster)?, DnsName::new(&key.name)),
+            Wire::Block(key) => {
+                Self::Block(name("BlockKey.cluster", key.cluster)?, name("BlockKey.holder", key.holder)?)
+            }
+            Wire::Settings(v1::SettingsKey {}) => Self::Settings,
         })
     }
 }
@@ -327,6 +372,11 @@ impl From<Kind> for v1::Kind {
             Kind::Identity => Self::Identity,
             Kind::Endpoint => Self::Endpoint,
             Kind::Policy => Self::Policy,
+            Kind::CidrGroup => Self::CidrGroup,
+            Kind::Service => Self::Service,
+            Kind::Fqdn => Self::Fqdn,
+            Kind::Block => Self::Block,
+            Kind::Settings => Self::Settings,
         }
     }
 }
@@ -340,6 +390,11 @@ impl TryFrom<v1::Kind> for Kind {
             v1::Kind::Identity => Self::Identity,
             v1::Kind::Endpoint => Self::Endpoint,
             v1::Kind::Policy => Self::Policy,
+            v1::Kind::CidrGroup => Self::CidrGroup,
+            v1::Kind::Service => Self::Service,
+            v1::Kind::Fqdn => Self::Fqdn,
+            v1::Kind::Block => Self::Block,
+            v1::Kind::Settings => Self::Settings,
             v1::Kind::Unspecified => return Err(InvalidMessage::Unknown { field: "ListRequest.kind", number: 0 }),
         })
     }

@@ -17,15 +17,12 @@ use std::{
     time::Duration,
 };
 
-use crate::state::{Marker, State, StateError};
+use crate::state::{EncodedChange, Marker, State, StateError};
 
 /// How far the disk may be behind.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// What waits takes at most about this much memory; beyond, applying waits for the disk.
 const PENDING_BYTES: usize = 8 << 20;
-
-/// A record's key and value, encoded; none for one that is gone.
-pub(super) type EncodedChange = (Vec<u8>, Option<Vec<u8>>);
 
 /// Writes behind the state machine; ends with it.
 pub(super) struct Lagging {
@@ -96,7 +93,7 @@ impl Lagging {
     fn write_locked(state: &State, pending: &mut Pending) -> Result<(), StateError> {
         let Some(marker) = pending.marker.take() else { return Ok(()) };
         pending.bytes = 0;
-        state.write_encoded(pending.changes.drain(), &marker)
+        state.write(pending.changes.drain(), &marker)
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
