@@ -118,7 +118,7 @@ fn aud_2_in_audit_mode_endpoints_are_marked_and_without_it_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
     let store = store();
-    let (gateway, _gateway) = store.serve(any(), &tls);
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
     let config = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB, API]);
     let spy = Spy::new(Capacity::default());
     let audited = || spy.observed().1.endpoints.values().map(|entry| entry.audit).collect::<Vec<_>>();
