@@ -18,7 +18,13 @@ pub(crate) const LINKER_ADVICE: &str = "install it with: cargo install bpf-linke
      --no-default-features --features llvm-22 (needs LLVM 22's development files; Debian: llvm-22-dev)";
 
 /// Version 3 of the instruction set (Linux 5.1) has 32-bit operations: fewer instructions, and less on the stack.
-const FLAGS: [&str; 3] = ["-Cdebuginfo=0", "-Ctarget-cpu=v3", "--cfg=bpf_target_arch=\"x86_64\""];
+/// bpf-linker asks LLVM to copy memory in order, for old verifiers; then every memset is a call that writes byte by byte.
+const FLAGS: [&str; 4] = [
+    "-Cdebuginfo=0",
+    "-Ctarget-cpu=v3",
+    "-Clink-arg=--disable-expand-memcpy-in-order",
+    "--cfg=bpf_target_arch=\"x86_64\"",
+];
 /// The state of the outer cargo must not leak into the inner one.
 const OUTER_VARIABLES: [&str; 10] = [
     "RUSTC",

@@ -1,7 +1,11 @@
 //! Compilers that follow histories of a mesh come to the tables of one that has seen nothing else, whatever datapaths
 //! refuse, however nodes restart, and wherever the history is lost on the way.
 //!
-//! `RINGFENCE_WORLDS` says how many histories (256 without it).
+//! `RINGFENCE_WORLDS` says how many histories.
+
+#[cfg(test)]
+#[path = "support/worlds.rs"]
+mod worlds;
 
 #[cfg(test)]
 mod tests {
@@ -17,6 +21,8 @@ mod tests {
         record::{Change, Cluster, Delta, Endpoint, IdentityRecord, NamedPort, Node, PolicyRecord, Record, RecordKey},
         tables::{Edit, EndpointId, TableDiff, Tables},
     };
+
+    use crate::worlds::worlds;
 
     /// Pseudo-random numbers; equal seeds make equal histories.
     struct Random(u64);
@@ -270,10 +276,9 @@ mod tests {
 
     #[test]
     fn s14_every_history_comes_to_the_same_tables() {
-        let histories =
-            std::env::var("RINGFENCE_WORLDS").ok().map_or(256, |text| text.parse().expect("a number of histories"));
+        let histories = worlds();
         let mut seen = Seen::default();
-        for seed in 0..histories {
+        for seed in 0..u64::from(histories) {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history(seed, &mut seen)));
             assert!(outcome.is_ok(), "history {seed}");
         }

@@ -100,11 +100,12 @@ fn worlds() -> Result<End> {
     ];
     println!("RINGFENCE_WORLDS={WORLDS} PROPTEST_RNG_SEED={SEED}");
     let run = |tests: &[&str]| run_tests(&[&OPTIMISED, tests].concat(), WORLDS);
-    run(&["--test", "engine", "--test", "rules", "--no-run"])?;
-    // The tables' test has one thread only.
+    run(&["--test", "engine", "--test", "compile_histories", "--test", "rules", "--no-run"])?;
+    // The tables' tests have one thread only.
     thread::scope(|scope| {
         let histories = scope.spawn(|| run(&["--test", "engine"]));
         run(&["--test", "rules", "--", "agreement::s15"])?;
+        run(&["--test", "compile_histories"])?;
         histories.join().unwrap_or_else(|_| bail!("the run of the histories panicked"))
     })
 }

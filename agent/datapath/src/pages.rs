@@ -43,6 +43,7 @@ struct Used {
 
 impl Directories {
     /// Takes over what is there.
+    #[cfg_attr(not(any(test, feature = "kernel")), expect(dead_code, reason = "memory begins empty"))]
     pub(crate) fn adopt(&mut self, parity: usize, key: PortsKey, directory: Directory, page: impl Fn(u16) -> Page) {
         for number in directory.pages {
             if number != 0 {

@@ -4,9 +4,17 @@ use std::{fs, path::Path};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
 };
-use ringfence_proto::connect::SERVER_NAME;
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_proto::connect::{Dialer, Expected, SERVER_NAME};
+use ringfence_runtime::tls::{Tls, TlsFiles};
+use tonic::transport::Channel;
+
+/// A connection of its own, made when first used.
+pub(crate) fn dial(files: &TlsFiles, address: &str) -> Channel {
+    let tls = Tls::open(files.clone()).unwrap();
+    Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
+}
 
 pub(crate) fn write(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
@@ -15,6 +23,7 @@ pub(crate) fn write(directory: &Path) -> TlsFiles {
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([SERVER_NAME.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.subject_alt_names.push(SanType::URI("spiffe://ringfence/member/1".try_into().unwrap()));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(&key, &authority).unwrap();
     let file = |name: &str, text: String| {

@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_proto::connect::{self, SERVER_NAME};
 use ringfence_runtime::tls::TlsFiles;
 use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
-use crate::{fanout, processes::Processes};
+use crate::{certificates, fanout, processes::Processes};
 use api::{Compare, KeyValue, RequestOp};
 
 const CLIENT_PORTS: [u16; 3] = [23791, 23792, 23793];
@@ -65,9 +64,8 @@ impl Etcd {
 
     /// A connection of its own to a member.
     pub(crate) fn connect(&self, member: usize) -> Client {
-        let tls = self.tls.client(SERVER_NAME).unwrap();
         let address = format!("127.0.0.1:{}", CLIENT_PORTS[member % 3]);
-        Client(connect::endpoint(&address, tls).unwrap().connect_lazy())
+        Client(certificates::dial(&self.tls, &address))
     }
 
     async fn find_leader(&self) -> usize {

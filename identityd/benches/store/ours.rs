@@ -8,14 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_proto::{
-    connect::{self, SERVER_NAME},
-    v1::{self, command::Command as Kind, mesh_client::MeshClient},
-};
+use ringfence_proto::v1::{self, command::Command as Kind, mesh_client::MeshClient};
 use ringfence_runtime::tls::TlsFiles;
 use tonic::transport::Channel;
 
-use crate::processes::Processes;
+use crate::{certificates, processes::Processes};
 
 const PORTS: [u16; 3] = [23811, 23812, 23813];
 /// Identities are spread over this many clusters.
@@ -70,9 +67,8 @@ impl Ours {
 
     /// A connection of its own to a member.
     pub(crate) fn connect(&self, member: usize) -> Client {
-        let tls = self.tls.client(SERVER_NAME).unwrap();
         let address = format!("127.0.0.1:{}", PORTS[member % 3]);
-        Client(connect::endpoint(&address, tls).unwrap().connect_lazy())
+        Client(certificates::dial(&self.tls, &address))
     }
 
     async fn find_leader(&self) -> usize {
