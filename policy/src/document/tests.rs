@@ -45,8 +45,16 @@ fn a_nul_is_refused_where_it_stands() {
 #[test]
 fn files_that_begin_with_a_byte_order_mark_can_be_put_together() {
     const MARK: char = '\u{feff}';
-    for between in ["---\nM", "M---\n", "...\nM", "M...\n", "...\nM--- # next\nM", "---\n# note\nM", "\r\n---\r\nM\r\n"]
-    {
+    for between in [
+        "---\nM",
+        "M---\n",
+        "...\nM",
+        "M...\n",
+        "...\nM--- # next\nM",
+        "---\n# note\nM",
+        "\r\n---\r\nM\r\n",
+        "\r---\rM\r",
+    ] {
         let text = format!("MMa: 1\n{between}b: 2\n");
         let (with, without) = (text.replace('M', "\u{feff}"), text.replace('M', ""));
         assert_eq!(read(&with), read(&without), "{with:?}");
@@ -240,16 +248,5 @@ proptest! {
         {
             prop_assert_eq!(&documents, &[direct], "{:?}", text);
         }
-    }
-}
-
-#[test]
-fn probe() {
-    for text in ["\r\u{feff}M\r[", "\r\u{feff}a: 1\r", "a: 1\r---\r\u{feff}b: 1\r", "\n\u{feff}a: 1"] {
-        println!(
-            "{text:?} {:?} {:?}",
-            read(text).documents.iter().map(|d| &d.text).collect::<Vec<_>>(),
-            findings(text)
-        );
     }
 }
