@@ -79,6 +79,16 @@ fn a_document_keeps_what_is_no_blank() {
 }
 
 #[test]
+fn a_document_that_what_follows_is_not_set_off_from_is_not_read() {
+    for text in [" |\n  text\n>-\na: 1", "a: 1\n}\n", "[1]\n[2]\n"] {
+        assert_eq!(read(text).documents, [], "{text:?}");
+        assert!(findings(text).contains("not valid YAML"), "{text:?}");
+    }
+    let texts: Vec<_> = read("a: 1\n---\nb: [\n").documents.into_iter().map(|document| document.text).collect();
+    assert_eq!(texts, ["a: 1\n"], "what is set off stays");
+}
+
+#[test]
 fn json_is_read_directly_if_it_is_plainly_right() {
     let good = [
         "{}",
