@@ -126,7 +126,7 @@ fn without_byte_order_marks(text: &str) -> Cow<'_, str> {
         return text.into();
     }
     let mut between = true;
-    let clean = text.split_inclusive('\n').map(|line| {
+    let clean = text.split_inclusive(['\n', '\r']).map(|line| {
         let bare = line.trim_start_matches(MARK);
         let content = bare.trim_ascii_end();
         let rest = ["---", "..."].iter().find_map(|marker| content.strip_prefix(marker));

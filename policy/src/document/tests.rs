@@ -45,8 +45,16 @@ fn a_nul_is_refused_where_it_stands() {
 #[test]
 fn files_that_begin_with_a_byte_order_mark_can_be_put_together() {
     const MARK: char = '\u{feff}';
-    for between in ["---\nM", "M---\n", "...\nM", "M...\n", "...\nM--- # next\nM", "---\n# note\nM", "\r\n---\r\nM\r\n"]
-    {
+    for between in [
+        "---\nM",
+        "M---\n",
+        "...\nM",
+        "M...\n",
+        "...\nM--- # next\nM",
+        "---\n# note\nM",
+        "\r\n---\r\nM\r\n",
+        "\r---\rM\r",
+    ] {
         let text = format!("MMa: 1\n{between}b: 2\n");
         let (with, without) = (text.replace('M', "\u{feff}"), text.replace('M', ""));
         assert_eq!(read(&with), read(&without), "{with:?}");
@@ -68,6 +76,16 @@ fn a_document_keeps_what_is_no_blank() {
         }
     }
     assert_eq!(document("\r\n\t\n  [1]\n").text, "  [1]\n");
+}
+
+#[test]
+fn a_document_that_what_follows_is_not_set_off_from_is_not_read() {
+    for text in [" |\n  text\n>-\na: 1", "a: 1\n}\n", "[1]\n[2]\n"] {
+        assert_eq!(read(text).documents, [], "{text:?}");
+        assert!(findings(text).contains("not valid YAML"), "{text:?}");
+    }
+    let texts: Vec<_> = read("a: 1\n---\nb: [\n").documents.into_iter().map(|document| document.text).collect();
+    assert_eq!(texts, ["a: 1\n"], "what is set off stays");
 }
 
 #[test]
@@ -240,16 +258,5 @@ proptest! {
         {
             prop_assert_eq!(&documents, &[direct], "{:?}", text);
         }
-    }
-}
-
-#[test]
-fn probe() {
-    for text in ["\r\u{feff}M\r[", "\r\u{feff}a: 1\r", "a: 1\r---\r\u{feff}b: 1\r", "\n\u{feff}a: 1"] {
-        println!(
-            "{text:?} {:?} {:?}",
-            read(text).documents.iter().map(|d| &d.text).collect::<Vec<_>>(),
-            findings(text)
-        );
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn read(text: &str) -> Documents {
         let outcome = match event {
             Ok((event, span)) => reader.accept(event, span),
             Err(error) => {
+                reader.drop_unfinished();
                 Err(Diagnostic::error(position(*error.marker()), format!("not valid YAML: {}", error.info())))
             }
         };
@@ -39,6 +40,8 @@ struct Reader<'text> {
     nodes: usize,
     /// How many findings there were before the current document.
     findings_before: usize,
+    /// The last document has ended, and the next has not begun; how many there were before it.
+    between: Option<usize>,
 }
 
 /// A list or mapping whose end has not come yet.
@@ -67,6 +70,7 @@ impl<'text> Reader<'text> {
             begin: 0,
             nodes: 0,
             findings_before: 0,
+            between: None,
         }
     }
 
@@ -76,6 +80,7 @@ impl<'text> Reader<'text> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd => Ok(()),
             Event::DocumentStart(explicit) => {
+                self.between = None;
                 if explicit {
                     self.refuse_directives(span)?;
                     self.begin = self.offset(span.end);
@@ -148,7 +153,15 @@ impl<'text> Reader<'text> {
         Ok(())
     }
 
+    /// Where a syntax error follows a document without anything to set it off, nobody knows where the document ends.
+    fn drop_unfinished(&mut self) {
+        if let Some(before) = self.between {
+            self.found.documents.truncate(before);
+        }
+    }
+
     fn end_document(&mut self, span: Span) -> Result<(), Diagnostic> {
+        self.between = Some(self.found.documents.len());
         let end = self.offset(span.start).max(self.begin);
         let own = self.text.get(self.begin..end).unwrap_or_default();
         self.begin = self.offset(span.end).max(end);

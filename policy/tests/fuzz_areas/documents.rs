@@ -50,7 +50,10 @@ fn as_other(text: &str, direct: &[Document]) {
         let known = |message: &str| {
             ["is given twice", &format!("nested deeper than {MAX_DEPTH}")].iter().any(|reason| message.contains(reason))
         };
-        assert!(findings.iter().any(|finding| known(&finding.message)), "{findings:?}: {text:?}");
+        // What only the direct reader takes is what the YAML reader complains about first.
+        let no_yaml = text.contains('\t') || text.to_ascii_lowercase().contains("\\ud");
+        let explained = findings.iter().any(|finding| known(&finding.message) || no_yaml && finding.is_error());
+        assert!(explained, "{findings:?}: {text:?}");
         return;
     };
     assert_eq!(value(&document.root), other, "{text:?}");
