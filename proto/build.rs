@@ -6,7 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={root}");
     let descriptors = protox::compile(files, [root])?;
     // Hand-written: it can carry bytes that are encoded already, once for all followers.
-    let builder = tonic_prost_build::configure().extern_path(".ringfence.v1.FollowEvent", "crate::follow::wire::FollowEvent");
+    let builder =
+        tonic_prost_build::configure().extern_path(".ringfence.v1.FollowEvent", "crate::follow::wire::FollowEvent");
     builder.compile_fds(descriptors)?;
     Ok(())
 }

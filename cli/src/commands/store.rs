@@ -40,7 +40,9 @@ pub(crate) async fn run(command: StoreCommand, servers: &mut Servers, format: Fo
 async fn ask(command: &MemberCommand, servers: &mut Servers) -> Result<v1::MembersResponse, Failure> {
     let answer = match command {
         MemberCommand::List => {
-            servers.call_store(v1::MembersRequest {}, async |mut store, request| named(store.members(request).await)).await
+            servers
+                .call_store(v1::MembersRequest {}, async |mut store, request| named(store.members(request).await))
+                .await
         }
         MemberCommand::Add { address } => {
             let message = v1::AddMemberRequest { address: address.clone() };

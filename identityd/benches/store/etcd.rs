@@ -10,12 +10,7 @@ use std::{
 
 use ringfence_proto::connect::{self, SERVER_NAME};
 use ringfence_runtime::tls::TlsFiles;
-use tonic::{
-    Request, Streaming,
-    client::Grpc,
-    codegen::http::uri::PathAndQuery,
-    transport::Channel,
-};
+use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
 use crate::{fanout, processes::Processes};
@@ -34,7 +29,8 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     pub(crate) fn version() -> String {
-        let output = Command::new("etcd").arg("--version").output().expect("etcd must be installed: Debian's etcd-server");
+        let output =
+            Command::new("etcd").arg("--version").output().expect("etcd must be installed: Debian's etcd-server");
         String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
     }
 

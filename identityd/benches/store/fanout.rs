@@ -24,29 +24,34 @@ const MARK_PREFIX: &[u8] = b"fd00:1:1:1:";
 const MARK_DIGITS: usize = 4;
 
 /// The moment of a write as an IPv6 address whose text always has the same length: four groups `8xxx` of 12 bits each.
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock {
+    started: Instant,
+    /// Two writes of one microsecond get different marks: addresses are unique in our store.
+    last: Cell<u64>,
+}
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self(Instant::now())
+        Self { started: Instant::now(), last: Cell::new(0) }
     }
 
     pub(crate) fn mark(&self) -> String {
-        let micros = self.0.elapsed().as_micros() as u64;
+        let micros = (self.started.elapsed().as_micros() as u64).max(self.last.get() + 1);
+        self.last.set(micros);
         let group = |shift: u32| 0x8000 | micros >> shift & 0xfff;
         format!("fd00:1:1:1:{:x}:{:x}:{:x}:{:x}", group(36), group(24), group(12), group(0))
     }
 
     /// How long ago the writes were issued whose marks are in `bytes`.
     pub(crate) fn ages<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Duration> + 'a {
-        let now = self.0.elapsed();
+        let now = self.started.elapsed();
         let starts = bytes.windows(MARK_PREFIX.len()).enumerate();
         let starts = starts.filter(|(_, window)| *window == MARK_PREFIX).map(|(start, _)| start + MARK_PREFIX.len());
         starts.filter_map(move |start| {
             let text = std::str::from_utf8(bytes.get(start..start + 4 * MARK_DIGITS + 3)?).ok()?;
-            let micros = text.split(':').try_fold(0, |sum, group| {
-                u64::from_str_radix(group, 16).map(|group| sum << 12 | group & 0xfff)
-            });
+            let micros = text
+                .split(':')
+                .try_fold(0, |sum, group| u64::from_str_radix(group, 16).map(|group| sum << 12 | group & 0xfff));
             Some(now.saturating_sub(Duration::from_micros(micros.ok()?)))
         })
     }
@@ -88,7 +93,8 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
     grpc.ready().await.unwrap();
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
     let path = PathAndQuery::from_static(path);
-    let mut stream = grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await.unwrap().into_inner();
+    let mut stream =
+        grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("the stream begins with a message");
     stream
 }
@@ -97,7 +103,7 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
 pub(crate) async fn follow(channel: Channel, from: u64) -> Streaming<Vec<u8>> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.unwrap();
-    let request = v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
+    let request = v1::FollowRequest { from_revision: from, follower: "bench".to_owned() };
     let path = PathAndQuery::from_static("/ringfence.v1.Mesh/Follow");
     let codec = Raw(std::marker::PhantomData);
     let stream = grpc.server_streaming(Request::new(request), path, codec).await.unwrap();

@@ -22,8 +22,7 @@ impl Options {
 
 /// `[--quick] [--seconds S] [--rounds N] [--peer etcd] [--only PART]… [--json FILE]`; cargo adds `--bench`.
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Options {
-    let mut options =
-        Options { time: Duration::from_secs(4), rounds: 3, peer: false, only: Vec::new(), json: None };
+    let mut options = Options { time: Duration::from_secs(4), rounds: 3, peer: false, only: Vec::new(), json: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {

@@ -32,7 +32,10 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
                 let elapsed = started.elapsed().as_secs_f64() * 1000.0;
                 // The kernel counts in ticks: what is still being sent must be counted, too.
                 let cpu = meter.read(bench.servers(is_ours)).servers;
-                println!("sync-{clients:2} {}: {elapsed:.0} ms, {cpu:.2} s server CPU", if is_ours { "ours" } else { "etcd" });
+                println!(
+                    "sync-{clients:2} {}: {elapsed:.0} ms, {cpu:.2} s server CPU",
+                    if is_ours { "ours" } else { "etcd" }
+                );
                 figures.entry((name, is_ours)).or_default().push(elapsed);
                 figures.entry((cpu_name, is_ours)).or_default().push(cpu);
             }

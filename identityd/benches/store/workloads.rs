@@ -127,8 +127,15 @@ impl Bench<'_> {
                     m.server_us(),
                     m.generator_us(),
                     m.spent.foreign_cores,
-                    if seen.len() == 0 { String::new() } else {
-                        format!("  seen p50 {:.3} p99 {:.3} ms ({})", seen.quantile_ms(0.5), seen.quantile_ms(0.99), seen.len())
+                    if seen.len() == 0 {
+                        String::new()
+                    } else {
+                        format!(
+                            "  seen p50 {:.3} p99 {:.3} ms ({})",
+                            seen.quantile_ms(0.5),
+                            seen.quantile_ms(0.99),
+                            seen.len()
+                        )
                     },
                 );
                 if is_ours { &mut ours } else { &mut etcd }.push(measured);
@@ -180,8 +187,22 @@ impl Bench<'_> {
         ours: &[(Measured, Latencies)],
     ) {
         if clients == 1 {
-            self.compare(name, "ms, p50", |m| m.latencies.clone().quantile_ms(0.5), etcd, ours, Some(Target::AtMost(0.5)));
-            self.compare(name, "ms, p99", |m| m.latencies.clone().quantile_ms(0.99), etcd, ours, Some(Target::AtMost(0.6)));
+            self.compare(
+                name,
+                "ms, p50",
+                |m| m.latencies.clone().quantile_ms(0.5),
+                etcd,
+                ours,
+                Some(Target::AtMost(0.5)),
+            );
+            self.compare(
+                name,
+                "ms, p99",
+                |m| m.latencies.clone().quantile_ms(0.99),
+                etcd,
+                ours,
+                Some(Target::AtMost(0.6)),
+            );
             self.compare(name, "µs server CPU", Measured::server_us, etcd, ours, None);
         } else {
             self.compare(name, "µs server CPU", Measured::server_us, etcd, ours, Some(Target::AtMost(0.25)));
@@ -262,7 +283,14 @@ impl Bench<'_> {
                 self.compare(name, "ms, p50, against one put", p50, &put, ours, Some(Target::AtMost(1.0)));
             }
         } else {
-            self.compare(name, "identities/s, against its 7 calls", Measured::rate, etcd, ours, Some(Target::AtLeast(30.0)));
+            self.compare(
+                name,
+                "identities/s, against its 7 calls",
+                Measured::rate,
+                etcd,
+                ours,
+                Some(Target::AtLeast(30.0)),
+            );
         }
         self.compare(name, "µs server CPU", Measured::server_us, etcd, ours, None);
         let target = Some(Target::AtMost(if agents == 1 { 0.25 } else { 0.1 }));

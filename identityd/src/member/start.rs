@@ -212,9 +212,5 @@ fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
 /// As the list has it; one that joins a running store is reached where it listens until the log says more.
 fn own_member(config: &Config, address: SocketAddr) -> MemberConfig {
     let own = config.members.iter().find(|member| member.id == config.id).cloned();
-    own.unwrap_or_else(|| MemberConfig {
-        id: config.id,
-        cluster: config.cluster.clone(),
-        address: address.to_string(),
-    })
+    own.unwrap_or_else(|| MemberConfig { id: config.id, cluster: config.cluster.clone(), address: address.to_string() })
 }

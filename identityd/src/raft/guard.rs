@@ -95,7 +95,17 @@ impl Members {
     ) -> Self {
         // A member alone is its own quorum.
         let quorum = watch::Sender::new(founders.iter().all(|member| member.id == own.id));
-        Self { own, founders, raft, history, digests, heard: Mutex::default(), leads_since: Mutex::default(), quorum, freshness }
+        Self {
+            own,
+            founders,
+            raft,
+            history,
+            digests,
+            heard: Mutex::default(),
+            leads_since: Mutex::default(),
+            quorum,
+            freshness,
+        }
     }
 
     /// Whether a quorum answers, and a way to wait for a change.

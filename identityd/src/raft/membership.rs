@@ -92,7 +92,9 @@ pub enum MembershipRefused {
         id: u64,
     },
     /// It lags.
-    #[error("member {id} has entry {has} of {last}: wait until it is at most {MAX_LAG_ENTRIES} behind, or writes would wait for it")]
+    #[error(
+        "member {id} has entry {has} of {last}: wait until it is at most {MAX_LAG_ENTRIES} behind, or writes would wait for it"
+    )]
     Lags {
         /// Who.
         id: u64,
@@ -102,7 +104,9 @@ pub enum MembershipRefused {
         last: u64,
     },
     /// Nobody would be left.
-    #[error("member {id} is the last voter: a store without voters has no data any more; add and promote another one first")]
+    #[error(
+        "member {id} is the last voter: a store without voters has no data any more; add and promote another one first"
+    )]
     LastVoter {
         /// Who.
         id: u64,

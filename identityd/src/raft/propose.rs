@@ -309,7 +309,8 @@ impl Pump {
                 Ok(given) if given.len() == answers.len() => {
                     for (answer, given) in answers.into_iter().zip(given) {
                         // A leader that has stopped says nothing about this member.
-                        let given = if let Proposed::Stopped(reason) = given { Proposed::Unknown(reason) } else { given };
+                        let given =
+                            if let Proposed::Stopped(reason) = given { Proposed::Unknown(reason) } else { given };
                         let _ = answer.send(given);
                     }
                 }

@@ -39,13 +39,7 @@ pub struct RaftService {
 impl RaftService {
     /// For a running Raft.
     #[must_use]
-    pub fn new(
-        raft: Raft,
-        freshness: Arc<Freshness>,
-        members: Arc<Members>,
-        proposer: Proposer,
-        reads: Reads,
-    ) -> Self {
+    pub fn new(raft: Raft, freshness: Arc<Freshness>, members: Arc<Members>, proposer: Proposer, reads: Reads) -> Self {
         Self { raft, freshness, members, proposer, reads, receiving: Mutex::new(()) }
     }
 
@@ -80,7 +74,9 @@ impl raft_server::Raft for RaftService {
         for entry in &rpc.entries {
             if let EntryPayload::Normal(batch) = &entry.payload {
                 // A command that this version does not know must not get as far as the log.
-                batch.check().map_err(|error| Status::failed_precondition(format!("entry {}: {error}", entry.log_id)))?;
+                batch
+                    .check()
+                    .map_err(|error| Status::failed_precondition(format!("entry {}: {error}", entry.log_id)))?;
             }
         }
         let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;

@@ -134,7 +134,8 @@ impl Transfer {
     async fn catch_up(&self, target: u64) -> Result<(), TransferFailed> {
         let mut metrics = self.raft.metrics();
         let has_all = metrics.wait_for(|metrics| {
-            let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&target).copied().flatten());
+            let matched =
+                metrics.replication.as_ref().and_then(|replication| replication.get(&target).copied().flatten());
             matched.map(|log_id| log_id.index) >= metrics.last_log_index
         });
         match tokio::time::timeout(CATCH_UP_TIMEOUT, has_all).await {

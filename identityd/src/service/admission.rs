@@ -24,7 +24,9 @@ pub(super) const BOUNDS: Bounds = Bounds { commands: 4096, bytes: 32 << 20, comm
 pub(super) enum Overloaded {
     #[error("{limit} commands are under way at this member, as many as it takes at once: try again in a moment")]
     Commands { limit: usize },
-    #[error("commands of {limit} bytes are under way at this member, as many as it takes at once: try again in a moment")]
+    #[error(
+        "commands of {limit} bytes are under way at this member, as many as it takes at once: try again in a moment"
+    )]
     Bytes { limit: usize },
     #[error("{limit} commands of this client are under way, as many as one client may have: wait for answers first")]
     Client { limit: usize },

@@ -50,11 +50,7 @@ impl MeshService {
 
     /// Nothing was proposed, and there is no time for another attempt.
     fn unavailable(&self, reason: &NotProposed) -> Status {
-        if *self.members.quorum().borrow() {
-            Status::unavailable(reason.to_string())
-        } else {
-            self.no_quorum()
-        }
+        if *self.members.quorum().borrow() { Status::unavailable(reason.to_string()) } else { self.no_quorum() }
     }
 
     /// Why nothing can be asked of a quorum.

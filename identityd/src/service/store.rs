@@ -5,7 +5,11 @@ use std::{future::Future, time::Duration};
 use ringfence_proto::v1::{self, store_client::StoreClient, store_server};
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
-use crate::raft::{membership::MembershipRefused, network::Lane, transfer::{Transfer, TransferFailed}};
+use crate::raft::{
+    membership::MembershipRefused,
+    network::Lane,
+    transfer::{Transfer, TransferFailed},
+};
 
 /// Marks a call that another member handed over: it is answered here or not at all.
 const FORWARDED: &str = "ringfence-forwarded";
@@ -45,7 +49,8 @@ impl StoreService {
         if request.metadata().contains_key(FORWARDED) {
             return Err(Status::unavailable("this member is not the leader any more: try again"));
         }
-        let member = members.get(leader).ok_or_else(|| Status::unavailable("the leader's address is not known here"))?;
+        let member =
+            members.get(leader).ok_or_else(|| Status::unavailable("the leader's address is not known here"))?;
         let channel = self.transfer.channels.get(Lane::Call, &member.address);
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut forwarded = Request::new(request.into_inner());
@@ -75,7 +80,9 @@ impl store_server::Store for StoreService {
     ) -> Result<Response<v1::MembersResponse>, Status> {
         match self.at_leader(request, |mut leader, request| async move { leader.add_member(request).await }).await? {
             Ok(response) => Ok(response),
-            Err(v1::AddMemberRequest { address }) => Ok(Self::members(self, self.transfer.add(&address).await.map_err(refused)?)),
+            Err(v1::AddMemberRequest { address }) => {
+                Ok(Self::members(self, self.transfer.add(&address).await.map_err(refused)?))
+            }
         }
     }
 
@@ -83,7 +90,8 @@ impl store_server::Store for StoreService {
         &self,
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<v1::MembersResponse>, Status> {
-        match self.at_leader(request, |mut leader, request| async move { leader.promote_member(request).await }).await? {
+        match self.at_leader(request, |mut leader, request| async move { leader.promote_member(request).await }).await?
+        {
             Ok(response) => Ok(response),
             Err(v1::PromoteMemberRequest { id }) => {
                 self.transfer.promote(id).await.map_err(refused)?;
@@ -112,7 +120,8 @@ impl store_server::Store for StoreService {
         match self.at_leader(request, |mut leader, request| async move { leader.move_leader(request).await }).await? {
             Ok(response) => Ok(response),
             Err(v1::MoveLeaderRequest { id }) => {
-                let leader = self.transfer.to((id != 0).then_some(id)).await.map_err(|error| not_transferred(&error))?;
+                let leader =
+                    self.transfer.to((id != 0).then_some(id)).await.map_err(|error| not_transferred(&error))?;
                 Ok(Self::members(self, leader))
             }
         }

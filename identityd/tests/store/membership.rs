@@ -1,6 +1,9 @@
 //! Members come and go, and leadership moves, while clients write.
 
-use std::{collections::BTreeSet, time::{Duration, Instant}};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use ringfence_identityd::{Config, Member};
 use ringfence_proto::v1::{self, store_client::StoreClient};

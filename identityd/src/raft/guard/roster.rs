@@ -88,18 +88,18 @@ const fn majority(voters: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn membership(voters: Vec<BTreeSet<u64>>, learners: &[u64]) -> Membership {
+    fn membership(voters: &[BTreeSet<u64>], learners: &[u64]) -> Membership {
         let nodes = voters.iter().flatten().chain(learners).map(|id| {
             let address = format!("10.0.0.{id}:7400");
             (*id, MemberNode { address, cluster: Some(Name::new("east").unwrap()) })
         });
-        Membership::new(voters.clone(), nodes.collect::<BTreeMap<_, _>>())
+        Membership::new(voters.to_vec(), nodes.collect::<BTreeMap<_, _>>())
     }
 
     #[test]
     fn a_quorum_is_a_majority_of_every_set_of_voters_and_learners_do_not_count() {
         let joint = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([3, 4, 5])];
-        let roster = Roster::new(&membership(joint, &[6]), &[]);
+        let roster = Roster::new(&membership(&joint, &[6]), &[]);
         assert_eq!(roster.members.len(), 6);
         for (answering, expected) in
             [(vec![1, 2, 3, 4], true), (vec![1, 2, 3, 6], false), (vec![3, 4, 5], false), (vec![1, 3, 4], true)]
@@ -115,9 +115,11 @@ mod tests {
             |id: u64| MemberConfig { id, cluster: Name::new("east").unwrap(), address: format!("10.0.0.{id}:7400") };
         let founders: Vec<_> = (1..=3).map(founder).collect();
         let roster = Roster::new(&Membership::default(), &founders);
-        assert_eq!(roster.describe_quorum(&BTreeSet::from([1])),
-            "1 of 3 members answer, 2 are needed; silent: member 2 (east, 10.0.0.2:7400), member 3 (east, 10.0.0.3:7400)");
-        let roster = Roster::new(&membership(vec![BTreeSet::from([7])], &[]), &founders);
+        assert_eq!(
+            roster.describe_quorum(&BTreeSet::from([1])),
+            "1 of 3 members answer, 2 are needed; silent: member 2 (east, 10.0.0.2:7400), member 3 (east, 10.0.0.3:7400)"
+        );
+        let roster = Roster::new(&membership(&[BTreeSet::from([7])], &[]), &founders);
         assert_eq!(roster.voters(), BTreeSet::from([7]));
         assert!(roster.has_quorum(&BTreeSet::from([7])));
     }
