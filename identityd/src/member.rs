@@ -198,18 +198,18 @@ impl Member {
         }
     }
 
+    /// Looks now and then: Raft's metrics change with every entry, too often to be woken by each change.
     async fn raft_or_service_failed(&self) -> MemberFailed {
-        let mut metrics = self.raft.metrics();
+        const LOOK_AGAIN: Duration = Duration::from_millis(100);
+        let metrics = self.raft.metrics();
         loop {
-            if let Err(source) = metrics.borrow_and_update().running_state.clone() {
+            if let Err(source) = metrics.borrow().running_state.clone() {
                 return MemberFailed::Raft { source };
             }
-            tokio::select! {
-                changed = metrics.changed() => if changed.is_err() {
-                    return MemberFailed::Raft { source: Fatal::Stopped };
-                },
-                () = ended(&self.server) => return MemberFailed::Service { address: self.address },
+            if self.server.is_finished() {
+                return MemberFailed::Service { address: self.address };
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -251,13 +251,5 @@ impl Member {
         if !self.server.is_finished() {
             drop((&mut self.server).await);
         }
-    }
-}
-
-/// Returns when a task has ended, without taking its result.
-async fn ended<T>(task: &JoinHandle<T>) {
-    const LOOK_AGAIN: Duration = Duration::from_millis(200);
-    while !task.is_finished() {
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -24,22 +24,27 @@ const MARK_PREFIX: &[u8] = b"fd00:1:1:1:";
 const MARK_DIGITS: usize = 4;
 
 /// The moment of a write as an IPv6 address whose text always has the same length: four groups `8xxx` of 12 bits each.
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock {
+    started: Instant,
+    /// Two writes of one microsecond get different marks: addresses are unique in our store.
+    last: Cell<u64>,
+}
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self(Instant::now())
+        Self { started: Instant::now(), last: Cell::new(0) }
     }
 
     pub(crate) fn mark(&self) -> String {
-        let micros = self.0.elapsed().as_micros() as u64;
+        let micros = (self.started.elapsed().as_micros() as u64).max(self.last.get() + 1);
+        self.last.set(micros);
         let group = |shift: u32| 0x8000 | micros >> shift & 0xfff;
         format!("fd00:1:1:1:{:x}:{:x}:{:x}:{:x}", group(36), group(24), group(12), group(0))
     }
 
     /// How long ago the writes were issued whose marks are in `bytes`.
     pub(crate) fn ages<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Duration> + 'a {
-        let now = self.0.elapsed();
+        let now = self.started.elapsed();
         let starts = bytes.windows(MARK_PREFIX.len()).enumerate();
         let starts = starts.filter(|(_, window)| *window == MARK_PREFIX).map(|(start, _)| start + MARK_PREFIX.len());
         starts.filter_map(move |start| {
