@@ -2,9 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "proto";
-    let files = ["record", "mesh", "raft", "agent"].map(|name| format!("{root}/ringfence/v1/{name}.proto"));
+    let files = ["record", "mesh", "raft", "store", "agent"].map(|name| format!("{root}/ringfence/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={root}");
     let descriptors = protox::compile(files, [root])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Hand-written: it can carry bytes that are encoded already, once for all followers.
+    let builder = tonic_prost_build::configure().extern_path(".ringfence.v1.FollowEvent", "crate::follow::wire::FollowEvent");
+    builder.compile_fds(descriptors)?;
     Ok(())
 }

@@ -69,12 +69,50 @@ pub(crate) enum Command {
     /// Nodes, and what each one enforces.
     #[command(subcommand)]
     Node(ListCommand),
+    /// The store itself: its members and its leader. The server must be a store member.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// The agent of this machine, through its local socket.
     #[command(subcommand)]
     Agent(AgentCommand),
     /// The mesh's certificates.
     #[command(subcommand)]
     Ca(CaCommand),
+}
+
+/// What to do with the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Members of the store.
+    #[command(subcommand)]
+    Member(MemberCommand),
+}
+
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// All members, learners too.
+    List,
+    /// Adds the member that runs at an address (with 'join: true') as a learner: it gets the log and does not vote yet.
+    Add {
+        /// HOST:PORT under which the other members reach it.
+        address: String,
+    },
+    /// Lets a learner vote, once it has caught up.
+    Promote {
+        /// The member's id.
+        id: u64,
+    },
+    /// Removes a member. Stop its process afterwards.
+    Remove {
+        /// The member's id.
+        id: u64,
+    },
+    /// Makes another member the leader.
+    MoveLeader {
+        /// The new leader's id; the voter with the longest log without.
+        id: Option<u64>,
+    },
 }
 
 /// Lists of records.

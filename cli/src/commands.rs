@@ -13,6 +13,7 @@ mod reference;
 mod selectors;
 mod sources;
 mod status;
+mod store;
 mod test_expectations;
 mod validate;
 mod wait;
@@ -31,6 +32,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ca(command) => return Ok(ca::run(command)?),
         Command::Agent(command) => return agent::run(command, &global).await,
         Command::Policy(command) => return policy::run(command, &global).await,
+        Command::Store(command) => return store::run(command, &mut Servers::new(&global)?, output).await,
         Command::Status => return status::run(&mut Servers::new(&global)?, output).await,
         Command::Identity(command) => (list::identities as list::Show, command),
         Command::Endpoint(command) => (list::endpoints as list::Show, command),

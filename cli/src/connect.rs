@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use ringfence_proto::{
     connect::{MAX_MESSAGE_BYTES, endpoint},
-    v1::mesh_client::MeshClient,
+    v1::{mesh_client::MeshClient, store_client::StoreClient},
 };
 use tokio::time::{Instant, timeout};
 use tonic::{
@@ -17,6 +17,9 @@ use crate::{args::Global, credentials, failure::Failure};
 /// A client of the service that gateways and members share.
 pub(crate) type Client = MeshClient<Channel>;
 
+/// A client of the service that only members have.
+pub(crate) type Store = StoreClient<Channel>;
+
 /// The servers that were given. One that answered is asked first the next time.
 pub(crate) struct Servers {
     servers: Vec<Server>,
@@ -27,7 +30,7 @@ pub(crate) struct Servers {
 struct Server {
     address: String,
     endpoint: Endpoint,
-    client: Option<Client>,
+    channel: Option<Channel>,
 }
 
 /// Why one attempt gave no answer.
@@ -62,7 +65,7 @@ impl Servers {
         let server = |address: &String| {
             let endpoint =
                 endpoint(address, tls.clone()).map_err(|error| Failure::Usage { reason: error.to_string() })?;
-            Ok(Server { address: address.clone(), endpoint, client: None })
+            Ok(Server { address: address.clone(), endpoint, channel: None })
         };
         let servers = global.servers.iter().map(server).collect::<Result<_, Failure>>()?;
         Ok(Self { servers, timeout: global.timeout, unclear: false })
@@ -74,6 +77,28 @@ impl Servers {
         &mut self,
         message: M,
         call: impl AsyncFn(Client, Request<M>) -> Result<R, Status>,
+    ) -> Result<R, Failure> {
+        let client = |channel| {
+            MeshClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+        self.call_on(message, async |channel, request| call(client(channel), request).await).await
+    }
+
+    /// As `call`, for what only members of the store answer.
+    pub(crate) async fn call_store<M: Clone, R>(
+        &mut self,
+        message: M,
+        call: impl AsyncFn(Store, Request<M>) -> Result<R, Status>,
+    ) -> Result<R, Failure> {
+        self.call_on(message, async |channel, request| call(StoreClient::new(channel), request).await).await
+    }
+
+    async fn call_on<M: Clone, R>(
+        &mut self,
+        message: M,
+        call: impl AsyncFn(Channel, Request<M>) -> Result<R, Status>,
     ) -> Result<R, Failure> {
         let deadline = Instant::now() + self.timeout;
         let mut attempts = Vec::new();
@@ -123,25 +148,20 @@ impl Server {
         &mut self,
         time: Duration,
         message: M,
-        call: &impl AsyncFn(Client, Request<M>) -> Result<R, Status>,
+        call: &impl AsyncFn(Channel, Request<M>) -> Result<R, Status>,
     ) -> Result<R, Attempt> {
         let started = Instant::now();
-        let known = self.client.take();
+        let known = self.channel.take();
         let is_new = known.is_none();
-        let client = match known {
-            Some(client) => client,
-            None => {
-                let channel = self.endpoint.connect().await.map_err(|error| Attempt::not_reached(&error))?;
-                MeshClient::new(channel)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES)
-            }
+        let channel = match known {
+            Some(channel) => channel,
+            None => self.endpoint.connect().await.map_err(|error| Attempt::not_reached(&error))?,
         };
         let mut request = Request::new(message);
         // The server gives up a little before we do, so that we hear why.
         request.set_timeout(time.saturating_sub(started.elapsed()).mul_f32(0.9));
-        let answer = call(client.clone(), request).await.map_err(|status| Attempt::answered(&status, is_new))?;
-        self.client = Some(client);
+        let answer = call(channel.clone(), request).await.map_err(|status| Attempt::answered(&status, is_new))?;
+        self.channel = Some(channel);
         Ok(answer)
     }
 }

@@ -86,6 +86,8 @@ pub enum RecordKind {
     Purge = 4,
     /// Entries up to a log id are committed.
     Committed = 5,
+    /// What one revision changed; only in the history.
+    Delta = 6,
 }
 
 /// What a section of a snapshot holds.
@@ -230,6 +232,7 @@ pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> 
         3 => RecordKind::Truncate,
         4 => RecordKind::Purge,
         5 => RecordKind::Committed,
+        6 => RecordKind::Delta,
         _ => return Scanned::Damaged,
     };
     if record_crc(sequence, u32_of(offset), record) != u32_at(record, 4) {

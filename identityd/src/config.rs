@@ -20,6 +20,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The first members of the store: the same list in every member's file.
     pub members: Vec<MemberConfig>,
+    /// This member is added to a running store (`ringfence store member add`): it need not be in `members`, founds no
+    /// store of its own and waits until the store's leader knows it.
+    #[serde(default)]
+    pub join: bool,
     /// Certificates.
     pub tls: TlsFiles,
     /// How often a leader shows that it lives, in milliseconds. Well above the round trip between members: a
@@ -29,8 +33,8 @@ pub struct Config {
     /// A member that hears no leader stands for election after at least this long, in milliseconds.
     #[serde(default = "default_election_timeout_min_ms")]
     pub election_timeout_min_ms: u64,
-    /// … and at most this long, in milliseconds. After a leader's death writes pause for this long and an election
-    /// timeout on top: a dead leader's lease must run out first.
+    /// … and at most this long, in milliseconds. It is also a leader's lease: after its death writes pause for about
+    /// this long. A leader that answers pings is left alone, so that a stall of one disk unseats nobody.
     #[serde(default = "default_election_timeout_max_ms")]
     pub election_timeout_max_ms: u64,
     /// A snapshot is taken after this many log entries.
@@ -64,7 +68,8 @@ pub struct MemberConfig {
 pub enum InvalidConfig {
     /// The own id is not in the list.
     #[error(
-        "id: member {id} is not in 'members', which lists {listed}: every member's file has the same list, with itself in it"
+        "id: member {id} is not in 'members', which lists {listed}: every member's file has the same list, with itself in it; \
+         one that is added to a running store has 'join: true' instead"
     )]
     NotAMember {
         /// The own id.
@@ -131,11 +136,11 @@ const fn default_heartbeat_interval_ms() -> u64 {
 }
 
 const fn default_election_timeout_min_ms() -> u64 {
-    1000
+    500
 }
 
 const fn default_election_timeout_max_ms() -> u64 {
-    2000
+    700
 }
 
 const fn default_snapshot_every() -> u64 {
@@ -187,11 +192,14 @@ impl Config {
 
     fn validate_own(&self) -> Result<(), InvalidConfig> {
         let listed = || self.members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>().join(", ");
-        let own = self
-            .members
-            .iter()
-            .find(|member| member.id == self.id)
-            .ok_or_else(|| InvalidConfig::NotAMember { id: self.id, listed: listed() })?;
+        if self.id == 0 {
+            return Err(InvalidConfig::ZeroId);
+        }
+        let own = match self.members.iter().find(|member| member.id == self.id) {
+            Some(own) => own,
+            None if self.join => return Ok(()),
+            None => return Err(InvalidConfig::NotAMember { id: self.id, listed: listed() }),
+        };
         if own.cluster != self.cluster {
             let (cluster, listed) = (self.cluster.clone(), own.cluster.clone());
             return Err(InvalidConfig::OtherCluster { id: self.id, cluster, listed });
@@ -235,6 +243,12 @@ tls: {ca: ca.crt, certificate: member-1.crt, key: member-1.key}
     }
 
     #[test]
+    fn a_member_that_joins_need_not_be_in_the_list() {
+        let joins = EXAMPLE.replacen("id: 1\ncluster", "id: 7\njoin: true\ncluster", 1);
+        assert!(load(&joins).unwrap().join);
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         let cases = [
             ("id: 1\ncluster", "id: 7\ncluster", "member 7 is not in 'members', which lists 1, 2"),
@@ -246,6 +260,7 @@ tls: {ca: ca.crt, certificate: member-1.crt, key: member-1.key}
             ("listen: 127.0.0.1:7400", "listen: 127.0.0.1", "listen"),
             ("data_dir", "data_dri", "unknown field `data_dri`"),
             ("cluster: east\nl", "cluster: East\nl", "not a valid name"),
+            ("id: 1\ncluster", "join: true\nid: 0\ncluster", "ids count from 1"),
             ("tls:", "heartbeat_interval_ms: 900\ntls:", "2 × heartbeat ≤ minimum"),
             ("tls:", "snapshot_every: 0\ntls:", "snapshot_every must be at least 1"),
         ];

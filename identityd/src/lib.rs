@@ -25,6 +25,7 @@ pub mod codec;
 pub mod config;
 pub mod digests;
 pub mod freshness;
+pub mod history;
 pub mod machine;
 pub mod member;
 pub mod raft;
@@ -34,6 +35,12 @@ pub mod snapshot;
 pub mod state;
 pub mod storage;
 pub mod wal;
+
+/// What to do with a data directory that cannot be gone on with. A member that starts anew under its old id, or from an
+/// older copy, has forgotten votes and entries that others count on.
+pub(crate) const REPLACE_MEMBER: &str = "Replace the member: 'ringfence store member remove', then start one with \
+    another id, an empty data_dir and 'join: true', and 'ringfence store member add' it. Under this id neither an \
+    emptied directory nor an older copy will do: the member would have forgotten what it promised";
 
 pub use config::{Config, InvalidConfig, MemberConfig};
 pub use member::{Member, MemberFailed, StartError, run};

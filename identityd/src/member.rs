@@ -15,7 +15,11 @@ pub use start::StartError;
 use crate::{
     config::Config,
     freshness::Freshness,
-    raft::{LogId, Raft, guard::Members},
+    raft::{
+        LogId, Raft,
+        guard::Members,
+        transfer::{Transfer, TransferFailed},
+    },
     state::StateError,
     storage::Storage,
     wal::{WalFailed, WalOptions},
@@ -28,6 +32,7 @@ pub struct Member {
     storage: Storage,
     members: Arc<Members>,
     freshness: Arc<Freshness>,
+    transfer: Transfer,
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     guard: JoinHandle<()>,
@@ -179,11 +184,18 @@ impl Member {
         }
     }
 
-    /// Stops in order: no new calls, calls under way end (at most `drain`), Raft, then everything to stable storage.
+    /// Stops in order: leadership goes to another member, no new calls, calls under way end (at most `drain`), Raft,
+    /// then everything to stable storage.
     ///
     /// # Errors
     /// `MemberFailed::Flush` if the state is not on stable storage; the log is in any case.
     pub async fn shutdown(mut self, drain: Duration) -> Result<(), MemberFailed> {
+        match tokio::time::timeout(drain / 2, self.transfer.to(None)).await {
+            Ok(Ok(leader)) => tracing::info!(leader, "leadership handed over"),
+            Ok(Err(TransferFailed::NotLeader)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "leadership is not handed over: the others will elect a leader"),
+            Err(_elapsed) => tracing::warn!("leadership could not be handed over in time"),
+        }
         self.stopping.cancel();
         if tokio::time::timeout(drain / 2, &mut self.server).await.is_err() {
             tracing::warn!("calls under way did not end in time and are cut off");

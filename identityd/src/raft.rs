@@ -5,6 +5,7 @@
 //! (many commands)         (one entry)     ├─ network.rs ─► other members' service.rs
 //!                                         └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory
 //! List ─► read.rs: one question to a quorum for all reads that wait
+//! membership.rs, transfer.rs: who is a member, who leads
 //! guard.rs: pings the others; a member without a quorum, or with a leader, does not stand for election
 //! ```
 
@@ -13,10 +14,12 @@ pub mod batch;
 pub mod durable;
 pub mod guard;
 pub mod log;
+pub mod membership;
 pub mod network;
 pub mod propose;
 pub mod read;
 pub mod service;
+pub mod transfer;
 
 use ringfence_policy::{
     command::{Committed, Refusal},

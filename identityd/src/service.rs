@@ -4,6 +4,9 @@ mod admission;
 mod execute;
 mod limits;
 mod list;
+mod store;
+
+pub use store::StoreService;
 
 use std::{sync::Arc, time::Duration};
 

@@ -19,7 +19,7 @@ use ringfence_policy::mesh::Mesh;
 
 pub use file::{PART_BYTES, SnapshotFile};
 
-use crate::{codec::CodecError, raft::SnapshotMeta, wal::sync_parent};
+use crate::{REPLACE_MEMBER, codec::CodecError, raft::SnapshotMeta, wal::sync_parent};
 
 const CURRENT: &str = "snapshot";
 const BUILDING: &str = "snapshot.building";
@@ -38,9 +38,9 @@ pub enum SnapshotError {
     },
     /// The content is not a whole snapshot.
     #[error(
-        "snapshot {}: {source}. Restore this member's data directory, or remove the directory as a whole and let the \
-         member join again while a majority of the others runs",
-        path.display()
+        "snapshot {}: {source}. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     Content {
         /// The file.

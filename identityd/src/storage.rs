@@ -1,7 +1,7 @@
 //! A member's data directory: opened, checked and, where in doubt, rebuilt.
 //!
 //! ```text
-//! data_dir/  lock   wal/   state/   snapshot
+//! data_dir/  lock   wal/   state/   snapshot   history/
 //! open:  lock ─► log ─► state ─┬─ fits the log ───────────────────────────► go on
 //!                              └─ missing, damaged, behind the log ─► wipe ─► snapshot ─► the log does the rest
 //! ```
@@ -18,6 +18,8 @@ use ringfence_policy::mesh::History;
 use ringfence_proto::follow::SharedHistory;
 
 use crate::{
+    REPLACE_MEMBER,
+    history::{Bounds, DiskHistory},
     raft::{LogId, SnapshotMeta, applier::Applier},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Doubt, Marker, State, StateError, Stored},
@@ -43,9 +45,9 @@ pub enum StorageError {
     },
     /// The log is gone, and with it the votes.
     #[error(
-        "data_dir: {} holds a state or a snapshot, but no write-ahead log: a member that forgot its votes must not go on. \
-         Restore the directory, or remove it as a whole and let the member join again while a majority of the others runs",
-        path.display()
+        "data_dir: {} holds a state or a snapshot, but no write-ahead log: a member that forgot its votes must not go on. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     LogMissing {
         /// The directory.
@@ -53,9 +55,9 @@ pub enum StorageError {
     },
     /// Neither the state nor the snapshot reaches the log's first entry.
     #[error(
-        "data_dir: {}: the log begins after entry {purged}, and no snapshot reaches that far. Restore the directory, or \
-         remove it as a whole and let the member join again while a majority of the others runs",
-        path.display()
+        "data_dir: {}: the log begins after entry {purged}, and no snapshot reaches that far. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     Gap {
         /// The directory.
@@ -66,9 +68,9 @@ pub enum StorageError {
     /// The log's last entries are gone, though they were applied.
     #[error(
         "data_dir: {}: the state holds entry {applied}, but the log ends with entry {last}: the end of the log is lost, \
-         and what this member promised with it. Restore the directory, or remove it as a whole and let the member join \
-         again while a majority of the others runs",
-        path.display()
+         and what this member promised with it. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     CutShort {
         /// The directory.
@@ -141,9 +143,11 @@ impl Storage {
             }
             Err(doubt) => rebuild(directory, &state, &snapshots, &log, &doubt)?,
         };
-        let history = Arc::new(SharedHistory::new(History::new(mesh, history)));
+        let past = DiskHistory::open(&directory.join("history"), member, Bounds::default(), mesh.revision());
+        let past = Arc::new(past);
+        let history = Arc::new(SharedHistory::with_past(History::new(mesh, history), past.clone()));
         let state = Arc::new(state);
-        let applier = Applier::new(history.clone(), state.clone(), snapshots, marker);
+        let applier = Applier::new(history.clone(), past, state.clone(), snapshots, marker);
         Ok(Self { wal: Arc::new(wal), state, history, applier, last_written, lock })
     }
 

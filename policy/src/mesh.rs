@@ -169,15 +169,35 @@ impl History {
         self.deltas.clear();
     }
 
-    /// What a follower at `from` needs to reach the head. A follower that has nothing yet asks from revision 0.
+    /// How many deltas are kept at most.
     #[must_use]
-    pub fn resume(&self, from: Revision) -> Resume {
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Whether a follower at `from` reaches the head by deltas alone. One that has nothing yet is at revision 0; one
+    /// ahead of the head needs a snapshot: only that can be right.
+    #[must_use]
+    pub fn covers(&self, from: Revision) -> bool {
         let head = self.mesh.revision;
         let oldest = self.deltas.front().map_or(head.next(), |delta| delta.revision);
-        if from > head || from.next() < oldest {
+        from <= head && from.next() >= oldest
+    }
+
+    /// The deltas after `from`, in order; meaningful where `covers` says so.
+    pub fn since(&self, from: Revision) -> impl Iterator<Item = &Arc<Delta>> {
+        let oldest = self.deltas.front().map_or(0, |delta| delta.revision.0);
+        let skip = usize::try_from((from.0 + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        self.deltas.iter().skip(skip)
+    }
+
+    /// What a follower at `from` needs to reach the head.
+    #[must_use]
+    pub fn resume(&self, from: Revision) -> Resume {
+        if !self.covers(from) {
             return Resume::Snapshot(self.mesh.snapshot());
         }
-        Resume::Deltas(self.deltas.iter().filter(|delta| delta.revision > from).cloned().collect())
+        Resume::Deltas(self.since(from).cloned().collect())
     }
 }
 

@@ -1,15 +1,24 @@
 //! Both ends of `Follow`: a snapshot where needed, then one delta per revision, in order, without gaps (S13).
 //!
 //! ```text
-//! push/reset ─► SharedHistory ─ head changes ─► serve ─► FollowEvent … ─► Follower ─► Snapshot | Delta | Progress
+//! push/reset ─► SharedHistory ─ head changes ─► waker ─► serve ─► FollowEvent … ─► Follower ─► Snapshot | Delta | Progress
+//!                    └─ frames: every delta and snapshot encoded once ──┘
 //! ```
+//!
+//! Writers come first: followers are woken by a task of its own, a few at a time and, where there are many, not for
+//! every revision. A follower that takes nothing is cut off with a reason and resumes where it was.
 
 mod client;
+mod frames;
+mod past;
 mod server;
 mod shared;
 mod until;
+mod waker;
+pub mod wire;
 
 pub use client::{FollowError, FollowEvent, Follower};
+pub use past::Past;
 pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve};
 pub use shared::SharedHistory;
 pub use until::until;

@@ -27,4 +27,6 @@ pub mod status;
 )]
 pub mod v1 {
     tonic::include_proto!("ringfence.v1");
+
+    pub use crate::follow::wire::{FollowEvent, follow_event};
 }

@@ -35,6 +35,17 @@ fn exit_code_3_names_every_server_and_why() {
 }
 
 #[test]
+fn members_are_asked_of_members_only() {
+    // It serves what gateways serve, and nothing of the store's own.
+    let gateway = TestMesh::start();
+    let address = gateway.address.to_string();
+    let flags = ["--tls-dir", argument(gateway.tls.path()), "--server", &address, "store", "member"];
+    for arguments in [&["list"][..], &["add", "10.0.0.4:7400"], &["promote", "4"], &["remove", "4"], &["move-leader"]] {
+        run(&[&flags[..], arguments].concat()).exits(1).says(&["no member of the store", "--server"]);
+    }
+}
+
+#[test]
 fn servers_are_tried_in_order_until_one_answers() {
     let mesh = TestMesh::start();
     run(&[

@@ -14,7 +14,7 @@ use openraft::{
 };
 use ringfence_proto::{
     connect::{MAX_MESSAGE_BYTES, SERVER_NAME},
-    v1::{mesh_server::MeshServer, raft_server::RaftServer},
+    v1::{mesh_server::MeshServer, raft_server::RaftServer, store_server::StoreServer},
 };
 use ringfence_runtime::tls::TlsError;
 use tokio::net::TcpListener;
@@ -33,8 +33,9 @@ use crate::{
         propose::Proposer,
         read::Reads,
         service::RaftService,
+        transfer::Transfer,
     },
-    service::MeshService,
+    service::{MeshService, StoreService},
     storage::{Storage, StorageError},
     wal::WalOptions,
 };
@@ -118,6 +119,17 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let stopping = CancellationToken::new();
     let proposer = Proposer::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
     let reads = Reads::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
+    let times = Times {
+        interval: Duration::from_millis(config.heartbeat_interval_ms),
+        lease: Duration::from_millis(config.election_timeout_max_ms),
+    };
+    let transfer = Transfer {
+        raft: raft.clone(),
+        members: members.clone(),
+        channels: channels.clone(),
+        proposer: proposer.clone(),
+        times,
+    };
     let mesh = MeshService::new(
         proposer.clone(),
         reads.clone(),
@@ -136,15 +148,12 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
             MeshServer::new(mesh)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
+        )
+        .add_service(StoreServer::new(StoreService::new(transfer.clone())));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
-    let times = Times {
-        interval: Duration::from_millis(config.heartbeat_interval_ms),
-        lease: Duration::from_millis(config.election_timeout_max_ms),
-    };
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
-    let member = Member { address, raft, storage, members, freshness, stopping, server, guard };
+    let member = Member { address, raft, storage, members, freshness, transfer, stopping, server, guard };
     initialize(&config, member).await
 }
 
@@ -157,6 +166,8 @@ async fn initialize(config: &Config, member: Member) -> Result<Member, StartErro
         .collect();
     let initialized = match member.raft.is_initialized().await {
         Ok(true) => Ok(()),
+        // The store that it is added to tells it who the members are.
+        Ok(false) if config.join => Ok(()),
         Ok(false) => member.raft.initialize(nodes).await,
         Err(error) => Err(RaftError::Fatal(error)),
     };
@@ -192,7 +203,7 @@ fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
         max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT.min(config.snapshot_every),
         replication_lag_threshold: config.snapshot_every.saturating_mul(2),
         // The guard allows it as soon as a quorum answers.
-        enable_elect: config.members.len() == 1,
+        enable_elect: config.members.len() == 1 && !config.join,
         ..openraft::Config::default()
     }
     .validate()

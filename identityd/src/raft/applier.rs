@@ -2,7 +2,10 @@
 
 mod lagging;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::SystemTime,
+};
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use ringfence_policy::{
@@ -17,6 +20,7 @@ use super::{Answer, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, 
 use crate::{
     codec,
     digests::Digests,
+    history::DiskHistory,
     machine::{self, Index},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
     state::{self, Marker, State, StateError},
@@ -31,6 +35,7 @@ pub struct Applier {
     snapshots: Snapshots,
     position: Arc<Mutex<Position>>,
     digests: Arc<Digests>,
+    past: Arc<DiskHistory>,
     lagging: Arc<Lagging>,
     durable: Option<Durable>,
 }
@@ -40,6 +45,8 @@ pub struct Applier {
 struct Position {
     marker: Marker,
     index: Index,
+    /// Encoded deltas that the history on disk gets next.
+    passed: Vec<(Revision, Vec<u8>)>,
 }
 
 /// Writes a snapshot of the moment in which it was made.
@@ -52,15 +59,21 @@ pub struct SnapshotBuilder {
 }
 
 impl Applier {
-    /// A state machine that stands where `marker` says; `history` holds the mesh of that moment.
+    /// A state machine that stands where `marker` says; `history` holds the mesh of that moment, `past` what led to it.
     #[must_use]
-    pub fn new(history: Arc<SharedHistory>, state: Arc<State>, snapshots: Snapshots, marker: Marker) -> Self {
+    pub fn new(
+        history: Arc<SharedHistory>,
+        past: Arc<DiskHistory>,
+        state: Arc<State>,
+        snapshots: Snapshots,
+        marker: Marker,
+    ) -> Self {
         let index = history.read(|history| Index::of(history.mesh()));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
-        let position = Arc::new(Mutex::new(Position { marker, index }));
+        let position = Arc::new(Mutex::new(Position { marker, index, passed: Vec::new() }));
         let lagging = Lagging::start(state.clone());
-        Self { history, state, snapshots, position, digests, lagging, durable: None }
+        Self { history, past, state, snapshots, position, digests, lagging, durable: None }
     }
 
     /// Applies no entry before the own log holds it for good.
@@ -116,7 +129,7 @@ impl Applier {
     }
 
     fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<EncodedChange>) -> Answer {
-        let Position { marker, index } = position;
+        let Position { marker, index, passed } = position;
         let (delta, identity) = self.history.read(|history| {
             let mesh = history.mesh();
             let (changes, identity) = machine::transition(mesh, index, command)?;
@@ -134,6 +147,7 @@ impl Applier {
             return Ok(Committed { revision: marker.revision, changed: false, identity });
         }
         marker.revision = delta.revision;
+        passed.push((delta.revision, codec::encode(&delta)));
         self.history.push(delta).expect("only the state machine moves the history, one revision at a time");
         Ok(Committed { revision: marker.revision, changed: true, identity })
     }
@@ -176,6 +190,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
             answers.push(self.apply_entry(&mut position, entry, &mut changed)?);
             position.marker.note(&self.digests);
         }
+        self.past.append(&position.passed, SystemTime::now());
+        position.passed.clear();
         let noted = self.lagging.note(changed, position.marker.clone());
         noted.map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)
@@ -211,7 +227,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
         self.state.replace(&mesh, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
         let mut position = self.position();
         marker.note(&self.digests);
-        *position = Position { marker, index: Index::of(&mesh) };
+        self.past.reset(mesh.revision());
+        *position = Position { marker, index: Index::of(&mesh), passed: Vec::new() };
         self.history.reset(mesh);
         Ok(())
     }

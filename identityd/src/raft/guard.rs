@@ -68,6 +68,8 @@ pub struct Members {
     history: Arc<SharedHistory>,
     digests: Arc<Digests>,
     heard: Mutex<BTreeMap<u64, Heard>>,
+    /// Since when this member is known to lead.
+    leads_since: Mutex<Option<Instant>>,
     quorum: watch::Sender<bool>,
     freshness: Arc<Freshness>,
 }
@@ -93,7 +95,7 @@ impl Members {
     ) -> Self {
         // A member alone is its own quorum.
         let quorum = watch::Sender::new(founders.iter().all(|member| member.id == own.id));
-        Self { own, founders, raft, history, digests, heard: Mutex::default(), quorum, freshness }
+        Self { own, founders, raft, history, digests, heard: Mutex::default(), leads_since: Mutex::default(), quorum, freshness }
     }
 
     /// Whether a quorum answers, and a way to wait for a change.
@@ -120,6 +122,12 @@ impl Members {
     #[must_use]
     pub fn get(&self, id: u64) -> Option<MemberConfig> {
         self.roster().members.remove(&id)
+    }
+
+    /// How long this member has led, at least.
+    #[must_use]
+    pub fn leads_for(&self) -> Duration {
+        self.leads_since.lock().unwrap_or_else(PoisonError::into_inner).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Ids of the members that answer, this one included.
@@ -224,6 +232,10 @@ impl Members {
             let metrics = metrics.borrow();
             (metrics.state == ServerState::Leader, metrics.current_leader.is_some())
         };
+        {
+            let mut since = self.leads_since.lock().unwrap_or_else(PoisonError::into_inner);
+            *since = if leads { since.or_else(|| Some(Instant::now())) } else { None };
+        }
         let silent = self.freshness.since_leader();
         let has_leader = leads || self.heard().values().any(|heard| heard.answers && heard.status.state == "leader");
         let may = !leads && (!has_leader || silent > times.lease * PATIENCE_LEASES);

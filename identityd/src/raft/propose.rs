@@ -211,13 +211,18 @@ struct Pump {
 impl Pump {
     async fn run(mut self) {
         while let Some(first) = self.waiting.recv().await {
-            if self.paused.wait_for(|paused| !paused).await.is_err() {
-                return;
-            }
-            let leader = self.raft.metrics().borrow().current_leader;
-            let leads = leader == Some(self.members.own().id);
+            let mut leader = self.raft.metrics().borrow().current_leader;
+            let mut leads = leader == Some(self.members.own().id);
             let places = if leads { self.own.clone() } else { self.others.clone() };
             let Ok(place) = places.acquire_owned().await else { return };
+            if *self.paused.borrow() {
+                if self.paused.wait_for(|paused| !paused).await.is_err() {
+                    return;
+                }
+                // Somebody else may lead by now.
+                leader = self.raft.metrics().borrow().current_leader;
+                leads = leader == Some(self.members.own().id);
+            }
             let (commands, answers) = self.gather(first, leads);
             match leader {
                 _ if commands.is_empty() => {}

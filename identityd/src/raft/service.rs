@@ -145,6 +145,12 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(v1::RaftMessage { payload: codec::encode(&index) }))
     }
 
+    async fn campaign(&self, request: Request<v1::CampaignRequest>) -> Result<Response<v1::CampaignResponse>, Status> {
+        tracing::info!(from = request.into_inner().from, "the leader hands leadership over to this member");
+        self.raft.trigger().elect().await.map_err(stopped)?;
+        Ok(Response::new(v1::CampaignResponse {}))
+    }
+
     async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
         let v1::PingRequest { from } = request.into_inner();
         if from == self.members.own().id {

@@ -3,7 +3,7 @@ use openraft::{
     storage::{RaftLogStorage, RaftStateMachine},
     testing::{StoreBuilder, Suite},
 };
-use ringfence_policy::{command::Command, identity::ClusterId, name::Name, record::Cluster};
+use ringfence_policy::{command::Command, identity::ClusterId, mesh::Mesh, name::Name, record::Cluster};
 
 use super::*;
 use crate::raft::{Entry, TypeConfig, log::Log};

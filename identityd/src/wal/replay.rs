@@ -12,6 +12,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::{Contents, FINISHED, UNFINISHED};
+use crate::REPLACE_MEMBER;
 use crate::codec::{self, CodecError, Frame, RecordKind, SEGMENT_HEADER_BYTES, Scanned, SegmentHeader};
 use crate::raft::{Entry, LogId, Vote};
 
@@ -29,9 +30,9 @@ pub enum WalError {
     /// Acknowledged records are damaged.
     #[error(
         "write-ahead log {} is damaged at byte {offset}: {reason}. This is not the trace of a crash, so nothing was cut. \
-         Look after the disk, then restore this member's data directory, or remove the directory as a whole and let the \
-         member join again while a majority of the others runs",
-        path.display()
+         Look after the disk. {}",
+        path.display(),
+        REPLACE_MEMBER
     )]
     Damaged {
         /// The segment.
@@ -93,6 +94,9 @@ pub enum DamageReason {
         /// Why.
         source: CodecError,
     },
+    /// A record of another kind of file.
+    #[error("this is a record of the history, not of the log")]
+    Delta,
     /// Entries are not in order.
     #[error("entry {found} follows entry {last}")]
     Gap {
@@ -237,6 +241,7 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
         RecordKind::Truncate => contents.truncate(value(frame)?),
         RecordKind::Purge => contents.purge(value::<LogId>(frame)?),
         RecordKind::Committed => contents.committed = value::<Option<LogId>>(frame)?,
+        RecordKind::Delta => return Err(DamageReason::Delta),
     }
     Ok(())
 }

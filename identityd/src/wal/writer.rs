@@ -164,7 +164,7 @@ impl Writer {
         match kind {
             RecordKind::Vote => self.vote = Some(payload),
             RecordKind::Purge => self.purged = Some(payload),
-            RecordKind::Entry | RecordKind::Truncate | RecordKind::Committed => {}
+            RecordKind::Entry | RecordKind::Truncate | RecordKind::Committed | RecordKind::Delta => {}
         }
         Ok(())
     }

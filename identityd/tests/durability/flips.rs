@@ -92,7 +92,7 @@ async fn a_flipped_bit_stops_a_member_or_does_no_harm() {
             }
             Err(error @ StartError::Storage(_)) => {
                 let advice = error.to_string();
-                assert!(advice.contains("estore") && advice.contains("join again"), "{what}: {advice}");
+                assert!(advice.contains("ringfence store member remove"), "{what}: {advice}");
                 copy(&whole, &directory);
                 store.restart(victim).await;
                 "refused to start"

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod flips;
+mod past;
 mod power;
 mod random;
 #[path = "../store/support.rs"]

@@ -27,7 +27,7 @@ use crate::{
     clients::Clients,
     disk::FaultyDisk,
     random::Random,
-    support::{PATIENCE, Store, allocate},
+    support::{PATIENCE, Store, allocate, until},
 };
 
 const DEFAULT_ROUNDS: u32 = 5;
@@ -68,7 +68,17 @@ impl Disk {
         assert!(run(Command::new("umount").arg(&self.mount)));
         let check = Command::new("fsck.ext4").args(["-p", "-f"]).arg(&self.image).output().unwrap();
         assert!(matches!(check.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&check.stdout));
-        assert!(self.mount());
+        // Somebody else's mount namespace can hold on to the dead file system, which is then mounted once more.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(self.mount());
+            if std::fs::write(self.mount.join("alive"), "").is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the file system that was shut down does not go away");
+            assert!(run(Command::new("umount").arg(&self.mount)));
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
@@ -162,15 +172,8 @@ impl Drill {
         for id in ids {
             let member = store.running.remove(&id).unwrap();
             member.shutdown(Duration::from_secs(2)).await.unwrap();
-            let mut config = store.configs[&id].clone();
-            let target = disk.mount.join(id.to_string());
-            assert!(run(Command::new("cp").arg("-a").arg(&config.data_dir).arg(&target)));
-            config.data_dir = target;
-            let path = directory.join(format!("member-{id}.yaml"));
-            std::fs::write(&path, ringfence_runtime::config::dump(&config)).unwrap();
-            configs.push((id, path));
+            configs.push(move_data(&store.configs[&id], &disk, &directory));
         }
-        assert!(run(&mut Command::new("sync")));
         let (clients, random) = (Clients::of(&store), Random::from_environment("RINGFENCE_POWER_SEED"));
         Some((Self { disk, configs, clients, acknowledged: Arc::default(), random, lying }, store))
     }
@@ -218,30 +221,13 @@ impl Drill {
             if let Some(ended) = processes.ended() {
                 return Err(ended);
             }
-            match self.equal_members().await {
+            match equal_members(&self.clients, 1).await {
                 Ok(()) => return self.nothing_is_lost().await,
                 Err(reason) => seen = reason,
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err(format!("the members do not agree within {PATIENCE:?}: {seen}"))
-    }
-
-    /// Every member is reached, at one entry, with one digest.
-    async fn equal_members(&self) -> Result<(), String> {
-        let status = self.clients.get(1).status(v1::StatusRequest {}).await.map_err(|error| error.to_string())?;
-        let members = status.into_inner().members;
-        let first = members.first().ok_or("no members")?;
-        let leads = members.iter().any(|member| member.state == "leader");
-        let same = |member: &&v1::MemberStatus| {
-            (member.applied_index, member.state_digest) == (first.applied_index, first.state_digest)
-        };
-        let reached = members.iter().all(|member| member.state != "unreachable");
-        if leads && reached && members.iter().all(|member| same(&member)) {
-            Ok(())
-        } else {
-            Err(format!("{members:?}"))
-        }
     }
 
     async fn nothing_is_lost(&self) -> Result<(), String> {
@@ -258,6 +244,58 @@ impl Drill {
             Err(format!("{} of {} acknowledged writes are lost: {lost:?}", lost.len(), acknowledged.len()))
         }
     }
+}
+
+/// Every member is reached, at one entry, with one digest, as one of them sees it.
+async fn equal_members(clients: &Clients, asked: u64) -> Result<(), String> {
+    let status = clients.get(asked).status(v1::StatusRequest {}).await.map_err(|error| error.to_string())?;
+    let members = status.into_inner().members;
+    let state = |member: &v1::MemberStatus| (member.applied_index, member.state_digest);
+    let agree = members.windows(2).all(|pair| state(&pair[0]) == state(&pair[1]));
+    let reached = members.iter().all(|member| member.state != "unreachable");
+    let leads = members.iter().any(|member| member.state == "leader");
+    if leads && reached && agree { Ok(()) } else { Err(format!("{members:?}")) }
+}
+
+/// Copies a member's data to the disk and writes its configuration file.
+fn move_data(config: &Config, disk: &Disk, directory: &Path) -> (u64, PathBuf) {
+    let target = disk.mount.join(config.id.to_string());
+    assert!(run(Command::new("cp").arg("-a").arg(&config.data_dir).arg(&target)) && run(&mut Command::new("sync")));
+    let path = directory.join(format!("member-{}.yaml", config.id));
+    let config = Config { data_dir: target, ..config.clone() };
+    std::fs::write(&path, ringfence_runtime::config::dump(&config)).unwrap();
+    (config.id, path)
+}
+
+/// The kernel's own EIO under the real process: it ends with its reason, the others go on, and it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_file_system_goes_down_exits_with_its_reason() {
+    let mut store = Store::start(500).await;
+    store.register().await;
+    let Some(disk) = Disk::new(store.directory.path()) else {
+        println!("SKIPPED: a file system that can be shut down needs root, mkfs.ext4 and loop devices");
+        return;
+    };
+    let (failing, clients) = (store.leader().await, Clients::of(&store));
+    let member = store.running.remove(&failing).unwrap();
+    member.shutdown(Duration::from_secs(2)).await.unwrap();
+    let config = move_data(&store.configs[&failing], &disk, store.directory.path());
+    let other = *store.running.keys().next().unwrap();
+    // The one that was started is asked: the others do not notice at once when one is gone.
+    let all_agree = || async { equal_members(&clients, failing).await.ok() };
+    let mut processes = Processes::start(std::slice::from_ref(&config), false);
+    until("three equal members", all_agree).await;
+    disk.lose_power();
+    clients.execute(other, &allocate("east", "goes-on"), PATIENCE).await.unwrap();
+    let status = until("its end", || std::future::ready(processes.0[0].try_wait().unwrap())).await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    let log = std::fs::read_to_string(config.1.with_extension("log")).unwrap();
+    assert!(log.contains("Input/output error") && log.contains("until identityd is restarted"), "{log}");
+    processes.kill();
+    disk.power_on();
+    let _processes = Processes::start(std::slice::from_ref(&config), false);
+    until("three equal members", all_agree).await;
+    assert!(clients.apps(failing).await.unwrap().contains(&"goes-on".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,7 @@ impl Store {
                 listen: listener.local_addr().unwrap(),
                 data_dir: store.directory.path().join(member.id.to_string()),
                 members: members.clone(),
+                join: false,
                 tls: tls.clone(),
                 heartbeat_interval_ms: 200,
                 election_timeout_min_ms: 700,
@@ -115,7 +116,9 @@ impl Store {
     }
 
     pub(crate) fn channel(&self, id: u64) -> Channel {
-        self.channels[&id].clone()
+        let config = &self.configs[&id];
+        let dial = || connect::endpoint(&config.listen.to_string(), config.tls.client(SERVER_NAME).unwrap());
+        self.channels.get(&id).cloned().unwrap_or_else(|| dial().unwrap().connect_lazy())
     }
 
     pub(crate) fn client(&self, id: u64) -> MeshClient<Channel> {

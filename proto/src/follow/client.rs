@@ -140,6 +140,8 @@ impl Follower {
                 let staleness = Duration::from_millis(progress.staleness_ms);
                 Ok(Some(FollowEvent::Progress { revision, staleness }))
             }
+            // Decoding never gives it.
+            Event::Encoded(_) => Err(InvalidMessage::Missing { field: "FollowEvent.event" }.into()),
         }
     }
 

@@ -1,17 +1,23 @@
 //! The serving end.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
-
-use ringfence_policy::{
-    mesh::Resume,
-    record::{Delta, Versioned},
-    revision::Revision,
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
-use tokio::{sync::mpsc, time::MissedTickBehavior};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+
+use ringfence_policy::{record::Versioned, revision::Revision};
+use tokio::{
+    sync::mpsc::{self, error::SendTimeoutError},
+    time::MissedTickBehavior,
+};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
-use super::shared::SharedHistory;
+use super::{
+    shared::{Next, SharedHistory},
+    wire::follow_event::Event,
+};
 use crate::v1;
 
 /// What `Mesh.Follow` answers.
@@ -48,67 +54,85 @@ fn serve_patiently(
     patience: Duration,
 ) -> FollowResponseStream {
     let (sender, receiver) = mpsc::channel(QUEUE);
+    let reason = Arc::new(OnceLock::new());
+    let last_words = reason.clone();
     tokio::spawn(async move {
-        // The only way to end is that the follower is gone, or as good as gone.
-        let _gone = feed(&history, from, &staleness, &Outlet { sender, patience }).await;
+        if let Err(Gone::TooSlow(at)) = feed(&history, from, &staleness, &Outlet { sender, patience }).await {
+            let message = format!(
+                "this follower took nothing for {patience:.0?} and is cut off at revision {at}: resume from there"
+            );
+            // The only one who sets it.
+            let _ = reason.set(Status::resource_exhausted(message));
+        }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    let end = tokio_stream::once(()).filter_map(move |()| last_words.get().cloned().map(Err));
+    Box::pin(ReceiverStream::new(receiver).map(Ok).chain(end))
 }
 
 /// Where one follower's events go.
 struct Outlet {
-    sender: mpsc::Sender<Result<v1::FollowEvent, Status>>,
+    sender: mpsc::Sender<v1::FollowEvent>,
     patience: Duration,
 }
 
-/// The follower has closed its end, or takes nothing any more.
-struct Gone;
+/// Why feeding ends.
+enum Gone {
+    /// The follower has closed its end.
+    Closed,
+    /// It takes nothing any more; this is the last revision that it was given.
+    TooSlow(Revision),
+}
 
-async fn feed(history: &SharedHistory, from: Revision, staleness: &Staleness, outlet: &Outlet) -> Result<(), Gone> {
-    let mut head = history.head();
+async fn feed(
+    history: &Arc<SharedHistory>,
+    from: Revision,
+    staleness: &Staleness,
+    outlet: &Outlet,
+) -> Result<(), Gone> {
+    let mut woken = history.join();
     let mut at = from;
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // At once, as soon as the follower is at the head; then with every tick.
+    let mut is_due = true;
     loop {
-        head.mark_unchanged();
-        match history.read(|history| history.resume(at)) {
-            Resume::Deltas(deltas) => {
-                for delta in deltas {
-                    at = delta.revision;
-                    outlet.send(delta_event(&delta)).await?;
+        woken.mark_unchanged();
+        match history.next(at).await {
+            Next::Deltas(deltas) if deltas.is_empty() => {
+                if is_due {
+                    let staleness_ms = u64::try_from(staleness().as_millis()).unwrap_or(u64::MAX);
+                    outlet.send(Event::Progress(v1::Progress { revision: at.0, staleness_ms }), at).await?;
+                    is_due = false;
+                }
+                tokio::select! {
+                    changed = woken.changed() => if changed.is_err() { return Ok(()) },
+                    _ = ticks.tick() => is_due = true,
+                    () = outlet.sender.closed() => return Err(Gone::Closed),
                 }
             }
-            Resume::Snapshot(snapshot) => {
-                at = snapshot.revision;
-                let mut chunks = chunk(snapshot.records.into_values()).peekable();
-                while let Some(records) = chunks.next() {
-                    let last = chunks.peek().is_none();
-                    let chunk = v1::SnapshotChunk { revision: at.0, records, last };
-                    outlet.send(v1::follow_event::Event::Snapshot(chunk)).await?;
+            Next::Deltas(deltas) => {
+                for (revision, frame) in deltas {
+                    outlet.send(Event::Encoded(frame), at).await?;
+                    at = revision;
                 }
             }
-        }
-        if *head.borrow() == at {
-            let staleness_ms = u64::try_from(staleness().as_millis()).unwrap_or(u64::MAX);
-            outlet.send(v1::follow_event::Event::Progress(v1::Progress { revision: at.0, staleness_ms })).await?;
-        }
-        tokio::select! {
-            changed = head.changed() => if changed.is_err() { return Ok(()) },
-            _ = ticks.tick() => {}
-            () = outlet.sender.closed() => return Ok(()),
+            Next::Snapshot(snapshot) => {
+                for chunk in &snapshot.chunks {
+                    outlet.send(Event::Encoded(chunk.clone()), at).await?;
+                }
+                (at, is_due) = (snapshot.revision, true);
+            }
         }
     }
 }
 
 impl Outlet {
-    async fn send(&self, event: v1::follow_event::Event) -> Result<(), Gone> {
-        let event = v1::FollowEvent { event: Some(event) };
-        self.sender.send_timeout(Ok(event), self.patience).await.map_err(|_| Gone)
+    async fn send(&self, event: Event, at: Revision) -> Result<(), Gone> {
+        self.sender.send_timeout(event.into(), self.patience).await.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => Gone::TooSlow(at),
+            SendTimeoutError::Closed(_) => Gone::Closed,
+        })
     }
-}
-
-fn delta_event(delta: &Arc<Delta>) -> v1::follow_event::Event {
-    v1::follow_event::Event::Delta(Delta::clone(delta).into())
 }
 
 /// Answers `Mesh.List`: records in chunks, at least one, so that the revision is told even where there is no record.
@@ -123,7 +147,7 @@ pub fn list(
 }
 
 /// Splits records into chunks of about `CHUNK_BYTES`; no records make one empty chunk.
-fn chunk(records: impl Iterator<Item = Versioned>) -> impl Iterator<Item = Vec<v1::Versioned>> {
+pub(super) fn chunk(records: impl Iterator<Item = Versioned>) -> impl Iterator<Item = Vec<v1::Versioned>> {
     let mut records = records.map(v1::Versioned::from).peekable();
     let mut first = true;
     std::iter::from_fn(move || {
@@ -142,16 +166,20 @@ fn chunk(records: impl Iterator<Item = Versioned>) -> impl Iterator<Item = Vec<v
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_policy::mesh::{History, Mesh};
-    use tokio_stream::StreamExt;
+    use prost::Message;
+    use ringfence_policy::{
+        mesh::{History, Mesh},
+        record::Delta,
+    };
 
-    fn revisions(events: Vec<Result<v1::FollowEvent, Status>>) -> Vec<u64> {
-        let revision = |event: Result<v1::FollowEvent, Status>| match event.unwrap().event.unwrap() {
-            v1::follow_event::Event::Delta(delta) => Some(delta.revision),
-            v1::follow_event::Event::Snapshot(_) => panic!("no snapshot is needed"),
-            v1::follow_event::Event::Progress(_) => None,
+    fn revisions(events: &[Result<v1::FollowEvent, Status>]) -> Vec<u64> {
+        let decode = |event: &v1::FollowEvent| v1::FollowEvent::decode(event.encode_to_vec().as_slice()).unwrap();
+        let revision = |event: &Result<v1::FollowEvent, Status>| match decode(event.as_ref().unwrap()).event.unwrap() {
+            Event::Delta(delta) => Some(delta.revision),
+            Event::Snapshot(_) | Event::Encoded(_) => panic!("no snapshot is needed"),
+            Event::Progress(_) => None,
         };
-        events.into_iter().filter_map(revision).collect()
+        events.iter().filter_map(revision).collect()
     }
 
     #[tokio::test]
@@ -167,9 +195,12 @@ mod tests {
         while Arc::strong_count(&history) > 1 {
             tokio::task::yield_now().await;
         }
-        let before = revisions(stream.collect().await);
-        assert_eq!(before, (1..=16).collect::<Vec<_>>());
-        let rest = serve(history, Revision(16), staleness).take(34).collect().await;
-        assert_eq!(revisions(rest), (17..=50).collect::<Vec<_>>());
+        let mut before: Vec<_> = stream.collect().await;
+        let reason = before.pop().unwrap().unwrap_err();
+        assert_eq!(reason.code(), tonic::Code::ResourceExhausted, "{reason}");
+        assert!(reason.message().contains("cut off at revision 16: resume from there"), "{reason}");
+        assert_eq!(revisions(&before), (1..=16).collect::<Vec<_>>());
+        let rest: Vec<_> = serve(history, Revision(16), staleness).take(34).collect().await;
+        assert_eq!(revisions(&rest), (17..=50).collect::<Vec<_>>());
     }
 }

@@ -46,6 +46,14 @@ impl Roster {
         self.voters.iter().any(|voters| voters.contains(&id))
     }
 
+    /// The roster without a member.
+    pub fn remove(&mut self, id: u64) {
+        self.members.remove(&id);
+        self.voters.iter_mut().for_each(|voters| {
+            voters.remove(&id);
+        });
+    }
+
     /// Everybody who votes.
     #[must_use]
     pub fn voters(&self) -> BTreeSet<u64> {
