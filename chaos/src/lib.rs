@@ -12,5 +12,6 @@
 
 pub mod demo;
 pub mod run;
+pub mod store;
 pub mod testbed;
 pub mod workload;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use ringfence_chaos::{demo::run, run::cleanup, run::janitor, workload};
+use ringfence_chaos::{demo::run, run::cleanup, run::janitor, store::drill, workload};
 
 #[derive(Debug, Parser)]
 #[command(name = "ringfence-demo", version, about)]
@@ -28,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Kills, pauses and cuts off members of a store while clients use it; judges what they saw.
+    Store(drill::Options),
     /// Removes a run when the process at the other end of standard input is gone (used by the demo itself).
     #[command(hide = true)]
     Janitor { directory: PathBuf },
@@ -45,13 +47,14 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Result<bool> {
+    let own = std::env::current_exe().context("cannot find this binary's path")?;
+    let binaries = arguments.binaries.unwrap_or_else(|| own.with_file_name(""));
     match arguments.part {
+        Some(Part::Store(options)) => return drill::run(&options, &binaries),
         Some(Part::Janitor { directory }) => janitor::work(&directory)?,
         Some(Part::Workload) => workload::run()?,
         None if arguments.remove => println!("removed {} runs", cleanup::remove_leftovers(true)?.len()),
         None => {
-            let own = std::env::current_exe().context("cannot find this binary's path")?;
-            let binaries = arguments.binaries.unwrap_or_else(|| own.with_file_name(""));
             return run::run(&run::Options { keep: arguments.keep, memory: arguments.memory, binaries });
         }
     }

@@ -70,6 +70,12 @@ impl Network {
         Ok(network)
     }
 
+    /// The namespaces of a run that makes them by itself.
+    #[must_use]
+    pub fn of(run: &RunDirectory) -> Self {
+        Self { run: run.clone() }
+    }
+
     /// A command that runs inside a namespace. The process keeps its id and its mount namespace.
     #[must_use]
     pub fn command(&self, role: &str, program: &str) -> Command {

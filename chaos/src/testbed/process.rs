@@ -3,6 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,10 +12,11 @@ use super::network::Network;
 use super::relay::ROLE_VARIABLE;
 use crate::run::cleanup::RUN_VARIABLE;
 use crate::run::directory::RunDirectory;
-use crate::run::gate;
+use crate::run::{gate, shell};
 
 /// Lines of a dead process's log that go into the error.
 const LOG_TAIL_LINES: usize = 12;
+const STOP_POLL: Duration = Duration::from_millis(20);
 
 /// Starts processes of a run: inside a namespace where there are any, marked with the run's id, logging to its directory.
 #[derive(Debug, Clone)]
@@ -141,7 +144,35 @@ impl Process {
             .with_context(|| format!("cannot kill {}", self.name()))
     }
 
-    /// Starts it again, after [`Self::kill`].
+    /// Sends it a signal, by name: `STOP`, `CONT`, `TERM`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.id().to_string();
+        shell::run(Command::new("kill").args(["-s", signal, &pid])).map(drop)
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it takes longer than `patience` or ends with a failure: the end of its log.
+    pub fn stop(&mut self, patience: Duration) -> Result<()> {
+        self.signal("TERM")?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.child.try_wait().with_context(|| format!("cannot look after {}", self.name()))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} stopped with {status}; its log ends with:\n{}", self.name(), self.log_tail()),
+                None if Instant::now() > deadline => {
+                    bail!("{} does not stop within {patience:?}; its log ends with:\n{}", self.name(), self.log_tail())
+                }
+                None => thread::sleep(STOP_POLL),
+            }
+        }
+    }
+
+    /// Starts it again, after [`Self::kill`] or [`Self::stop`].
     ///
     /// # Errors
     /// When it cannot be started.

@@ -17,7 +17,18 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("ringfence-mesh-gateway", &["ringfence-proto", "ringfence-policy", "ringfence-runtime"]),
     ("ringfence-agent", &["ringfence-proto", "ringfence-policy", "ringfence-runtime", "ringfence-datapath"]),
     ("ringfence-cli", &["ringfence-proto", "ringfence-policy"]),
-    ("ringfence-chaos", &["ringfence-identityd", "ringfence-mesh-gateway", "ringfence-agent", "ringfence-datapath"]),
+    (
+        "ringfence-chaos",
+        &[
+            "ringfence-identityd",
+            "ringfence-mesh-gateway",
+            "ringfence-agent",
+            "ringfence-datapath",
+            "ringfence-proto",
+            "ringfence-policy",
+            "ringfence-runtime",
+        ],
+    ),
     ("xtask", &[]),
 ];
 /// Packages without IO, clocks, async or randomness, and what would bring those in.
