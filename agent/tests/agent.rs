@@ -76,6 +76,7 @@ fn s3_realised_revisions_only_grow_and_are_told_after_the_datapath_serves_them()
     assert!(told.is_sorted(), "{told:?}");
     assert!(own_reports(&store).iter().all(|node| node.reported && node.datapath == "memory"));
     assert!(store.askers().iter().all(Option::is_none), "an agent speaks for nobody but itself");
+    assert!(store.signs_of_life().is_empty(), "its gateway tells of it, not the agent itself");
     running.tasks.token().cancel();
 }
 

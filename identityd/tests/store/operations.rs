@@ -1,7 +1,10 @@
 //! What an operator does to a store: look, back up, restore, compact.
 
-use ringfence_identityd::restore::{RestoreError, restore};
-use ringfence_policy::{mesh::Mesh, revision::Revision};
+use ringfence_identityd::{
+    machine::ledger::NumberState,
+    restore::{RestoreError, restore},
+};
+use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision};
 use ringfence_proto::{
     backup,
     follow::{FollowEvent, Follower},
@@ -38,7 +41,11 @@ async fn mesh_of(store: &Store, id: u64) -> Mesh {
 async fn a_store_goes_on_from_its_backup_in_new_directories() {
     let mut store = Store::start(5000).await;
     store.register().await;
-    store.execute(1, &allocate("east", "kept"), PATIENCE).await.unwrap();
+    let kept = store.execute(1, &allocate("east", "kept"), PATIENCE).await.unwrap().identity.unwrap();
+    let released = store.execute(1, &allocate("east", "released"), PATIENCE).await.unwrap().identity.unwrap();
+    store.execute(1, &Command::ReleaseIdentity(released), PATIENCE).await.unwrap();
+    let settings = MeshSettings { quarantine_ms: 77_000, ..MeshSettings::default() };
+    store.execute(1, &Command::PutSettings(settings.clone()), PATIENCE).await.unwrap();
     store.converge().await;
     let file = store.directory.path().join("backup");
     std::fs::write(&file, backup_of(&store, 2).await).unwrap();
@@ -65,9 +72,16 @@ async fn a_store_goes_on_from_its_backup_in_new_directories() {
     for id in [1, 2, 3] {
         let mesh = mesh_of(&store, id).await;
         assert_eq!((mesh.records(), mesh.revision().0), (before.records(), before.revision().0 + 1000), "member {id}");
+        assert_eq!(mesh.settings(), settings);
+        store.running[&id].applier().read_book(|book| {
+            let state = book.ledger().numbers().get(&released);
+            assert!(matches!(state, Some(NumberState::Quarantined { .. })), "member {id}: {state:?}");
+            assert_eq!(book.ledger().leases().len(), 3, "of every node");
+        });
     }
     let again = store.execute(leader, &allocate("east", "lost"), PATIENCE).await.unwrap();
     assert_eq!((again.changed, again.revision.0), (true, before.revision().0 + 1001));
+    assert_eq!(again.identity.unwrap().number(), kept.number().max(released.number()) + 1, "no number in quarantine");
     // Who followed the old store further than the backup gets the new state as a whole.
     let mut follower = Follower::connect(store.channel(leader), lost.revision, "old".to_owned()).await.unwrap();
     assert!(matches!(follower.next().await.unwrap(), FollowEvent::Snapshot(_)));

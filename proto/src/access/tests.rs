@@ -1,7 +1,14 @@
 //! The table, exhaustively: every role × every request × every site, with and without somebody to speak for.
 
 use super::*;
-use ringfence_policy::name::Name;
+use ringfence_policy::{
+    command::{Command, FqdnSpec, Housekeeping},
+    identity::{ClusterId, Identity},
+    l7::dns_name::DnsName,
+    label::LabelSet,
+    name::Name,
+    record::{MeshSettings, RecordKey, ServiceRecord},
+};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -114,6 +121,63 @@ fn only_a_gateway_speaks_for_others_and_only_at_the_store() {
             };
             assert_eq!(allowed(&Site::Store, caller, Some(asker)), expected, "{caller} for {asker}");
         }
+    }
+}
+
+/// Whether east's gateway may, whether it may for an admin, whether the agent of east/n1 may at its gateway.
+fn may(command: &Command) -> [bool; 3] {
+    let caller = |role_: &str, asker: Option<&str>| Caller { role: role(role_), on_behalf_of: asker.map(role) };
+    let callers = [
+        (Site::Store, caller("gateway/east", None)),
+        (Site::Store, caller("gateway/east", Some("admin/alice"))),
+        (Site::Gateway(name("east")), caller("agent/east/n1", None)),
+    ];
+    let asked = Access::of_command(command);
+    assert!(!asked.is_empty(), "{command:?} would be everybody's");
+    callers.map(|(site, caller)| asked.iter().all(|access| authorise(&site, &caller, access).is_ok()))
+}
+
+#[test]
+fn every_command_is_its_owners() {
+    let service = |cluster: &str| ServiceRecord {
+        cluster: name(cluster),
+        namespace: name("shop"),
+        name: name("web"),
+        labels: LabelSet::default(),
+        cluster_addresses: vec![],
+        ports: vec![],
+        selector: [].into(),
+        backends: vec![],
+    };
+    let bound =
+        |cluster: &str| FqdnSpec { cluster: name(cluster), name: DnsName::new("a.example.com"), addresses: vec![] };
+    let block = |cluster: &str| Command::ReturnBlock { cluster: name(cluster), holder: name("g1") };
+    let (own, mesh, nobody) = ([true, true, false], [false, true, false], [false; 3]);
+    let cases = [
+        (Command::KeepAlive { cluster: name("east"), nodes: vec![] }, own),
+        (Command::KeepAlive { cluster: name("west"), nodes: vec![] }, nobody),
+        (Command::GrantBlock { cluster: name("east"), holder: name("g1"), count: 1 }, own),
+        (Command::GrantBlock { cluster: name("west"), holder: name("g1"), count: 1 }, nobody),
+        (block("east"), own),
+        (block("west"), nobody),
+        (Command::PutServices(vec![service("east")]), own),
+        (Command::PutServices(vec![service("east"), service("west")]), nobody),
+        (Command::PutServices(vec![]), mesh),
+        (Command::PutFqdns(vec![bound("east")]), own),
+        (Command::PutFqdns(vec![bound("west"), bound("east")]), nobody),
+        (Command::PutFqdns(vec![]), mesh),
+        (Command::PutSettings(MeshSettings::default()), mesh),
+        (Command::PutObjects { policies: vec![], groups: vec![] }, mesh),
+        (Command::ReleaseIdentity(Identity::global(ClusterId::new(1).unwrap(), 1).unwrap()), mesh),
+        (Command::Delete(RecordKey::CidrGroup(name("partners"))), mesh),
+        (Command::Delete(RecordKey::Settings), mesh),
+        (Command::Delete(RecordKey::Service(name("east"), name("shop"), name("web"))), own),
+        (Command::Delete(RecordKey::Fqdn(name("west"), DnsName::new("a.example.com"))), nobody),
+        (Command::Delete(RecordKey::Node(name("east"), name("n1"))), [true; 3]),
+        (Command::Housekeeping(Housekeeping::Tick { now_ms: 1 }), nobody),
+    ];
+    for (command, expected) in cases {
+        assert_eq!(may(&command), expected, "{command:?}");
     }
 }
 
