@@ -29,7 +29,7 @@ use crate::{
     raft::{applier::Applier, guard::Members, propose::Proposer, read::Reads},
     reports::{Reports, milliseconds},
 };
-use admission::Admission;
+pub(crate) use admission::{Admission, BOUNDS};
 
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,35 +39,20 @@ const STOPPING: &str = "this member is stopping";
 /// Everything the service answers from.
 #[derive(Clone)]
 pub struct MeshService {
-    proposer: Proposer,
-    reads: Reads,
-    history: Arc<SharedHistory>,
-    members: Arc<Members>,
-    freshness: Arc<Freshness>,
-    applier: Applier,
-    peers: Arc<Peers>,
-    reports: Arc<Reports>,
-    admission: Arc<Admission>,
-    stopping: CancellationToken,
+    pub(crate) proposer: Proposer,
+    pub(crate) reads: Reads,
+    pub(crate) history: Arc<SharedHistory>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) applier: Applier,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) admission: Arc<Admission>,
+    /// Streams end when it is cancelled.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl MeshService {
-    /// For a running Raft; streams end when `stopping` is cancelled.
-    #[must_use]
-    pub fn new(
-        proposer: Proposer,
-        reads: Reads,
-        history: Arc<SharedHistory>,
-        members: Arc<Members>,
-        freshness: Arc<Freshness>,
-        applier: Applier,
-        peers: Arc<Peers>,
-        stopping: CancellationToken,
-    ) -> Self {
-        let (reports, admission) = (Arc::default(), Admission::new(admission::BOUNDS));
-        Self { proposer, reads, history, members, freshness, applier, peers, reports, admission, stopping }
-    }
-
     /// What the state machine says of nodes beside their reports, and of the numbers.
     fn judged(&self, mut nodes: Vec<v1::NodeStatus>) -> (Vec<v1::NodeStatus>, Vec<v1::IdentityUsage>) {
         self.applier.read_book(|book| {

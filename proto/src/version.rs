@@ -19,8 +19,8 @@ use ringfence_policy::{command::Command, record::RecordKey};
 
 /// The level of this software. Raise it with every kind of command or record that older members do not understand.
 pub const LEVEL: u32 = 2;
-/// What every member understands.
-pub const FIRST_LEVEL: u32 = 1;
+/// What every released version understands: a member that was not heard yet is counted on for that much.
+pub const FIRST_LEVEL: u32 = 2;
 
 /// What a process says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,14 +177,14 @@ mod tests {
     fn what_some_member_does_not_understand_is_refused_by_name() {
         let peers = Peers::default();
         let introduce = |level| Introduction { version: format!("0.{level}.0"), level };
-        peers.heard(1, introduce(2));
-        peers.heard(2, introduce(3));
-        assert_eq!(peers.check(2, [1, 2]), Ok(()));
-        assert_eq!(peers.check(FIRST_LEVEL, [1, 2, 9]), Ok(()));
-        let refused = peers.check(3, [1, 2]).unwrap_err();
-        assert_eq!((refused.member, refused.level, refused.version.as_str()), (1, 2, "0.2.0"));
-        assert_eq!(peers.check(2, [1, 9]).unwrap_err().member, 9, "who was not heard is not counted on");
         peers.heard(1, introduce(3));
-        assert_eq!(peers.check(3, [1, 2]), Ok(()), "an upgrade counts at once");
+        peers.heard(2, introduce(4));
+        assert_eq!(peers.check(3, [1, 2]), Ok(()));
+        assert_eq!(peers.check(FIRST_LEVEL, [1, 2, 9]), Ok(()));
+        let refused = peers.check(4, [1, 2]).unwrap_err();
+        assert_eq!((refused.member, refused.level, refused.version.as_str()), (1, 3, "0.3.0"));
+        assert_eq!(peers.check(3, [1, 9]).unwrap_err().member, 9, "who was not heard is not counted on");
+        peers.heard(1, introduce(4));
+        assert_eq!(peers.check(4, [1, 2]), Ok(()), "an upgrade counts at once");
     }
 }

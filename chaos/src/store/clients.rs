@@ -146,7 +146,7 @@ impl Client {
             Ok(Err(status)) if surely_did_nothing(&status) => Outcome::Failed,
             Ok(Err(status)) if is_out_of_reach(&status) => Outcome::Unknown,
             Ok(Err(status)) => {
-                self.world.recorder.violation(format!("a command was refused: {}", describe(&status)));
+                self.world.recorder.violation(&format!("a command was refused: {}", describe(&status)));
                 Outcome::Failed
             }
         };
@@ -171,7 +171,7 @@ impl Client {
                 self.world.recorder.add(Call { client: self.id, member, begin_ns, outcome, parts });
             }
             Ok(Err(status)) if !is_out_of_reach(&status) && status.code() != Code::ResourceExhausted => {
-                self.world.recorder.violation(format!("a list was refused: {}", describe(&status)));
+                self.world.recorder.violation(&format!("a list was refused: {}", describe(&status)));
             }
             Ok(Err(_)) | Err(_) => {}
         }

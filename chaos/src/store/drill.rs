@@ -115,11 +115,11 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     // Calls under way end; the last of them may still become an entry.
     recorder.stop();
     if let Err(error) = played.and_then(|()| settle(&mut nemesis, &positions)) {
-        recorder.violation(format!("{error:#}"));
+        recorder.violation(&format!("{error:#}"));
     }
     let (faults, windows) = (nemesis.played, nemesis.windows);
     for line in members.alarming_lines() {
-        recorder.violation(line);
+        recorder.violation(&line);
     }
     runtime.shutdown_background();
     let verdict = verdict::judge(&recorder, &windows, options.stale_reads);

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ringfence_proto::connect::{self, SERVER_NAME};
+use ringfence_proto::connect::{Dialer, Expected};
 use ringfence_proto::v1::{self, mesh_client::MeshClient};
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tonic::{Request, transport::Channel};
@@ -67,8 +67,9 @@ impl Members {
                 piped: false,
             })?);
         }
-        let client = files(&tls, "admin-drill").client(SERVER_NAME)?;
-        let dial = |index| Ok(connect::endpoint(&address(index).to_string(), client.clone())?.connect_lazy());
+        let client = Tls::open(files(&tls, "admin-drill"))?;
+        let dialer = Dialer::new(Expected::Member, move || client.client());
+        let dial = |index| Ok(dialer.channel(&address(index).to_string())?);
         let inside = handle.enter();
         let channels = (0..count).map(dial).collect::<Result<_>>()?;
         drop(inside);

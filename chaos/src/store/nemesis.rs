@@ -219,7 +219,7 @@ impl<'a> Nemesis<'a> {
             if let Some(shown) = shown.filter(|shown| *shown < least) {
                 let member = role(*index);
                 self.recorder
-                    .violation(format!("S11: {member} was cut off for {held:?} and shows a staleness of {shown:?}"));
+                    .violation(&format!("S11: {member} was cut off for {held:?} and shows a staleness of {shown:?}"));
             }
         }
     }
@@ -231,7 +231,7 @@ impl<'a> Nemesis<'a> {
             let (digest, other) = *self.states.entry(row.applied_index).or_insert((row.state_digest, index));
             if digest != row.state_digest {
                 let (one, other, at) = (role(index), role(other), row.applied_index);
-                self.recorder.violation(format!("S14: after entry {at} {one} and {other} have different states"));
+                self.recorder.violation(&format!("S14: after entry {at} {one} and {other} have different states"));
             }
         }
     }

@@ -99,7 +99,7 @@ pub fn value(record: &Record) -> Option<(Key, u64)> {
             let app = identity.labels.get(APP)?.value.clone();
             Some((Key::Labels(app), identity.identity.bits().into()))
         }
-        Record::Cluster(_) | Record::Node(_) => None,
+        _ => None,
     }
 }
 

@@ -44,7 +44,7 @@ use crate::{
         service::RaftService,
         transfer::Transfer,
     },
-    service::{MeshService, StoreService},
+    service::{Admission, BOUNDS, MeshService, StoreService},
     storage::{Storage, StorageError},
     wal::WalOptions,
 };
@@ -138,16 +138,18 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         proposer: proposer.clone(),
         times,
     };
-    let mesh = MeshService::new(
-        proposer.clone(),
-        reads.clone(),
-        storage.history.clone(),
-        members.clone(),
-        freshness.clone(),
-        storage.applier.clone(),
-        peers.clone(),
-        stopping.clone(),
-    );
+    let mesh = MeshService {
+        proposer: proposer.clone(),
+        reads: reads.clone(),
+        history: storage.history.clone(),
+        members: members.clone(),
+        freshness: freshness.clone(),
+        applier: storage.applier.clone(),
+        peers: peers.clone(),
+        reports: Arc::default(),
+        admission: Admission::new(BOUNDS),
+        stopping: stopping.clone(),
+    };
     let router = server()
         .layer(layer)
         .add_service(

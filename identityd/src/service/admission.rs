@@ -8,20 +8,20 @@ use std::{
 
 /// Bounds of what is under way at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Commands of all clients.
-    pub(super) commands: usize,
+    pub(crate) commands: usize,
     /// Their encoded bytes.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// Commands of one client, that is of one connection: one of them cannot take all places.
-    pub(super) commands_of_client: usize,
+    pub(crate) commands_of_client: usize,
 }
 
-pub(super) const BOUNDS: Bounds = Bounds { commands: 4096, bytes: 32 << 20, commands_of_client: 1024 };
+pub(crate) const BOUNDS: Bounds = Bounds { commands: 4096, bytes: 32 << 20, commands_of_client: 1024 };
 
 /// There is no place for a command; it was not proposed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Overloaded {
+pub(crate) enum Overloaded {
     #[error("{limit} commands are under way at this member, as many as it takes at once: try again in a moment")]
     Commands { limit: usize },
     #[error(
@@ -34,7 +34,7 @@ pub(super) enum Overloaded {
 
 /// Counts what is under way.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(crate) struct Admission {
     bounds: Bounds,
     under_way: Mutex<UnderWay>,
 }
@@ -48,19 +48,19 @@ struct UnderWay {
 
 /// A command's place; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     admission: Arc<Admission>,
     client: Option<SocketAddr>,
     bytes: usize,
 }
 
 impl Admission {
-    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self { bounds, under_way: Mutex::default() })
     }
 
     /// A place for a command of `bytes` bytes, if there is one.
-    pub(super) fn enter(self: &Arc<Self>, client: Option<SocketAddr>, bytes: usize) -> Result<Place, Overloaded> {
+    pub(crate) fn enter(self: &Arc<Self>, client: Option<SocketAddr>, bytes: usize) -> Result<Place, Overloaded> {
         let Bounds { commands, bytes: limit, commands_of_client } = self.bounds;
         let mut under_way = self.lock();
         if under_way.commands >= commands {
