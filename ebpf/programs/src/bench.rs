@@ -25,6 +25,7 @@ pub fn random(context: TcContext) -> i32 {
 
 /// One of 65,536 flows.
 #[classifier]
+#[inline(always)]
 pub fn one_of_64k_flows(context: TcContext) -> i32 {
     randomise(&context, 0xffff, 0);
     run(&context, Hook::FromEndpoint)
@@ -32,6 +33,7 @@ pub fn one_of_64k_flows(context: TcContext) -> i32 {
 
 /// A flow that was hardly ever seen before: one of 65,536 ports to one of 65,536 peers.
 #[classifier]
+#[inline(always)]
 pub fn new_flow(context: TcContext) -> i32 {
     randomise(&context, 0xffff, 0xffff);
     run(&context, Hook::FromEndpoint)

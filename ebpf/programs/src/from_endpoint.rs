@@ -6,6 +6,7 @@ use ringfence_ebpf_programs::run;
 
 /// Judges a packet that leaves an endpoint, and for both ends if it goes to another one of this node.
 #[classifier]
+#[inline(always)] // Else its symbol would be in the object, and with it a hash of where the sources lie.
 pub fn from_endpoint(context: TcContext) -> i32 {
     run(&context, Hook::FromEndpoint)
 }
