@@ -54,9 +54,7 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
         Some(Part::Janitor { directory }) => janitor::work(&directory)?,
         Some(Part::Workload) => workload::run()?,
         None if arguments.remove => println!("removed {} runs", cleanup::remove_leftovers(true)?.len()),
-        None => {
-            return run::run(&run::Options { keep: arguments.keep, memory: arguments.memory, binaries });
-        }
+        None => return run::run(&run::Options { keep: arguments.keep, memory: arguments.memory, binaries }),
     }
     Ok(true)
 }

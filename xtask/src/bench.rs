@@ -44,7 +44,8 @@ impl Arguments {
     fn flags(&self, name: &str) -> Result<Vec<String>> {
         let mut flags: Vec<String> = self.quick.then(|| "--quick".to_owned()).into_iter().collect();
         let mut own = Vec::new();
-        let mut add = |flag: &str, value: Option<String>| own.extend(value.into_iter().flat_map(|v| [flag.to_owned(), v]));
+        let mut add =
+            |flag: &str, value: Option<String>| own.extend(value.into_iter().flat_map(|v| [flag.to_owned(), v]));
         add("--seconds", self.seconds.map(|seconds| seconds.to_string()));
         add("--rounds", self.rounds.map(|rounds| rounds.to_string()));
         add("--peer", self.peer.clone());

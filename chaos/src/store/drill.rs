@@ -115,11 +115,11 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     // Calls under way end; the last of them may still become an entry.
     recorder.stop();
     if let Err(error) = played.and_then(|()| settle(&mut nemesis, &positions)) {
-        recorder.violation(format!("{error:#}"));
+        recorder.violation(&format!("{error:#}"));
     }
     let (faults, windows) = (nemesis.played, nemesis.windows);
     for line in members.alarming_lines() {
-        recorder.violation(line);
+        recorder.violation(&line);
     }
     runtime.shutdown_background();
     let verdict = verdict::judge(&recorder, &windows, options.stale_reads);
@@ -150,11 +150,16 @@ fn start_everybody(
 
 /// S14, L1 and S13's last word: all members and all streams come to the same revision.
 fn settle(nemesis: &mut Nemesis<'_>, positions: &[Position]) -> Result<()> {
+    let begin = Instant::now();
     let head = nemesis.converge()?;
+    println!("  all members are at revision {head} after {:.1?}", begin.elapsed());
     let begin = Instant::now();
     loop {
         let behind = positions.iter().find(|position| position.revision.load(Ordering::SeqCst) < head);
-        let Some(behind) = behind else { return Ok(()) };
+        let Some(behind) = behind else {
+            println!("  all streams are there after {:.1?}", begin.elapsed());
+            return Ok(());
+        };
         if begin.elapsed() > STREAM_TIMEOUT {
             let at = behind.revision.load(Ordering::SeqCst);
             bail!("S13: {} stays at revision {at}; the head is {head}", behind.stream);

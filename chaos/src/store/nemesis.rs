@@ -68,6 +68,15 @@ struct Plan {
     restarted: Option<usize>,
 }
 
+impl Plan {
+    fn describe(&self, fault: Fault) -> String {
+        match self.losses[..] {
+            [Loss::Link { from, to }] => format!("{} does not hear {}", role(to), role(from)),
+            _ => fault.to_string(),
+        }
+    }
+}
+
 impl<'a> Nemesis<'a> {
     /// Over these members.
     #[must_use]
@@ -82,7 +91,7 @@ impl<'a> Nemesis<'a> {
     pub fn play(&mut self, step: Step) -> Result<()> {
         let leader = self.members.leader(PROGRESS_LIMIT)?;
         let plan = self.plan(step.fault, leader);
-        let what = format!("{} (the leader is {})", step.fault, role(leader));
+        let what = format!("{}; {} leads", plan.describe(step.fault), role(leader));
         let at_ms = self.recorder.now_ns() / 1_000_000;
         self.inflict(&plan)?;
         let from_ns = self.recorder.now_ns();
@@ -219,7 +228,7 @@ impl<'a> Nemesis<'a> {
             if let Some(shown) = shown.filter(|shown| *shown < least) {
                 let member = role(*index);
                 self.recorder
-                    .violation(format!("S11: {member} was cut off for {held:?} and shows a staleness of {shown:?}"));
+                    .violation(&format!("S11: {member} was cut off for {held:?} and shows a staleness of {shown:?}"));
             }
         }
     }
@@ -231,7 +240,7 @@ impl<'a> Nemesis<'a> {
             let (digest, other) = *self.states.entry(row.applied_index).or_insert((row.state_digest, index));
             if digest != row.state_digest {
                 let (one, other, at) = (role(index), role(other), row.applied_index);
-                self.recorder.violation(format!("S14: after entry {at} {one} and {other} have different states"));
+                self.recorder.violation(&format!("S14: after entry {at} {one} and {other} have different states"));
             }
         }
     }

@@ -54,7 +54,7 @@ impl Recorder {
     }
 
     /// Something that must not happen.
-    pub fn violation(&self, text: String) {
+    pub fn violation(&self, text: &str) {
         let at = self.now_ns() / 1_000_000;
         lock(&self.violations).push(format!("at {at} ms: {text}"));
     }

@@ -94,7 +94,7 @@ async fn listen(watcher: &mut Watcher, position: &Position, channel: &Channel, r
             Err(error) => return judge(&error, position, recorder),
         };
         if let Err(broken) = taken {
-            recorder.violation(format!("S13: {broken}"));
+            recorder.violation(&format!("S13: {broken}"));
             return End::Broken;
         }
         position.revision.store(watcher.revision().0, Ordering::SeqCst);
@@ -108,7 +108,7 @@ fn judge(error: &FollowError, position: &Position, recorder: &Recorder) -> End {
         | FollowError::Gap { .. }
         | FollowError::Behind { .. }
         | FollowError::BrokenSnapshot { .. } => {
-            recorder.violation(format!("S13: {}: {error}", position.stream));
+            recorder.violation(&format!("S13: {}: {error}", position.stream));
             End::Broken
         }
     }
