@@ -28,9 +28,9 @@ struct Store {
     /// Members of the store: 3 to 7.
     #[arg(long, default_value_t = 3)]
     members: u8,
-    /// The control: reads may be stale, and that must be caught.
+    /// A store that is known to be wrong (stale-reads, amnesia): the run succeeds if that is caught.
     #[arg(long)]
-    stale_reads: bool,
+    control: Option<String>,
     /// How to build.
     #[arg(long, value_enum, default_value_t = Profile::Dev)]
     profile: Profile,
@@ -45,6 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(seed) = store.seed {
         command.args(["--seed", &seed.to_string()]);
     }
-    command.args(store.stale_reads.then_some("--stale-reads"));
+    if let Some(control) = &store.control {
+        command.args(["--control", control]);
+    }
     shell::show(&mut command)
 }

@@ -52,7 +52,7 @@ pub fn judge(recorder: &Recorder, windows: &[Window], stale_reads: bool) -> Verd
     );
     let count = |wanted: fn(&Outcome) -> bool| calls.iter().filter(|call| wanted(&call.outcome)).count();
     let figures = format!(
-        "{} calls ({} answered, {} surely not carried out, {} of unknown outcome) on {} keys; {} revisions in the streams, \
+        "{} calls ({} answered, {} surely not carried out, {} of unknown outcome) on {} keys; {} revisions and {} snapshots in the streams, \
          {compared} answers compared with them; {} writes asked of cut-off members; judged in {:.1?}",
         calls.len(),
         count(|outcome| matches!(outcome, Outcome::Answered { .. })),
@@ -60,6 +60,7 @@ pub fn judge(recorder: &Recorder, windows: &[Window], stale_reads: bool) -> Verd
         count(|outcome| *outcome == Outcome::Unknown),
         keys.len(),
         trail.len(),
+        trail.snapshots(),
         asked_of_minorities(&calls, windows),
         begin.elapsed(),
     );
