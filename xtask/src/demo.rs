@@ -66,7 +66,8 @@ fn mode(memory: bool) -> String {
     }
 }
 
-fn prepare(profile: Profile) -> Result<Command> {
+/// Builds everything that runs in a mesh, and gives the command that runs it.
+pub(crate) fn prepare(profile: Profile) -> Result<Command> {
     setup::run()?;
     let mut build = shell::cargo();
     build.args(["build", "--locked", "--bins"]);

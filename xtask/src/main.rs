@@ -1,11 +1,9 @@
 //! `cargo xtask …`: everything that is done with this repository beside `cargo build`.
 //!
-//! ```text
-//!  cargo xtask demo ──► setup ──► build ──► ringfence-demo
-//!  cargo xtask test ──► fmt, clippy, tests, tidy, verify-ebpf, demo ──► one summary
-//! ```
+//! `demo`, `chaos`: setup ► build ► ringfence-demo; `test`: fmt, clippy, tests, tidy, verify-ebpf, demo ► one summary.
 
 mod bench;
+mod chaos;
 mod demo;
 mod setup;
 mod shell;
@@ -28,6 +26,8 @@ struct Arguments {
 enum Task {
     /// Three clusters on this machine, policies, a partition, two kills; every expectation is checked.
     Demo(demo::Arguments),
+    /// Drills that last as long as one can afford.
+    Chaos(chaos::Arguments),
     /// Everything that CI runs.
     Test,
     /// Checks the allowed dependencies and the style budget.
@@ -43,6 +43,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Chaos(arguments) => chaos::run(&arguments),
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
         Task::VerifyEbpf(arguments) => verify_ebpf::run(&arguments),

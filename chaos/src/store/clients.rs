@@ -9,7 +9,7 @@ use ringfence_policy::command::{Command, Committed};
 use ringfence_policy::record::{Kind, Versioned};
 use ringfence_proto::status::{describe, is_out_of_reach};
 use ringfence_proto::v1::{self, mesh_client::MeshClient};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, ConnectError, Request, Status, transport::Channel};
 
 use super::check::history::{Action, Call, Key, Outcome};
 use super::random::Random;
@@ -22,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_millis(1500);
 const MARGIN: Duration = Duration::from_millis(200);
 /// Between two calls of a client, at most.
 const THINK_MS: u64 = 25;
+/// After one that was not answered: a member that is down says so at once, and should not be all that is asked.
+const DISAPPOINTED_MS: u64 = 300;
 /// Calls after which the clients turn to new keys, so that no history becomes too long.
 const CALLS_PER_GENERATION: u64 = 600;
 const CALLS_PER_LABEL_SET: u64 = 30;
@@ -52,8 +54,9 @@ struct Client {
 pub async fn run(id: usize, world: Arc<World>, random: Random) {
     let mut client = Client { id, world, random };
     while !client.world.recorder.is_stopping() {
-        client.call().await;
-        tokio::time::sleep(Duration::from_millis(client.random.below(THINK_MS))).await;
+        let answered = client.call().await;
+        let longest_ms = if answered { THINK_MS } else { DISAPPOINTED_MS };
+        tokio::time::sleep(Duration::from_millis(client.random.below(longest_ms))).await;
     }
 }
 
@@ -71,7 +74,8 @@ pub async fn lay_foundation(channels: &[Channel]) -> Result<(), Status> {
 }
 
 impl Client {
-    async fn call(&mut self) {
+    /// Whether it was answered.
+    async fn call(&mut self) -> bool {
         let count = self.world.calls.fetch_add(1, Ordering::Relaxed);
         // Numbers count from 1, and no value is written twice.
         let value = count + 1;
@@ -90,40 +94,40 @@ impl Client {
             47..55 => self.put_endpoint(&endpoint, number, &app, value).await,
             55..58 => {
                 let parts = vec![(Key::Endpoint(endpoint.clone()), Action::Delete { existed: None })];
-                self.execute(vocabulary::delete_endpoint(&endpoint), parts).await;
+                self.execute(vocabulary::delete_endpoint(&endpoint), parts).await
             }
             58..70 => {
                 let parts = vec![(Key::Labels(app.clone()), Action::Allocate { number: None })];
-                self.execute(vocabulary::allocate(&app), parts).await;
+                self.execute(vocabulary::allocate(&app), parts).await
             }
             70..92 => {
                 let policies = (0..POLICIES).map(|number| format!("p-{generation}-{number}"));
-                self.list(policies.chain(twins.map(str::to_owned)).map(Key::Policy).collect()).await;
+                self.list(policies.chain(twins.map(str::to_owned)).map(Key::Policy).collect()).await
             }
             92..96 => self.list(BTreeSet::from([Key::Endpoint(endpoint)])).await,
             _ => self.list(BTreeSet::from([Key::Labels(app)])).await,
         }
     }
 
-    async fn put_policies(&mut self, names: &[&str], value: u64) {
+    async fn put_policies(&mut self, names: &[&str], value: u64) -> bool {
         let put = |name: &&str| (Key::Policy((*name).to_owned()), Action::Put { value, changed: None });
-        self.execute(vocabulary::put_policies(names, value), names.iter().map(put).collect()).await;
+        self.execute(vocabulary::put_policies(names, value), names.iter().map(put).collect()).await
     }
 
-    async fn delete_policies(&mut self, names: &[&str]) {
+    async fn delete_policies(&mut self, names: &[&str]) -> bool {
         let delete = |name: &&str| (Key::Policy((*name).to_owned()), Action::Delete { existed: None });
-        self.execute(vocabulary::delete_policies(names), names.iter().map(delete).collect()).await;
+        self.execute(vocabulary::delete_policies(names), names.iter().map(delete).collect()).await
     }
 
-    async fn put_endpoint(&mut self, endpoint: &str, number: u16, app: &str, value: u64) {
+    async fn put_endpoint(&mut self, endpoint: &str, number: u16, app: &str, value: u64) -> bool {
         let parts = vec![
             (Key::Endpoint(endpoint.to_owned()), Action::Put { value, changed: None }),
             (Key::Labels(app.to_owned()), Action::Allocate { number: None }),
         ];
-        self.execute(vocabulary::put_endpoint(endpoint, number, app, value), parts).await;
+        self.execute(vocabulary::put_endpoint(endpoint, number, app, value), parts).await
     }
 
-    async fn execute(&mut self, command: Command, mut parts: Vec<(Key, Action)>) {
+    async fn execute(&mut self, command: Command, mut parts: Vec<(Key, Action)>) -> bool {
         let (member, mut mesh) = self.member();
         let mut request = Request::new(v1::Command::from(command));
         request.set_timeout(TIMEOUT);
@@ -151,11 +155,12 @@ impl Client {
             }
         };
         self.world.recorder.add(Call { client: self.id, member, begin_ns, outcome, parts });
+        matches!(outcome, Outcome::Answered { .. })
     }
 
     /// Reads some keys of one kind, at one revision. A read that was not answered is not worth a word.
-    async fn list(&mut self, keys: BTreeSet<Key>) {
-        let Some(kind) = keys.first().map(vocabulary::kind) else { return };
+    async fn list(&mut self, keys: BTreeSet<Key>) -> bool {
+        let Some(kind) = keys.first().map(vocabulary::kind) else { return false };
         let (member, mesh) = self.member();
         let begin_ns = self.world.recorder.now_ns();
         let answer = tokio::time::timeout(TIMEOUT + MARGIN, list(mesh, kind, self.world.stale_reads)).await;
@@ -169,11 +174,13 @@ impl Client {
                 let outcome = Outcome::Answered { at_ns, revision: Some(revision) };
                 let parts = keys.into_iter().map(read).collect();
                 self.world.recorder.add(Call { client: self.id, member, begin_ns, outcome, parts });
+                true
             }
             Ok(Err(status)) if !is_out_of_reach(&status) && status.code() != Code::ResourceExhausted => {
                 self.world.recorder.violation(&format!("a list was refused: {}", describe(&status)));
+                false
             }
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 
@@ -193,11 +200,14 @@ fn told(action: Action, committed: &Committed) -> Action {
     }
 }
 
-/// Said by the member itself (what tonic finds out has a source), and not that it does not know.
+/// No connection was made, or the member said so itself (what tonic finds out has a source), and not that it does not know.
 fn surely_did_nothing(status: &Status) -> bool {
-    let said_by_member = std::error::Error::source(status).is_none();
+    let first = std::error::Error::source(status);
+    if first.is_some() {
+        return std::iter::successors(first, |error| error.source()).any(|error| error.is::<ConnectError>());
+    }
     let says_nothing_done = status.code() == Code::Unavailable && !status.message().contains("outcome is unknown");
-    said_by_member && says_nothing_done || status.code() == Code::ResourceExhausted
+    says_nothing_done || status.code() == Code::ResourceExhausted
 }
 
 async fn list(mut mesh: MeshClient<Channel>, kind: Kind, stale: bool) -> Result<(u64, BTreeMap<Key, u64>), Status> {

@@ -16,7 +16,7 @@ use super::members::Members;
 use super::nemesis::Nemesis;
 use super::random::Random;
 use super::recorder::Recorder;
-use super::schedule::Schedule;
+use super::schedule::{Fault, Schedule, Step};
 use super::verdict::{self, Verdict};
 use super::watchers::{self, Position};
 use crate::run::directory::RunDirectory;
@@ -43,9 +43,18 @@ pub struct Options {
     /// Clients that call at the same time.
     #[arg(long, default_value_t = 6)]
     pub clients: usize,
-    /// The control: reads may be stale, and that must be caught for the run to succeed.
-    #[arg(long)]
-    pub stale_reads: bool,
+    /// A store that is known to be wrong: the run succeeds if that is caught.
+    #[arg(long, value_enum)]
+    pub control: Option<Control>,
+}
+
+/// What is wrong on purpose, to see that the drill sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Control {
+    /// Clients read with `consistency=stale`.
+    StaleReads,
+    /// All members are killed and lose their disks.
+    Amnesia,
 }
 
 /// Runs the drill; true if everything held, or in the control, if the stale reads were caught.
@@ -65,7 +74,7 @@ pub fn run(options: &Options, binaries: &Path) -> Result<bool> {
     // Without a janitor here, a signal has come and its thread ends the process.
     let Some(mut janitor) = janitor.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(false) };
     let success = match &outcome {
-        Ok(verdict) if options.stale_reads => verdict.is_caught(),
+        Ok(verdict) if options.control.is_some() => verdict.is_caught(),
         Ok(verdict) => verdict.is_clean(),
         Err(_) => false,
     };
@@ -97,24 +106,29 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     let mut random = Random::new(seed);
     let positions = start_everybody(options, &runtime, &members, &recorder, &mut random);
     let begin = Instant::now();
-    let mut nemesis = Nemesis::new(&mut members, &fabric, &recorder);
-    let mut played = Ok(());
-    for step in Schedule::new(random.bits(), count) {
-        if begin.elapsed() > Duration::from_secs(options.seconds) {
+    let amnesia = options.control == Some(Control::Amnesia);
+    let mut nemesis = Nemesis::new(&mut members, &fabric, &recorder, amnesia);
+    let mut played = nemesis.wait_for_all();
+    let everything = Step { fault: Fault::KillAll, hold_ms: 500, rest_ms: 1000 };
+    let schedule = Schedule::new(random.bits(), count).map(|step| if amnesia { everything } else { step });
+    for step in schedule {
+        if played.is_err() || begin.elapsed() > Duration::from_secs(options.seconds) {
             break;
         }
         played = nemesis.play(step).with_context(|| format!("during: {}", step.fault));
         if let Some(played) = nemesis.played.last().filter(|_| played.is_ok()) {
             println!("  {played}");
         }
-        // Nothing that happens after a violation could make it good.
-        if played.is_err() || !recorder.violations().is_empty() {
+        // Nothing that happens after a violation could make it good; a control is to go on.
+        if played.is_err() || options.control.is_none() && !recorder.violations().is_empty() {
             break;
         }
     }
     // Calls under way end; the last of them may still become an entry.
     recorder.stop();
-    if let Err(error) = played.and_then(|()| settle(&mut nemesis, &positions)) {
+    let settled =
+        played.and_then(|()| if options.control.is_none() { settle(&mut nemesis, &positions) } else { Ok(()) });
+    if let Err(error) = settled {
         recorder.violation(&format!("{error:#}"));
     }
     let (faults, windows) = (nemesis.played, nemesis.windows);
@@ -122,8 +136,11 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
         recorder.violation(&line);
     }
     runtime.shutdown_background();
-    let verdict = verdict::judge(&recorder, &windows, options.stale_reads);
+    let verdict = verdict::judge(&recorder, &windows, options.control == Some(Control::StaleReads));
     println!("{}", verdict.describe(&faults, begin.elapsed()));
+    if options.control.is_some() {
+        println!("control: {}", if verdict.is_caught() { "caught, not linearizable" } else { "NOT CAUGHT" });
+    }
     write_evidence(run, &recorder, &verdict)?;
     Ok(verdict)
 }
@@ -139,7 +156,7 @@ fn start_everybody(
     let world = Arc::new(World {
         channels: members.channels().to_vec(),
         recorder: Arc::clone(recorder),
-        stale_reads: options.stale_reads,
+        stale_reads: options.control == Some(Control::StaleReads),
         calls: AtomicU64::new(0),
     });
     for id in 0..options.clients {
@@ -150,11 +167,16 @@ fn start_everybody(
 
 /// S14, L1 and S13's last word: all members and all streams come to the same revision.
 fn settle(nemesis: &mut Nemesis<'_>, positions: &[Position]) -> Result<()> {
+    let begin = Instant::now();
     let head = nemesis.converge()?;
+    println!("  all members are at revision {head} after {:.1?}", begin.elapsed());
     let begin = Instant::now();
     loop {
         let behind = positions.iter().find(|position| position.revision.load(Ordering::SeqCst) < head);
-        let Some(behind) = behind else { return Ok(()) };
+        let Some(behind) = behind else {
+            println!("  all streams are there after {:.1?}", begin.elapsed());
+            return Ok(());
+        };
         if begin.elapsed() > STREAM_TIMEOUT {
             let at = behind.revision.load(Ordering::SeqCst);
             bail!("S13: {} stays at revision {at}; the head is {head}", behind.stream);

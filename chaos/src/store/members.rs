@@ -1,7 +1,7 @@
 //! The members under test: real processes, configured as an operator would.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,9 @@ const ELECTION_MIN_MS: u64 = 600;
 /// The longest election timeout: pauses are longer.
 pub const ELECTION_MAX_MS: u64 = 1000;
 /// Small, so that snapshots are taken, sent and installed during a run.
-const SNAPSHOT_EVERY: u64 = 300;
-const HISTORY: usize = 600;
+const SNAPSHOT_EVERY: u64 = 150;
+/// Small as well: a stream that begins anew gets a snapshot.
+const HISTORY: usize = 100;
 
 const POLL: Duration = Duration::from_millis(25);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub struct Members {
     down: Vec<bool>,
     channels: Vec<Channel>,
     handle: Handle,
-    logs: PathBuf,
+    run: RunDirectory,
 }
 
 impl Members {
@@ -73,7 +74,7 @@ impl Members {
         let inside = handle.enter();
         let channels = (0..count).map(dial).collect::<Result<_>>()?;
         drop(inside);
-        Ok(Self { processes, down: vec![false; count], channels, handle, logs: run.logs() })
+        Ok(Self { processes, down: vec![false; count], channels, handle, run: run.clone() })
     }
 
     /// How many there are.
@@ -110,6 +111,15 @@ impl Members {
     pub fn stop(&mut self, index: usize) -> Result<()> {
         self.down[index] = true;
         self.processes[index].stop(STOP_PATIENCE)
+    }
+
+    /// Removes all that a killed member has on disk.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn lose_disk(&self, index: usize) -> Result<()> {
+        let path = self.run.path().join("store").join(role(index));
+        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// After [`Self::kill`] or [`Self::stop`].
@@ -180,7 +190,7 @@ impl Members {
     pub fn alarming_lines(&self) -> Vec<String> {
         let mut found = Vec::new();
         for index in 0..self.len() {
-            let text = fs::read(self.logs.join(format!("identityd-{}.log", role(index)))).unwrap_or_default();
+            let text = fs::read(self.run.logs().join(format!("identityd-{}.log", role(index)))).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let alarming = text.lines().filter(|line| line.contains("S14 is broken") || line.contains("panicked at"));
             found.extend(alarming.map(|line| format!("log of {}: {line}", role(index))));

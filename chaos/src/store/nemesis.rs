@@ -50,6 +50,8 @@ pub struct Nemesis<'a> {
     members: &'a mut Members,
     fabric: &'a Fabric,
     recorder: &'a Recorder,
+    /// Members that are killed lose their disks: a control.
+    amnesia: bool,
     /// What was done so far.
     pub played: Vec<Played>,
     /// When who reached no majority.
@@ -68,11 +70,30 @@ struct Plan {
     restarted: Option<usize>,
 }
 
+impl Plan {
+    fn describe(&self, fault: Fault) -> String {
+        match self.losses[..] {
+            [Loss::Link { from, to }] => format!("{} does not hear {}", role(to), role(from)),
+            _ => fault.to_string(),
+        }
+    }
+}
+
 impl<'a> Nemesis<'a> {
     /// Over these members.
     #[must_use]
-    pub fn new(members: &'a mut Members, fabric: &'a Fabric, recorder: &'a Recorder) -> Self {
-        Self { members, fabric, recorder, played: Vec::new(), windows: Vec::new(), states: BTreeMap::new() }
+    pub fn new(members: &'a mut Members, fabric: &'a Fabric, recorder: &'a Recorder, amnesia: bool) -> Self {
+        let (played, windows) = (Vec::new(), Vec::new());
+        Self { members, fabric, recorder, amnesia, played, windows, states: BTreeMap::new() }
+    }
+
+    /// Waits until every member has served a write.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_for_all(&mut self) -> Result<()> {
+        let count = self.members.len();
+        self.wait("not every member serves writes", 0, |acknowledged| (0..count).all(acknowledged)).map(drop)
     }
 
     /// Does it, keeps it up, undoes it, and waits until all members serve again.
@@ -82,7 +103,7 @@ impl<'a> Nemesis<'a> {
     pub fn play(&mut self, step: Step) -> Result<()> {
         let leader = self.members.leader(PROGRESS_LIMIT)?;
         let plan = self.plan(step.fault, leader);
-        let what = format!("{} (the leader is {})", step.fault, role(leader));
+        let what = format!("{}; {} leads", plan.describe(step.fault), role(leader));
         let at_ms = self.recorder.now_ns() / 1_000_000;
         self.inflict(&plan)?;
         let from_ns = self.recorder.now_ns();
@@ -175,6 +196,9 @@ impl<'a> Nemesis<'a> {
         if let Some(index) = plan.paused {
             self.members.pause(index, false)?;
         }
+        for index in plan.killed.iter().filter(|_| self.amnesia) {
+            self.members.lose_disk(*index)?;
+        }
         plan.killed.iter().try_for_each(|index| self.members.start_again(*index))?;
         if !plan.losses.is_empty() {
             self.fabric.lose(&[])?;
@@ -210,9 +234,11 @@ impl<'a> Nemesis<'a> {
         (0..self.members.len()).map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// S11: who was cut off for long says so.
+    /// S11: who was cut off for long says so. One that hears the others, if only in one direction, may be up to date.
     fn check_staleness(&self, plan: &Plan, held: Duration) {
-        for index in &plan.minority {
+        let is_deaf =
+            |index: &&usize| plan.losses.iter().any(|loss| matches!(loss, Loss::Link { to, .. } if to == *index));
+        for index in plan.minority.iter().filter(is_deaf) {
             let shown = self.members.status(*index).map(|status| Duration::from_millis(status.staleness_ms));
             // A cut-off member last heard of a quorum at most an election timeout into the cut.
             let least = held.saturating_sub(Duration::from_millis(ELECTION_MAX_MS));

@@ -52,14 +52,16 @@ pub fn judge(recorder: &Recorder, windows: &[Window], stale_reads: bool) -> Verd
     );
     let count = |wanted: fn(&Outcome) -> bool| calls.iter().filter(|call| wanted(&call.outcome)).count();
     let figures = format!(
-        "{} calls ({} answered, {} surely not carried out, {} of unknown outcome) on {} keys; {} revisions in the streams, \
-         {compared} answers compared with them; judged in {:.1?}",
+        "{} calls ({} answered, {} surely not carried out, {} of unknown outcome) on {} keys; {} revisions and {} snapshots in the streams, \
+         {compared} answers compared with them; {} writes asked of cut-off members; judged in {:.1?}",
         calls.len(),
         count(|outcome| matches!(outcome, Outcome::Answered { .. })),
         count(|outcome| *outcome == Outcome::Failed),
         count(|outcome| *outcome == Outcome::Unknown),
         keys.len(),
         trail.len(),
+        trail.snapshots(),
+        asked_of_minorities(&calls, windows),
         begin.elapsed(),
     );
     Verdict { violations, not_linearizable, figures }
@@ -73,6 +75,15 @@ fn refused(calls: &[Call]) -> BTreeSet<(Key, u64)> {
         _ => None,
     };
     failed.filter_map(value).collect()
+}
+
+/// Writes to members that reached no majority all the time.
+fn asked_of_minorities(calls: &[Call], windows: &[Window]) -> usize {
+    let asked = |call: &&Call| {
+        let began_in = |window: &Window| (window.from_ns..window.to_ns).contains(&call.begin_ns);
+        windows.iter().any(|window| window.minority.contains(&call.member) && began_in(window))
+    };
+    calls.iter().filter(asked).count()
 }
 
 /// S11: who reaches no majority answers nothing that needs one.

@@ -91,6 +91,7 @@ pub enum Unexplained {
 #[derive(Debug, Default)]
 pub struct Trail {
     steps: BTreeMap<u64, Step>,
+    snapshots: usize,
 }
 
 #[derive(Debug)]
@@ -159,6 +160,7 @@ impl Watcher {
         }
         self.mesh = Mesh::from_snapshot(snapshot);
         self.digest = self.mesh.records().values().map(digest_of).fold(0, u64::wrapping_add);
+        trail.snapshots += 1;
         trail.note(self, None)
     }
 
@@ -172,6 +174,12 @@ impl Trail {
     #[must_use]
     pub fn len(&self) -> usize {
         self.steps.values().filter(|step| step.changes.is_some()).count()
+    }
+
+    /// How many snapshots were taken by streams.
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
+        self.snapshots
     }
 
     /// Whether no revision is known.
