@@ -38,5 +38,7 @@ pub mod reserved;
 pub mod revision;
 pub mod rule;
 pub mod selector;
+pub mod shared_map;
 pub mod tables;
+pub mod text;
 pub mod world;
