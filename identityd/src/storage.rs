@@ -244,10 +244,7 @@ fn replace_snapshot(
 ) -> Result<(), StorageError> {
     tracing::warn!(%damaged, "making a damaged snapshot again from the state, which is whole");
     state.flush()?;
-    let Marker { applied, membership, .. } = stored.marker.clone();
-    let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
-    let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };
-    Ok(snapshots.build(&meta, &stored.mesh, &stored.ledger)?)
+    Ok(snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger)?)
 }
 
 fn rebuild(

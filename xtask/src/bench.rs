@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::shell;
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 3] = [
+const BENCHES: [(&str, &[&str]); 4] = [
+    ("apply", &["-p", "ringfence-identityd", "--bench", "apply"]),
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
     ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),
     ("store", &["-p", "ringfence-identityd", "--bench", "store"]),

@@ -36,6 +36,7 @@ use crate::{
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
+        bound::keep_log_small,
         guard::{Members, Times},
         log::Log,
         network::{Channels, MAX_RAFT_MESSAGE_BYTES, Network},
@@ -176,6 +177,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let router = router.add_service(MaintenanceServer::new(maintenance));
     let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::spawn(tls.clone().follow(stopping.clone()));
+    tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
     let housekeeper = Housekeeper {
         raft: raft.clone(),

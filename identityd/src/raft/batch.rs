@@ -29,7 +29,9 @@ impl Batch {
     /// Of at least one command.
     #[must_use]
     pub fn new(commands: Vec<Command>) -> Self {
-        let encoded = codec::encode(&commands);
+        let mut encoded = codec::encode(&commands);
+        // The log keeps it for a while.
+        encoded.shrink_to_fit();
         Self(Arc::new(Inner { encoded, commands: Mutex::new(Some(commands)) }))
     }
 

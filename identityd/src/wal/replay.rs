@@ -52,9 +52,9 @@ pub enum WalError {
         /// Who opens it.
         member: u64,
     },
-    /// A newer version wrote the log.
+    /// Another version wrote the log.
     #[error("write-ahead log {}: {source}", path.display())]
-    NewerFormat {
+    OtherFormat {
         /// The segment.
         path: PathBuf,
         /// Which version.
@@ -172,7 +172,9 @@ fn segments(directory: &Path) -> Result<Vec<PathBuf>, WalError> {
 fn read_header(path: &Path, bytes: &[u8], member: u64, expected: Option<u64>) -> Result<u64, WalError> {
     let damaged = |reason| WalError::Damaged { path: path.to_owned(), offset: 0, reason };
     let header = SegmentHeader::decode(bytes).map_err(|source| match source {
-        CodecError::NewerFormat { .. } => WalError::NewerFormat { path: path.to_owned(), source },
+        CodecError::NewerFormat { .. } | CodecError::OlderFormat { .. } => {
+            WalError::OtherFormat { path: path.to_owned(), source }
+        }
         source => damaged(DamageReason::Header { source }),
     })?;
     if header.member != member {

@@ -206,8 +206,10 @@ fn another_members_log_and_a_newer_format_are_refused() {
     drop(open(&directory).unwrap());
     let error = Wal::open(directory.path(), 8, WalOptions::default()).err().unwrap();
     assert!(error.to_string().contains("belongs to member 7, not to member 8"), "{error}");
-    scribble(&segments(&directory)[0], 8, &[2]);
-    assert!(matches!(open(&directory), Err(WalError::NewerFormat { .. })));
+    for version in [codec::FORMAT_VERSION + 1, codec::FORMAT_VERSION - 1] {
+        scribble(&segments(&directory)[0], 8, &[version]);
+        assert!(matches!(open(&directory), Err(WalError::OtherFormat { .. })), "version {version}");
+    }
 }
 
 #[tokio::test]

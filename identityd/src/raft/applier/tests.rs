@@ -1,0 +1,171 @@
+use std::{
+    path::Path,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use openraft::CommittedLeaderId;
+use ringfence_policy::{
+    command::{Command, EndpointSpec},
+    identity::ClusterId,
+    label::LabelSet,
+    mesh::Mesh,
+    name::Name,
+    record::{Cluster, Node},
+    revision::Revision,
+};
+
+use super::*;
+use crate::{raft::batch::Batch, storage::Storage, wal::WalOptions};
+
+/// How long something may take that waits for nothing.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn name(text: impl AsRef<str>) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn entry(index: u64, commands: Vec<Command>) -> Entry {
+    let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
+    Entry { log_id, payload: EntryPayload::Normal(Batch::new(commands)) }
+}
+
+fn first() -> Vec<Command> {
+    let cluster = Cluster { name: name("east"), id: ClusterId::new(1).unwrap(), pod_cidrs: vec![] };
+    let node = Node { cluster: name("east"), name: name("n1"), addresses: vec![] };
+    vec![Command::PutCluster(cluster), Command::PutNode(node)]
+}
+
+/// Endpoint `number`, with an address that says which round put it.
+fn put(number: u16, round: u8) -> Command {
+    let [high, low] = number.to_be_bytes();
+    Command::PutEndpoint(EndpointSpec {
+        cluster: name("east"),
+        node: name("n1"),
+        name: name(format!("pod-{number:05}")),
+        addresses: vec![[10, round, high, low].into()],
+        labels: LabelSet::parse([format!("k8s:app=app-{}", number % 7)]).unwrap(),
+        named_ports: vec![],
+    })
+}
+
+struct Opened {
+    storage: Storage,
+    applier: Applier,
+    index: u64,
+}
+
+impl Opened {
+    fn new(directory: &Path) -> Self {
+        let storage = Storage::open(directory, 1, 100, WalOptions::default()).unwrap();
+        let mut opened = Self { applier: storage.applier.clone(), storage, index: 0 };
+        opened.apply(first());
+        opened
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) {
+        let entry = entry(self.index, commands);
+        self.index += 1;
+        let answers = block_on(self.applier.apply([entry])).unwrap();
+        answers.into_iter().flatten().for_each(|answer| drop(answer.unwrap()));
+    }
+
+    fn mesh(&self) -> Mesh {
+        self.storage.history.read(|history| history.mesh().clone())
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn s14_the_digest_that_is_kept_is_that_of_the_whole_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    for round in 0..3 {
+        opened.apply((0..50).map(|number| put(number * (u16::from(round) + 1), round)).collect());
+        let ledger = opened.applier.read_book(|book| book.ledger().clone());
+        assert_eq!(opened.applier.marker().digest, state::whole_digest(&opened.mesh(), &ledger), "round {round}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_of_the_moment_when_it_was_taken_while_entries_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    opened.apply((0..1000).map(|number| put(number, 0)).collect());
+    let (then, marker) = (opened.mesh(), opened.applier.marker());
+    let mut builder = block_on(opened.applier.get_snapshot_builder());
+    opened.apply((500..1500).map(|number| put(number, 1)).collect());
+    let now = opened.mesh();
+    let built = block_on(async {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let built = runtime.spawn(async move { builder.build_snapshot().await.unwrap().meta }).await.unwrap();
+        runtime.shutdown_background();
+        built
+    });
+    assert_eq!(built.last_log_id, marker.applied);
+    let content = opened.applier.snapshots.load().unwrap().unwrap();
+    assert_eq!((&content.mesh, content.meta), (&then, built));
+    // The state on disk is as new as it can be: it must not stand behind the snapshot.
+    opened.storage.abandon();
+    let (_, stored) = State::open(&directory.path().join("state")).unwrap();
+    assert_eq!(stored.unwrap().mesh, now);
+}
+
+#[test]
+fn entries_are_applied_while_the_disk_takes_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    let behind = opened.applier.behind.clone();
+    let disk = behind.writing();
+    let (done, applied) = mpsc::channel();
+    let applying = std::thread::spawn(move || {
+        opened.apply((0..500).map(|number| put(number, 0)).collect());
+        done.send(()).unwrap();
+        opened
+    });
+    applied.recv_timeout(DEADLINE).expect("applying waits for nobody who writes");
+    drop(disk);
+    let opened = applying.join().unwrap();
+    opened.applier.persist().unwrap();
+    opened.storage.abandon();
+    let (_, stored) = State::open(&directory.path().join("state")).unwrap();
+    assert_eq!(stored.unwrap().mesh.revision(), Revision(502));
+}
+
+#[test]
+fn what_changes_often_is_written_once_and_in_the_end_the_disk_has_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    opened.applier.persist().unwrap();
+    for round in 0..20 {
+        opened.apply((0..10).map(|number| put(number, round)).collect());
+    }
+    // Ten endpoints, seven identities of theirs, the counter and the lease.
+    assert_eq!(opened.applier.behind.position().dirty.len(), 10 + 7 + 1 + 1);
+    opened.applier.persist().unwrap();
+    assert_eq!(opened.applier.behind.position().dirty.len(), 0);
+    let (mesh, marker) = (opened.mesh(), opened.applier.marker());
+    opened.storage.abandon();
+    let (_, stored) = State::open(&directory.path().join("state")).unwrap();
+    let stored = stored.unwrap();
+    assert_eq!((stored.mesh, stored.marker), (mesh, marker));
+}
+
+#[test]
+fn a_write_that_fails_behind_ends_the_state_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    opened.storage.state.close();
+    opened.applier.behind.wake();
+    let deadline = Instant::now() + DEADLINE;
+    let mut failed = Ok(());
+    while failed.is_ok() && Instant::now() < deadline {
+        let entry = entry(opened.index, vec![put(1, 0)]);
+        opened.index += 1;
+        failed = block_on(opened.applier.apply([entry])).map(drop);
+    }
+    assert!(failed.unwrap_err().to_string().contains("closed"));
+}
