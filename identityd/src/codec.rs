@@ -11,14 +11,15 @@
 //! Integers are little-endian, checksums CRC-32 (IEEE). A record's checksum covers where it lies, so that bytes of an
 //! old record, or bytes that look like one inside a payload, never pass for a record.
 
+mod deltas;
+
 use std::cmp::Ordering;
 
 use postcard::ser_flavors::Flavor;
-use ringfence_policy::{
-    record::{Record, RecordKey},
-    revision::Revision,
-};
+use ringfence_policy::{record::Record, revision::Revision};
 use serde::{Serialize, de::DeserializeOwned};
+
+pub(crate) use deltas::EncodedDeltas;
 
 /// The format of values, segments and snapshots that this version writes, and the one that it reads.
 pub const FORMAT_VERSION: u8 = 2;
@@ -194,53 +195,6 @@ pub(crate) fn encode_versioned(buffer: &mut Vec<u8>, revision: Revision, record:
     let start = buffer.len();
     push(buffer, record);
     start
-}
-
-/// The encoded deltas of some revisions, one behind the other: made of records that were encoded for the state.
-#[derive(Debug, Default)]
-pub(crate) struct EncodedDeltas {
-    bytes: Vec<u8>,
-    /// Each revision with where its delta ends.
-    ends: Vec<(Revision, usize)>,
-}
-
-impl EncodedDeltas {
-    /// Begins the delta of a revision; exactly `count` changes and `end` follow.
-    pub(crate) fn begin(&mut self, revision: Revision, count: usize) {
-        encode_into(&mut self.bytes, &revision);
-        push(&mut self.bytes, &count);
-    }
-
-    /// `Change::Put` of a record that is encoded already.
-    pub(crate) fn put(&mut self, record: &[u8]) {
-        self.bytes.push(0);
-        self.bytes.extend_from_slice(record);
-    }
-
-    /// `Change::Delete`.
-    pub(crate) fn delete(&mut self, key: &RecordKey) {
-        self.bytes.push(1);
-        push(&mut self.bytes, key);
-    }
-
-    /// The delta is whole.
-    pub(crate) fn end(&mut self, revision: Revision) {
-        self.ends.push((revision, self.bytes.len()));
-    }
-
-    /// All of them, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Revision, &[u8])> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        self.ends.iter().zip(starts).map(|((revision, end), start)| (*revision, &self.bytes[start..*end]))
-    }
-
-    /// Forgets them, and keeps the memory as far as it is not unusually much.
-    pub(crate) fn clear(&mut self) {
-        const KEPT_BYTES: usize = 1 << 20;
-        self.bytes.clear();
-        self.bytes.shrink_to(KEPT_BYTES);
-        self.ends.clear();
-    }
 }
 
 /// Decodes what `encode` made.
@@ -497,48 +451,6 @@ mod tests {
         assert_eq!(decode::<u32>(&[1, 0]), Err(CodecError::OlderFormat { found: 1 }));
         assert_eq!(decode::<u32>(&bytes), Err(CodecError::TrailingBytes { count: 6 }));
         assert!(matches!(decode::<(u32, String)>(&bytes[..4]), Err(CodecError::Malformed { .. })));
-    }
-
-    #[test]
-    fn a_delta_put_together_is_a_delta_encoded() {
-        use ringfence_policy::{
-            name::Name,
-            record::{Change, Delta, PolicyKey, PolicyKind, PolicyRecord, Versioned},
-        };
-        let key = |name: &str| PolicyKey {
-            kind: PolicyKind::NetworkPolicy,
-            namespace: Some(Name::new("shop").unwrap()),
-            name: Name::new(name).unwrap(),
-        };
-        let record = |name: &str| Record::Policy(PolicyRecord { key: key(name), text: "x".repeat(300) });
-        let changes = vec![
-            Change::Put(record("a")),
-            Change::Delete(RecordKey::Policy(key("b"))),
-            Change::Delete(RecordKey::Settings),
-            Change::Put(record("c")),
-        ];
-        let whole = [(300, changes.clone()), (301, Vec::new()), (302, vec![changes[0].clone(); 200])];
-        let whole = whole.map(|(revision, changes)| Delta { revision: Revision(revision), changes });
-        let (mut deltas, mut buffer) = (EncodedDeltas::default(), Vec::new());
-        for Delta { revision, changes } in &whole {
-            deltas.begin(*revision, changes.len());
-            for change in changes {
-                match change {
-                    Change::Put(record) => {
-                        buffer.clear();
-                        let start = encode_versioned(&mut buffer, *revision, record);
-                        assert_eq!(buffer, encode(&Versioned { revision: *revision, record: record.clone() }));
-                        deltas.put(&buffer[start..]);
-                    }
-                    Change::Delete(key) => deltas.delete(key),
-                }
-            }
-            deltas.end(*revision);
-        }
-        let expected: Vec<_> = whole.iter().map(|delta| (delta.revision, encode(delta))).collect();
-        assert!(deltas.iter().eq(expected.iter().map(|(revision, bytes)| (*revision, &bytes[..]))));
-        deltas.clear();
-        assert_eq!(deltas.iter().count(), 0);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The state machine's state on disk: one sled tree that can always be rebuilt from snapshot and log.
 //!
 //! ```text
-//! applier/behind ─► changed records in batches, the last one with Marker { index it stands at, membership, digest }
+//! applier/behind ─► changed records one by one, at last Marker { index it stands at, membership, digest }
 //! open           ─► every record decoded, digest compared with the marker's ─► Stored, or Doubt ─► wiped and rebuilt
 //! ```
 //!
-//! A process that ends between two batches leaves a digest that does not fit.
+//! A process that ends in between leaves a digest that does not fit. One batch would cost more: sled holds all that it
+//! replaces in memory as long as a batch lasts.
+//!
 //! sled's own `flush` hands its data to the page cache and no further (docs/decisions/0002): `flush` here also syncs
 //! the files below it. What a power failure makes of an unsynced sled shows as a digest that does not fit.
 
@@ -38,9 +40,8 @@ const RECORD_PREFIX: &[u8] = b"record/";
 const ROW_PREFIX: &[u8] = b"row/";
 /// What sled keeps in memory: it is read as a whole when it is opened, and only written afterwards.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Changes of one batch at most, and about as many bytes: sled holds a batch in memory several times.
-const BATCH_CHANGES: usize = 1024;
-const BATCH_BYTES: usize = 1 << 20;
+/// Reads after which sled has freed what a write replaced: it looks at every 128th, some epochs later.
+const COLLECTING_READS: usize = 1024;
 
 /// Where the state stands; written behind the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,21 +203,18 @@ impl State {
         marker: &Marker,
     ) -> Result<(), StateError> {
         let database = self.database()?;
-        let (mut batch, mut count, mut bytes) = (sled::Batch::default(), 0, 0);
-        for (key, value) in changes {
-            count += 1;
-            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
+        let write = || {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => database.insert(key, value)?,
+                    None => database.remove(key)?,
+                };
             }
-            if count >= BATCH_CHANGES || bytes >= BATCH_BYTES {
-                database.apply_batch(std::mem::take(&mut batch)).map_err(|source| self.sled(source))?;
-                (count, bytes) = (0, 0);
-            }
-        }
-        batch.insert(MARKER_KEY, codec::seal(&codec::encode(marker)));
-        database.apply_batch(batch).map_err(|source| self.sled(source))
+            database.insert(MARKER_KEY, codec::seal(&codec::encode(marker)))?;
+            // sled frees what was replaced only while the thread that did it goes on using it.
+            (0..COLLECTING_READS).try_for_each(|_| database.get(MARKER_KEY).map(drop))
+        };
+        write().map_err(|source| self.sled(source))
     }
 
     /// Replaces the whole state, durably.

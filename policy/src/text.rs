@@ -221,7 +221,7 @@ mod tests {
         for (text, made) in texts.iter().zip(&made) {
             assert_eq!((made.as_str(), Text::from(text)), (text.as_str(), made.clone()));
         }
-        let mut sorted = made.clone();
+        let mut sorted = made;
         sorted.sort();
         let mut expected = texts;
         expected.sort();
