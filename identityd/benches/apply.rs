@@ -146,7 +146,7 @@ fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a writable directory");
     let storage = Storage::open(directory.path(), 1, 10_000, WalOptions::default()).expect("a new store");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
-    let mut machine = Machine { applier: storage.applier.clone(), index: 1, random: 0x5eed, runtime };
+    let mut machine = Machine { applier: storage.applier, index: 1, random: 0x5eed, runtime };
     let cluster = Cluster { name: name("c1"), id: ClusterId::new(1).expect("1 is one"), pod_cidrs: vec![] };
     let node = Node { cluster: name("c1"), name: name("n1"), addresses: vec![] };
     machine.apply(Batch::new(vec![Command::PutCluster(cluster), Command::PutNode(node)]));
@@ -168,7 +168,7 @@ fn main() {
     machine.snapshot();
     row("resident with 50,000 identities", rss_mb(), "MB");
 
-    for from in (0..KEYS).step_by(COMMANDS as usize) {
+    for from in (0..KEYS / COMMANDS).map(|entry| entry * COMMANDS) {
         machine.apply(Batch::new((from..from + COMMANDS).map(|key| put(key, key + 1)).collect()));
     }
     machine.snapshot();
