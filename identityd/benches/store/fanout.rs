@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ const MARK_DIGITS: usize = 4;
 
 /// The moment of a write as an IPv6 address whose text always has the same length: four groups `8xxx` of 12 bits each.
 pub(crate) struct Clock {
+    /// The same for all clocks: addresses are unique in our store, also those of an earlier round.
     started: Instant,
     /// Two writes of one microsecond get different marks: addresses are unique in our store.
     last: Cell<u64>,
@@ -32,7 +34,8 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), last: Cell::new(0) }
+        static STARTED: OnceLock<Instant> = OnceLock::new();
+        Self { started: *STARTED.get_or_init(Instant::now), last: Cell::new(0) }
     }
 
     pub(crate) fn mark(&self) -> String {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use ringfence_policy::{
-    record::{Delta, Snapshot, Versioned},
+    record::{Delta, Snapshot},
     revision::Revision,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
+use super::assembly::Assembly;
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
@@ -86,7 +87,7 @@ pub enum FollowError {
 pub struct Follower {
     stream: Streaming<v1::FollowEvent>,
     at: Revision,
-    partial: Option<Snapshot>,
+    assembly: Assembly,
 }
 
 impl Follower {
@@ -99,7 +100,7 @@ impl Follower {
         let request = v1::FollowRequest { from_revision: from.0, follower: name };
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
         let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
-        Ok(Self { stream, at: from, partial: None })
+        Ok(Self { stream, at: from, assembly: Assembly::default() })
     }
 
     /// The next event. A snapshot is given out only when it is complete.
@@ -119,8 +120,8 @@ impl Follower {
 
     fn take(&mut self, event: v1::follow_event::Event) -> Result<Option<FollowEvent>, FollowError> {
         use v1::follow_event::Event;
-        if let (Some(partial), Event::Delta(_) | Event::Progress(_)) = (&self.partial, &event) {
-            return Err(FollowError::BrokenSnapshot { revision: partial.revision });
+        if let (Some(revision), Event::Delta(_) | Event::Progress(_)) = (self.assembly.begun(), &event) {
+            return Err(FollowError::BrokenSnapshot { revision });
         }
         match event {
             Event::Snapshot(chunk) => self.take_chunk(chunk),
@@ -150,19 +151,8 @@ impl Follower {
         if revision < self.at {
             return Err(FollowError::Behind { at: self.at, got: revision });
         }
-        let mut snapshot = self.partial.take().unwrap_or(Snapshot { revision, ..Snapshot::default() });
-        if snapshot.revision != revision {
-            return Err(FollowError::BrokenSnapshot { revision: snapshot.revision });
-        }
-        for record in chunk.records {
-            let versioned = Versioned::try_from(record)?;
-            snapshot.records.insert(versioned.record.key(), versioned);
-        }
-        if chunk.last {
-            self.at = revision;
-            return Ok(Some(FollowEvent::Snapshot(snapshot)));
-        }
-        self.partial = Some(snapshot);
-        Ok(None)
+        let Some(snapshot) = self.assembly.take(chunk)? else { return Ok(None) };
+        self.at = snapshot.revision;
+        Ok(Some(FollowEvent::Snapshot(snapshot)))
     }
 }
