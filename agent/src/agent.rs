@@ -10,6 +10,7 @@ use std::{
 use ringfence_datapath::{Datapath, ObserveError};
 use ringfence_proto::{
     connect::{Dialer, Expected, InvalidAddress},
+    follow::Interest,
     v1::agent_server::AgentServer,
 };
 use ringfence_runtime::{
@@ -175,6 +176,7 @@ fn spawn_followers(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         gateways: Arc::clone(&parts.gateways),
         feed: Arc::clone(&parts.feed),
         follower: format!("agent {}/{}", config.cluster, config.node),
+        interest: Interest { cluster: config.cluster.clone(), node: config.node.clone() },
     };
     spawn(tasks, "following", |token| following.run(token));
     let pump = parts.datapath.clone().pump(Arc::clone(&parts.feed), tasks.token());

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    follow::{FollowError, Follower},
+    follow::{FollowError, Follower, Interest},
     pool::Server,
 };
 use ringfence_runtime::backoff::Backoff;
@@ -24,6 +24,8 @@ pub struct Following {
     pub feed: Arc<Feed>,
     /// Told to the gateways, for their logs.
     pub follower: String,
+    /// What is followed: what this node needs of the mesh.
+    pub interest: Interest,
 }
 
 /// Why a gateway is not followed any more.
@@ -68,7 +70,8 @@ impl Following {
 
     async fn follow_until_lost(&self, gateway: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         let from = self.feed.followed().mesh.revision();
-        let mut follower = Follower::connect(gateway.channel.clone(), from, self.follower.clone()).await?;
+        let (channel, follower, interest) = (gateway.channel.clone(), self.follower.clone(), self.interest.clone());
+        let mut follower = Follower::connect_to_view(channel, from, follower, interest).await?;
         loop {
             self.feed.take(follower.next().await?)?;
             if self.feed.gateway().is_empty() {

@@ -14,7 +14,7 @@ use ringfence_policy::{command::Command, revision::Revision};
 use ringfence_proto::{
     access::{Access, Permit},
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
+    follow::{self, FollowResponseStream, Interest, ListResponseStream, SharedHistory},
     v1::{self, mesh_server},
     version::Peers,
 };
@@ -83,7 +83,8 @@ impl mesh_server::Mesh for MeshService {
     type ListStream = ListResponseStream;
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let v1::FollowRequest { from_revision, follower } = request.into_inner();
+        let v1::FollowRequest { from_revision, follower, interests } = request.into_inner();
+        let interest = interests.map(Interest::try_from).transpose()?;
         let from = Revision(from_revision);
         self.wait_for(from).await?;
         tracing::info!(follower, %from, "serving a follower");
@@ -94,7 +95,7 @@ impl mesh_server::Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         };
-        let stream = follow::serve(self.history.clone(), from, Arc::new(staleness));
+        let stream = follow::serve(self.history.clone(), from, interest, Arc::new(staleness));
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 

@@ -58,6 +58,8 @@ impl MeshCache {
         match event {
             FollowEvent::Snapshot(snapshot) => self.replace(snapshot)?,
             FollowEvent::Delta(delta) => self.push(delta)?,
+            // The gateway follows everything: a revision that is left out is missing.
+            FollowEvent::Quiet { revision } => return Err(RevisionGap { at: self.revision(), got: revision }.into()),
             FollowEvent::Progress { revision, staleness } if revision <= self.revision() => {
                 self.freshness.heard(staleness);
             }

@@ -117,7 +117,8 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 fn encode(snapshot: Snapshot, staleness: Duration) -> Vec<u8> {
     let records = snapshot.records.into_values().map(v1::Versioned::from).collect();
-    let body = v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true, ..Default::default() }.encode_to_vec();
+    let body =
+        v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true, ..Default::default() }.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());

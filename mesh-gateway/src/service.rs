@@ -7,7 +7,7 @@ use ringfence_proto::{
     access::{Access, Permit},
     convert::InvalidMessage,
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, Staleness},
+    follow::{self, FollowResponseStream, Interest, ListResponseStream, Staleness},
     v1::{self, mesh_server::Mesh},
 };
 use ringfence_runtime::metrics::Counted;
@@ -64,7 +64,15 @@ impl Mesh for MeshService {
         self.require_state()?;
         let peer = request.remote_addr();
         let request = request.into_inner();
-        tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
+        let interest = request.interests.map(Interest::try_from).transpose()?;
+        if let Some(Interest { cluster, node }) = interest.as_ref().filter(|interest| interest.cluster != self.cluster)
+        {
+            let own = &self.cluster;
+            let message = format!("node {cluster}/{node} follows gateways of its own cluster; this one is of {own}");
+            return Err(Status::invalid_argument(message));
+        }
+        let view = interest.as_ref().map(|interest| interest.node.as_str());
+        tracing::info!(follower = request.follower, view, ?peer, from = request.from_revision, "follower connected");
         let freshness = self.cache.freshness();
         let counted = Counted::new(FOLLOWERS);
         let staleness: Staleness = Arc::new(move || {
@@ -72,7 +80,7 @@ impl Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         });
-        let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
+        let events = follow::serve(self.cache.history(), Revision(request.from_revision), interest, staleness);
         let stopped = self.token.clone().cancelled_owned();
         Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }

@@ -108,6 +108,7 @@ fn follow_until(running: &Running, tls: &TlsFiles, from: u64, until: Revision) -
                 FollowEvent::Snapshot(snapshot) => snapshot.revision,
                 FollowEvent::Delta(delta) => delta.revision,
                 FollowEvent::Progress { .. } => continue,
+                FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
             };
             revisions.push(revision.0);
             if revision >= until {
@@ -140,6 +141,7 @@ fn s13_fail_over_between_members_is_gap_free_for_a_follower() {
                 FollowEvent::Delta(delta) => revisions.push(delta.revision.0),
                 FollowEvent::Snapshot(_) => panic!("a snapshot where deltas were there"),
                 FollowEvent::Progress { .. } => {}
+                FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
             }
         }
         revisions
@@ -375,7 +377,7 @@ fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
     restarted.runtime.kill();
     let without = start(&config(&tls, &[address]));
     let mut client = without.client(&tls);
-    let request = v1::FollowRequest { from_revision: 0, follower: "test".into() };
+    let request = v1::FollowRequest { from_revision: 0, follower: "test".into(), ..Default::default() };
     let refused = without.runtime.run(client.follow(request)).unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("has not reached the store yet"), "{refused}");

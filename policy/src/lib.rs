@@ -39,4 +39,5 @@ pub mod revision;
 pub mod rule;
 pub mod selector;
 pub mod tables;
+pub mod view;
 pub mod world;

@@ -78,6 +78,11 @@ impl Mesh {
         Ok(())
     }
 
+    /// Moves to a later revision that changes nothing of what is here: for a part of a mesh, as a node's view is.
+    pub fn skip_to(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// The revision of the state.
     #[must_use]
     pub const fn revision(&self) -> Revision {

@@ -19,6 +19,7 @@ mod server;
 mod shared;
 mod snapshot;
 mod until;
+mod views;
 mod waker;
 pub mod wire;
 
@@ -27,3 +28,4 @@ pub use past::Past;
 pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve};
 pub use shared::SharedHistory;
 pub use until::until;
+pub use views::Interest;

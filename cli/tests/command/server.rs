@@ -171,7 +171,7 @@ impl Mesh for Store {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.note(&request);
         let from = Revision(request.into_inner().from_revision);
-        Ok(Response::new(follow::serve(Arc::clone(&self.history), from, Arc::new(|| Duration::ZERO))))
+        Ok(Response::new(follow::serve(Arc::clone(&self.history), from, None, Arc::new(|| Duration::ZERO))))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

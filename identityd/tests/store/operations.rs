@@ -33,6 +33,7 @@ async fn mesh_of(store: &Store, id: u64) -> Mesh {
             FollowEvent::Snapshot(snapshot) => mesh = Mesh::from_snapshot(snapshot),
             FollowEvent::Delta(delta) => mesh.apply(&delta).unwrap(),
             FollowEvent::Progress { .. } => return mesh,
+            FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
         }
     }
 }

@@ -225,7 +225,7 @@ impl mesh_server::Mesh for TestStore {
         let state = Arc::clone(&self.0);
         let staleness: Staleness = Arc::new(move || Duration::from_millis(state.staleness_ms.load(Ordering::Relaxed)));
         let from = Revision(request.into_inner().from_revision);
-        Ok(Response::new(follow::serve(Arc::clone(&self.0.history), from, staleness)))
+        Ok(Response::new(follow::serve(Arc::clone(&self.0.history), from, None, staleness)))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

@@ -352,7 +352,7 @@ impl TryFrom<v1::Change> for Change {
 
 impl From<Delta> for v1::Delta {
     fn from(delta: Delta) -> Self {
-        Self { revision: delta.revision.0, changes: delta.changes.into_iter().map(Into::into).collect() }
+        Self { revision: delta.revision.0, changes: delta.changes.into_iter().map(Into::into).collect(), after: 0 }
     }
 }
 

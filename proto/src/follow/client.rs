@@ -8,7 +8,7 @@ use ringfence_policy::{
 };
 use tonic::{Status, Streaming, transport::Channel};
 
-use super::assembly::Assembly;
+use super::{assembly::Assembly, views::Interest};
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
@@ -26,6 +26,11 @@ pub enum FollowEvent {
     Snapshot(Snapshot),
     /// The next revision.
     Delta(Delta),
+    /// Nothing that the follower is interested in has changed up to this revision, which is included.
+    Quiet {
+        /// The follower has all of it.
+        revision: Revision,
+    },
     /// The follower has all that the server has.
     Progress {
         /// The server's head.
@@ -88,6 +93,10 @@ pub struct Follower {
     stream: Streaming<v1::FollowEvent>,
     at: Revision,
     assembly: Assembly,
+    /// It follows a view, in which revisions without interest are left out.
+    skips: bool,
+    /// Comes after a `Quiet`.
+    next: Option<FollowEvent>,
 }
 
 impl Follower {
@@ -96,11 +105,29 @@ impl Follower {
     /// # Errors
     /// `FollowError::Call` or `Silent` if the server cannot be reached or refuses.
     pub async fn connect(channel: Channel, from: Revision, name: String) -> Result<Self, FollowError> {
+        Self::start(channel, v1::FollowRequest { from_revision: from.0, follower: name, interests: None }).await
+    }
+
+    /// As `connect`, to follow what one node needs. `from` is a revision of the same view.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn connect_to_view(
+        channel: Channel,
+        from: Revision,
+        name: String,
+        interest: Interest,
+    ) -> Result<Self, FollowError> {
+        let interests = Some(interest.into());
+        Self::start(channel, v1::FollowRequest { from_revision: from.0, follower: name, interests }).await
+    }
+
+    async fn start(channel: Channel, request: v1::FollowRequest) -> Result<Self, FollowError> {
         let mut client = MeshClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let request = v1::FollowRequest { from_revision: from.0, follower: name };
+        let (at, skips) = (Revision(request.from_revision), request.interests.is_some());
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
         let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
-        Ok(Self { stream, at: from, assembly: Assembly::default() })
+        Ok(Self { stream, at, assembly: Assembly::default(), skips, next: None })
     }
 
     /// The next event. A snapshot is given out only when it is complete.
@@ -108,6 +135,9 @@ impl Follower {
     /// # Errors
     /// `FollowError`; the stream is of no more use then.
     pub async fn next(&mut self) -> Result<FollowEvent, FollowError> {
+        if let Some(event) = self.next.take() {
+            return Ok(event);
+        }
         loop {
             let message = tokio::time::timeout(SILENCE_TIMEOUT, self.stream.message());
             let message = message.await.map_err(|_| FollowError::Silent)??.ok_or(FollowError::Closed)?;
@@ -126,24 +156,37 @@ impl Follower {
         match event {
             Event::Snapshot(chunk) => self.take_chunk(chunk),
             Event::Delta(delta) => {
+                let after = if delta.after == 0 { delta.revision.saturating_sub(1) } else { delta.after };
                 let delta = Delta::try_from(delta)?;
-                if delta.revision != self.at.next() {
+                let follows = Revision(after) <= self.at && self.at < delta.revision;
+                if !follows || !self.skips && delta.revision != self.at.next() {
                     return Err(FollowError::Gap { at: self.at, got: delta.revision });
                 }
-                self.at = delta.revision;
-                Ok(Some(FollowEvent::Delta(delta)))
+                let before = Revision(delta.revision.0 - 1);
+                Ok(Some(self.quiet_until(before, delta.revision, FollowEvent::Delta(delta))))
             }
             Event::Progress(progress) => {
                 let revision = Revision(progress.revision);
-                if revision != self.at {
+                if revision < self.at || !self.skips && revision != self.at {
                     return Err(FollowError::Gap { at: self.at, got: revision });
                 }
                 let staleness = Duration::from_millis(progress.staleness_ms);
-                Ok(Some(FollowEvent::Progress { revision, staleness }))
+                Ok(Some(self.quiet_until(revision, revision, FollowEvent::Progress { revision, staleness })))
             }
             // Decoding never gives it.
             Event::Encoded(_) => Err(InvalidMessage::Missing { field: "FollowEvent.event" }.into()),
         }
+    }
+
+    /// Moves to a revision with an event before which nothing of interest changed.
+    fn quiet_until(&mut self, quiet: Revision, revision: Revision, event: FollowEvent) -> FollowEvent {
+        let skips = quiet > self.at;
+        self.at = revision;
+        if !skips {
+            return event;
+        }
+        self.next = Some(event);
+        FollowEvent::Quiet { revision: quiet }
     }
 
     fn take_chunk(&mut self, chunk: v1::SnapshotChunk) -> Result<Option<FollowEvent>, FollowError> {

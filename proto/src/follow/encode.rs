@@ -76,6 +76,11 @@ impl Chunk {
 
 /// A delta as an event.
 pub(super) fn encode_delta(delta: &Delta) -> Bytes {
+    encode_step(delta, Revision::default())
+}
+
+/// A delta of a view: nothing of it changed since another revision; 0 for the one before.
+pub(super) fn encode_step(delta: &Delta, after: Revision) -> Bytes {
     let (mut changes, mut body, mut record) = (Vec::new(), Vec::new(), Vec::new());
     prost::encoding::uint64::encode(1, &delta.revision.0, &mut changes);
     for change in &delta.changes {
@@ -93,6 +98,9 @@ pub(super) fn encode_delta(delta: &Delta) -> Bytes {
         };
         put_head(2, delimited_len(tag, record.len()), &mut changes);
         put_delimited(tag, &record, &mut changes);
+    }
+    if after > Revision::default() {
+        prost::encoding::uint64::encode(3, &after.0, &mut changes);
     }
     let mut event = Vec::with_capacity(delimited_len(DELTA, changes.len()));
     put_delimited(DELTA, &changes, &mut event);

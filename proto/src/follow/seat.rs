@@ -34,8 +34,16 @@ struct Sitting {
 #[derive(Debug)]
 pub(super) enum Held {
     Nothing,
-    Deltas { deltas: Run, next: usize },
-    Snapshot { snapshot: Arc<EncodedSnapshot>, next: usize },
+    /// With the revision to which they lead.
+    Deltas {
+        deltas: Run,
+        next: usize,
+        to: Revision,
+    },
+    Snapshot {
+        snapshot: Arc<EncodedSnapshot>,
+        next: usize,
+    },
 }
 
 /// What there is for a follower that comes.
@@ -50,6 +58,14 @@ pub(super) enum Taken {
     Awaited(Arc<EncodedSnapshot>, usize),
     /// It had its time.
     CutOff(Revision, Duration),
+}
+
+impl Held {
+    /// All of these; there is one at least.
+    pub(super) fn all(deltas: Run) -> Self {
+        let to = deltas.last().map_or_else(Revision::default, |(last, _)| *last);
+        Self::Deltas { deltas, next: 0, to }
+    }
 }
 
 impl Seat {
@@ -67,9 +83,9 @@ impl Seat {
         }
         let (event, at) = match &mut sitting.held {
             Held::Nothing => return Taken::Nothing { at: sitting.at, anew: false },
-            Held::Deltas { deltas, next } => {
+            Held::Deltas { deltas, next, to } => {
                 let Some((revision, frame)) = deltas.get(*next).cloned() else {
-                    sitting.held = Held::Nothing;
+                    (sitting.at, sitting.held) = (*to, Held::Nothing);
                     return Taken::Nothing { at: sitting.at, anew: false };
                 };
                 *next += 1;

@@ -9,12 +9,14 @@ use std::{
 };
 
 use ringfence_policy::{record::Versioned, revision::Revision};
+use tokio::sync::watch;
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::Status;
 
 use super::{
     seat::{Held, Seat, Taken},
     shared::{Next, SharedHistory},
+    views::{Entrance, Feed, Interest},
     waker::Round,
     wire::follow_event::Event,
 };
@@ -32,13 +34,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A follower that takes no event for this long is cut off. It resumes where it was.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Serves one follower from `from` until it goes away.
+/// Serves one follower from `from` until it goes away; everything, or what it is interested in.
 ///
 /// Deltas come in order and once each; where the history does not reach back to `from`, a snapshot in chunks comes
 /// first. A progress mark follows at once when the follower is at the head, then every second.
 #[must_use]
-pub fn serve(history: Arc<SharedHistory>, from: Revision, staleness: Staleness) -> FollowResponseStream {
-    Box::pin(Following::new(history, from, staleness, PATIENCE))
+pub fn serve(
+    history: Arc<SharedHistory>,
+    from: Revision,
+    interest: Option<Interest>,
+    staleness: Staleness,
+) -> FollowResponseStream {
+    Box::pin(Following::new(history, from, interest, staleness, PATIENCE))
 }
 
 /// One follower's stream. There is no task behind it: whoever sends it asks for what is next, so that nothing is queued
@@ -49,38 +56,85 @@ struct Following {
     rounds: WatchStream<Arc<Round>>,
     /// The newest one heard of.
     round: Arc<Round>,
+    /// The view that it follows; none if it follows everything.
+    feed: Option<Arc<Feed>>,
+    interest: Option<Interest>,
     /// On the way to the round's head.
-    catching_up: Option<Pin<Box<dyn Future<Output = Held> + Send>>>,
+    catching_up: Option<Pin<Box<dyn Future<Output = Caught> + Send>>>,
     staleness: Staleness,
     /// The second of the last progress mark since the follower came or got everything anew.
     marked: Option<u64>,
     ended: bool,
 }
 
+/// What catching up comes to.
+enum Caught {
+    Held(Held),
+    Entered(Entrance),
+}
+
 impl Following {
-    fn new(history: Arc<SharedHistory>, from: Revision, staleness: Staleness, patience: Duration) -> Self {
+    fn new(
+        history: Arc<SharedHistory>,
+        from: Revision,
+        interest: Option<Interest>,
+        staleness: Staleness,
+        patience: Duration,
+    ) -> Self {
         let seat = Arc::new(Seat::new(from, patience));
-        let rounds = WatchStream::from_changes(history.join(&seat));
+        history.look_after(&seat);
+        let nothing = || watch::channel(Arc::new(Round::at(from, 0))).1;
+        let rounds = if interest.is_some() { nothing() } else { history.waker().join() };
+        let rounds = WatchStream::from_changes(rounds);
         let round = Arc::new(Round::at(*history.head().borrow(), 0));
-        Self { history, seat, rounds, round, catching_up: None, staleness, marked: None, ended: false }
+        let (feed, catching_up, marked, ended) = (None, None, None, false);
+        let mut following =
+            Self { history, seat, rounds, round, feed, interest, catching_up, staleness, marked, ended };
+        following.catching_up = following.interest.clone().map(|interest| following.enter(interest, from));
+        following
+    }
+
+    fn enter(&self, interest: Interest, from: Revision) -> Pin<Box<dyn Future<Output = Caught> + Send>> {
+        let history = self.history.clone();
+        let entering = tokio::task::spawn_blocking(move || history.enter(&interest, from));
+        Box::pin(async { Caught::Entered(entering.await.expect("making a view does not panic")) })
+    }
+
+    /// A view's follower has got its place.
+    fn entered(&mut self, Entrance { feed, rounds, at, snapshot }: Entrance) {
+        self.rounds = WatchStream::from_changes(rounds);
+        self.round = Arc::new(Round::at(at, self.round.second));
+        self.feed = Some(feed);
+        self.seat.hold(snapshot.map_or(Held::Nothing, |snapshot| Held::Snapshot { snapshot, next: 0 }));
     }
 
     /// What is next for a follower that has everything up to `at`; none if that comes with the next round.
     fn advance(&mut self, at: Revision) -> Option<Held> {
+        if at == self.round.to {
+            return None;
+        }
+        if let Some(feed) = &self.feed {
+            match feed.after(at) {
+                Some((_, to)) if at == to => return None,
+                Some((deltas, to)) => return Some(Held::Deltas { deltas, next: 0, to }),
+                None => {}
+            }
+            self.catching_up = self.interest.clone().map(|interest| self.enter(interest, at));
+            return Some(Held::Nothing);
+        }
         match at.cmp(&self.round.to) {
-            Ordering::Equal => None,
             Ordering::Less if self.round.from == at && !self.round.deltas.is_empty() => {
-                Some(Held::Deltas { deltas: self.round.deltas.clone(), next: 0 })
+                Some(Held::all(self.round.deltas.clone()))
             }
             // It heard of a revision from another server, or before the round came to it: the next one has it.
             Ordering::Greater if at <= *self.history.head().borrow() => None,
-            Ordering::Less | Ordering::Greater => {
+            _ => {
                 let next = self.history.clone().next(at, self.round.to);
                 self.catching_up = Some(Box::pin(async move {
-                    match next.await {
-                        Next::Deltas(deltas) => Held::Deltas { deltas, next: 0 },
+                    Caught::Held(match next.await {
+                        Next::Deltas(deltas) => Held::all(deltas),
                         Next::Snapshot(snapshot) => Held::Snapshot { snapshot, next: 0 },
-                    }
+                    })
                 }));
                 Some(Held::Nothing)
             }
@@ -101,9 +155,12 @@ impl Following {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<v1::FollowEvent, Status>>> {
         loop {
             if let Some(catching_up) = &mut self.catching_up {
-                let Poll::Ready(held) = catching_up.as_mut().poll(context) else { return Poll::Pending };
+                let Poll::Ready(caught) = catching_up.as_mut().poll(context) else { return Poll::Pending };
                 self.catching_up = None;
-                self.seat.hold(held);
+                match caught {
+                    Caught::Held(held) => self.seat.hold(held),
+                    Caught::Entered(entrance) => self.entered(entrance),
+                }
             }
             let at = match self.seat.take() {
                 Taken::Event(bytes) => return Poll::Ready(Some(Ok(Event::Encoded(bytes).into()))),
@@ -114,7 +171,7 @@ impl Following {
                 Taken::Awaited(snapshot, next) => {
                     self.catching_up = Some(Box::pin(async move {
                         snapshot.wait_for(next).await;
-                        Held::Snapshot { snapshot, next }
+                        Caught::Held(Held::Snapshot { snapshot, next })
                     }));
                     continue;
                 }
@@ -219,7 +276,7 @@ mod tests {
     }
 
     fn follow(history: &Arc<SharedHistory>, from: u64, patience: Duration) -> Following {
-        Following::new(Arc::clone(history), Revision(from), Arc::new(|| Duration::ZERO), patience)
+        Following::new(Arc::clone(history), Revision(from), None, Arc::new(|| Duration::ZERO), patience)
     }
 
     /// Looks again and again, for ten seconds.

@@ -1,12 +1,14 @@
 //! A history that many followers read while one writer moves it.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
     time::{Duration, Instant},
 };
 
 use ringfence_policy::{
     mesh::{History, Mesh, RevisionGap},
+    name::Name,
     record::Delta,
     revision::Revision,
 };
@@ -18,6 +20,7 @@ use super::{
     past::Past,
     seat::Seat,
     snapshot::EncodedSnapshot,
+    views::{Cluster, Entrance, Feed, Interest},
     waker::{self, Round, Waker},
 };
 
@@ -36,6 +39,7 @@ pub struct SharedHistory {
     waking: OnceLock<()>,
     seats: Mutex<Vec<Weak<Seat>>>,
     snapshot: Mutex<Option<Kept>>,
+    views: Mutex<BTreeMap<Name, Cluster>>,
     past: Option<Arc<dyn Past>>,
 }
 
@@ -66,6 +70,7 @@ impl SharedHistory {
             waking: OnceLock::new(),
             seats: Mutex::default(),
             snapshot: Mutex::default(),
+            views: Mutex::default(),
             past: None,
         }
     }
@@ -120,13 +125,40 @@ impl SharedHistory {
         self.head.subscribe()
     }
 
-    /// A follower's way to hear of the next revisions; its seat is looked after.
-    pub(super) fn join(self: &Arc<Self>, seat: &Arc<Seat>) -> watch::Receiver<Arc<Round>> {
+    /// A follower comes; its seat is looked after.
+    pub(super) fn look_after(self: &Arc<Self>, seat: &Arc<Seat>) {
         self.waking.get_or_init(|| {
             tokio::spawn(waker::wake(Arc::downgrade(self), self.head()));
         });
         self.seats().push(Arc::downgrade(seat));
-        self.waker.join()
+    }
+
+    /// A follower of a view comes, with what it has of it; takes a while.
+    pub(super) fn enter(&self, interest: &Interest, from: Revision) -> Entrance {
+        let mut clusters = self.views();
+        let history = self.lock_read();
+        let new = || Cluster::new(interest.cluster.clone(), history.mesh());
+        let cluster = clusters.entry(interest.cluster.clone()).or_insert_with(new);
+        cluster.advance(history.mesh());
+        cluster.enter(&interest.node, from, history.mesh())
+    }
+
+    /// Brings the views to the head; what their followers are told through.
+    pub(super) fn advance_views(&self) -> Vec<Arc<Feed>> {
+        let mut clusters = self.views();
+        if clusters.is_empty() {
+            return Vec::new();
+        }
+        let history = self.lock_read();
+        clusters.values_mut().for_each(|cluster| cluster.advance(history.mesh()));
+        clusters.values().flat_map(Cluster::feeds).filter(|feed| feed.followers() > 0).cloned().collect()
+    }
+
+    /// How many follow.
+    pub(super) fn followers(&self) -> (usize, usize) {
+        let views = self.views();
+        let of_views = views.values().flat_map(Cluster::feeds).map(|feed| feed.followers()).sum();
+        (self.waker.followers(), of_views)
     }
 
     pub(super) const fn waker(&self) -> &Waker {
@@ -151,6 +183,7 @@ impl SharedHistory {
     pub(super) fn tidy(&self) {
         let now = Instant::now();
         self.seats().retain(|seat| seat.upgrade().inspect(|seat| seat.check(now)).is_some());
+        self.views().retain(|_, cluster| cluster.tidy(now));
         let mut kept = self.kept();
         if let Some(Kept { snapshot, used }) = &mut *kept {
             if Arc::strong_count(snapshot) > 1 {
@@ -225,6 +258,11 @@ impl SharedHistory {
 
     fn seats(&self) -> MutexGuard<'_, Vec<Weak<Seat>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken before the history, where both are needed.
+    fn views(&self) -> MutexGuard<'_, BTreeMap<Name, Cluster>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {

@@ -7,7 +7,11 @@ use std::{
 };
 
 use prost::bytes::Bytes;
-use ringfence_policy::{mesh::Mesh, record::RecordKey, revision::Revision};
+use ringfence_policy::{
+    mesh::Mesh,
+    record::{RecordKey, Versioned},
+    revision::Revision,
+};
 use tokio::sync::watch;
 
 use super::encode::Chunk;
@@ -42,6 +46,15 @@ pub(super) enum Part {
 impl EncodedSnapshot {
     pub(super) fn new() -> Self {
         Self { parts: Mutex::default(), progress: watch::Sender::default() }
+    }
+
+    /// Of records that are all of one revision.
+    pub(super) fn of<'r>(revision: Revision, records: impl Iterator<Item = &'r Versioned>) -> Self {
+        let (mut chunk, mut parts) = (Chunk::new(revision, false, PART_BYTES + SLACK_BYTES), Vec::new());
+        put_all(&mut chunk, &mut parts, revision, records);
+        parts.push(chunk.finish(Some(revision)));
+        let progress = Progress { parts: parts.len(), whole_at: Some(revision) };
+        Self { parts: Mutex::new(parts), progress: watch::Sender::new(progress) }
     }
 
     /// The revision of the whole; none while it is being read.
@@ -118,16 +131,26 @@ impl Reader {
         } else {
             // More has changed than is remembered, or the state was replaced: once more, at one go.
             chunk = Chunk::new(began, true, PART_BYTES + SLACK_BYTES);
-            for record in mesh.records().values() {
-                chunk.put(record);
-                if chunk.len() >= PART_BYTES {
-                    let next = Chunk::new(began, false, PART_BYTES + SLACK_BYTES);
-                    parts.push(std::mem::replace(&mut chunk, next).finish(None));
-                }
-            }
+            put_all(&mut chunk, parts, began, mesh.records().values());
         }
         parts.push(chunk.finish(Some(whole_at)));
         Some(whole_at)
+    }
+}
+
+/// Adds records to a chunk, and to others where it is full.
+fn put_all<'r>(
+    chunk: &mut Chunk,
+    parts: &mut Vec<Bytes>,
+    began: Revision,
+    records: impl Iterator<Item = &'r Versioned>,
+) {
+    for record in records {
+        chunk.put(record);
+        if chunk.len() >= PART_BYTES {
+            let next = Chunk::new(began, false, PART_BYTES + SLACK_BYTES);
+            parts.push(std::mem::replace(chunk, next).finish(None));
+        }
     }
 }
 

@@ -94,18 +94,23 @@ pub(super) async fn wake(history: Weak<SharedHistory>, mut head: watch::Receiver
             second += 1;
             history.tidy();
         }
-        let followers = history.waker().followers();
-        if followers == 0 {
-            told = *head.borrow_and_update();
-            continue;
-        }
+        let (of_all, of_views) = history.followers();
         head.mark_unchanged();
-        let round = Arc::new(history.round(told, second));
-        told = round.to;
-        for group in history.waker().groups.iter().filter(|group| group.receiver_count() > 0) {
-            group.send_replace(round.clone());
+        if of_all > 0 {
+            let round = Arc::new(history.round(told, second));
+            told = round.to;
+            for group in history.waker().groups.iter().filter(|group| group.receiver_count() > 0) {
+                group.send_replace(round.clone());
+                tokio::task::yield_now().await;
+            }
+        } else {
+            told = *head.borrow_and_update();
+        }
+        for feeds in history.advance_views().chunks(GROUP_SIZE) {
+            feeds.iter().for_each(|feed| feed.tell(second));
             tokio::task::yield_now().await;
         }
+        let followers = of_all + of_views;
         drop(history);
         let more = u32::try_from(followers.saturating_sub(FEW_FOLLOWERS)).unwrap_or(u32::MAX);
         if more > 0 {

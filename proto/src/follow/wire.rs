@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn encoded_bytes_pass_through_as_they_are() {
-        let delta = v1::Delta { revision: 7, changes: vec![v1::Change::default(); 3] };
+        let delta = v1::Delta { revision: 7, changes: vec![v1::Change::default(); 3], ..Default::default() };
         let chunk = v1::SnapshotChunk {
             revision: 9,
             records: vec![v1::Versioned::default()],
