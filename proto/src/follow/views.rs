@@ -191,3 +191,112 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::follow::snapshot::Part;
+    use ringfence_policy::{
+        identity::{ClusterId, Identity},
+        label::LabelSet,
+        object::parse_objects,
+        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyRecord, Record},
+    };
+
+    const ENDPOINTS_OF_NODE: u32 = 100;
+    const ENDPOINTS_OF_APP: u32 = 10;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn labels(app: u32) -> LabelSet {
+        let app = format!("k8s:app=app-{app}");
+        let fixed =
+            ["k8s:io.kubernetes.pod.namespace=shop", "k8s:io.cilium.k8s.policy.cluster=east", "k8s:tier=backend"];
+        LabelSet::parse(fixed.into_iter().chain([app.as_str()])).unwrap()
+    }
+
+    fn identity(app: u32) -> Identity {
+        Identity::global(ClusterId::new(1).unwrap(), 1000 + app).unwrap()
+    }
+
+    fn endpoint(number: u32) -> Change {
+        let apps = number / ENDPOINTS_OF_NODE * ENDPOINTS_OF_NODE / ENDPOINTS_OF_APP;
+        // A node has pods of many apps, an app pods on many nodes.
+        let app = if number.is_multiple_of(2) { apps + number % 10 } else { number / 7 % apps.max(10) };
+        Change::Put(Record::Endpoint(Endpoint {
+            cluster: name("east"),
+            node: name(&format!("n{}", number / ENDPOINTS_OF_NODE)),
+            name: name(&format!("app-{app}-{number}")),
+            addresses: vec![std::net::Ipv4Addr::from_bits((10 << 24) + number).into()],
+            labels: labels(app),
+            identity: identity(app),
+            named_ports: vec![],
+        }))
+    }
+
+    fn policy(app: u32) -> Change {
+        let text = format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: app-{app}, namespace: shop}}, spec: \
+             {{endpointSelector: {{matchLabels: {{app: app-{app}}}}}, ingress: [{{fromEndpoints: [{{matchLabels: {{app: app-{}}}}}]}}], \
+             egress: [{{toEndpoints: [{{matchLabels: {{app: app-{}}}}}]}}]}}}}",
+            app + 1,
+            app + 2
+        );
+        let key = parse_objects(&text).objects.remove(0).key;
+        Change::Put(Record::Policy(PolicyRecord { key, text }))
+    }
+
+    fn size(snapshot: &EncodedSnapshot) -> usize {
+        let part = |index| if let Part::Ready(part) = snapshot.part(index) { Some(part.len()) } else { None };
+        (0..).map_while(part).sum()
+    }
+
+    /// `RINGFENCE_ENDPOINTS=100000` and `--nocapture` tell what a node of a large mesh gets.
+    #[test]
+    fn a_node_gets_a_small_part_of_a_large_mesh() {
+        let endpoints = std::env::var("RINGFENCE_ENDPOINTS").map_or(4_000, |text| text.parse().unwrap());
+        let apps = endpoints / ENDPOINTS_OF_APP;
+        let pods = vec!["10.0.0.0/8".parse().unwrap()];
+        let east = ClusterRecord { name: name("east"), id: ClusterId::new(1).unwrap(), pod_cidrs: pods };
+        let mut changes = vec![Change::Put(Record::Cluster(east))];
+        changes.extend(
+            (0..apps).map(|app| {
+                Change::Put(Record::Identity(IdentityRecord { identity: identity(app), labels: labels(app) }))
+            }),
+        );
+        changes.extend((0..endpoints).map(endpoint));
+        changes.extend((0..apps.min(1_000)).map(policy));
+        let mut mesh = Mesh::default();
+        mesh.apply(&Delta { revision: Revision(1), changes }).unwrap();
+
+        let started = Instant::now();
+        let mut cluster = Cluster::new(name("east"), &mesh);
+        let indexed = started.elapsed();
+        let all = size(&EncodedSnapshot::of(Revision(1), mesh.records().values()));
+        let node = name("n3");
+        let started = Instant::now();
+        let entrance = cluster.enter(&node, Revision(0), &mesh);
+        let entered = started.elapsed();
+        let own = size(&entrance.snapshot.unwrap());
+        let records = cluster.views.records(&node, &mesh).count();
+        let step = (0..100).map(|number| {
+            let Change::Put(Record::Endpoint(moved)) = endpoint(endpoints / 2 + number) else { panic!() };
+            let address = std::net::Ipv4Addr::from_bits((10 << 24) + (1 << 23) + number).into();
+            Change::Put(Record::Endpoint(Endpoint { addresses: vec![address], ..moved }))
+        });
+        mesh.apply(&Delta { revision: Revision(2), changes: step.collect() }).unwrap();
+        let started = Instant::now();
+        cluster.advance(&mesh);
+        println!(
+            "{endpoints} endpoints: mesh {} records {all} B, view {records} records {own} B; index {indexed:.1?}, \
+             view {entered:.1?}, step of 100 endpoints {:.1?}",
+            mesh.records().len(),
+            started.elapsed()
+        );
+        assert!(own * 3 < all, "{own} of {all} bytes");
+        let (steps, at) = entrance.feed.after(Revision(1)).unwrap();
+        assert!(at == Revision(2) && steps.iter().map(|(_, frame)| frame.len()).sum::<usize>() < 20_000);
+    }
+}
