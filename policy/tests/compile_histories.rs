@@ -333,8 +333,11 @@ mod tests {
         entry.or_else(|| longest().map(|(_, identity)| *identity)).unwrap_or(world)
     }
 
+    /// What is said of an endpoint's packet, and what would be with the objects under audit.
+    type Outcome = (EndpointId, IpAddr, Direction, u16, Option<Class>, Option<Class>);
+
     /// What becomes of every packet of every endpoint of the node.
-    fn judged(tables: &Tables) -> Vec<(EndpointId, IpAddr, Direction, u16, Option<Class>, Option<Class>)> {
+    fn judged(tables: &Tables) -> Vec<Outcome> {
         let mut addresses: Vec<IpAddr> =
             ["10.2.0.1", "10.1.9.9", "11.0.0.1", "fd00::1", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
         for last in 0..7 {
