@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use ringfence_identityd::restore::REVISION_BUMP;
+use ringfence_policy::store::StoreId;
 use ringfence_runtime::telemetry::LogFormat;
 
 /// A member of Ringfence's store.
@@ -26,12 +27,15 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Makes this member's data directory from a backup, as the beginning of a new store; then exits. Do it on every
-    /// member of 'members', with the same file, while none of the old store runs.
+    /// member of 'members', with the same file and the same id for the new store.
     Restore {
         /// What 'ringfence store snapshot save' made.
         #[arg(long, value_name = "FILE")]
         snapshot: PathBuf,
-        /// How much the revision is raised: more than the old store can have made since the backup.
+        /// The new store's id, the same on every member, which no store has had yet. Without it one is proposed.
+        #[arg(long, value_name = "UUID")]
+        store_id: Option<StoreId>,
+        /// How much the revision is raised at least: more than the old store can have made since the backup.
         #[arg(long, value_name = "NUMBER", default_value_t = REVISION_BUMP)]
         bump_revision: u64,
     },

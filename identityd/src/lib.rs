@@ -26,6 +26,7 @@ extern crate self as ringfence_identityd;
 pub mod codec;
 pub mod config;
 pub mod digests;
+pub mod founding;
 pub mod freshness;
 pub mod history;
 pub mod housekeeping;

@@ -2,10 +2,13 @@
 
 mod command_line;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use clap::Parser as _;
-use ringfence_identityd::{Config, StartError, restore::restore};
+use ringfence_identityd::{Config, StartError, founding::new_store_id, restore::restore};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
@@ -31,10 +34,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
-    if let Some(Command::Restore { snapshot, bump_revision }) = arguments.command {
-        return match tasks::block_on(restore(&config, &snapshot, bump_revision)) {
+    if let Some(Command::Restore { snapshot, store_id, bump_revision }) = arguments.command {
+        let Some(store) = store_id else { return propose_store_id() };
+        return match tasks::block_on(restore(&config, &snapshot, store, bump_revision)) {
             Ok(revision) => {
-                println!("{} is made; the store goes on from revision {revision}", config.data_dir.display());
+                let directory = config.data_dir.display();
+                println!("{directory} is made; store {store} goes on from revision {revision}");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(1, &error.into()),
@@ -52,6 +57,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     ringfence_identityd::run(config, &mut tasks).await?;
     Ok(tasks.run(grace).await?)
+}
+
+/// Every member of the new store must be given the same id, so none is made up for one of them.
+fn propose_store_id() -> ExitCode {
+    match new_store_id(SystemTime::now()) {
+        Ok(store) => fail(
+            2,
+            &anyhow::anyhow!(
+                "a restored store is another one and needs an id, the same on every member: add --store-id {store}"
+            ),
+        ),
+        Err(error) => fail(1, &error.into()),
+    }
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {

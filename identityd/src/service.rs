@@ -10,11 +10,11 @@ pub use store::StoreService;
 
 use std::{sync::Arc, time::Duration};
 
-use ringfence_policy::{command::Command, revision::Revision};
+use ringfence_policy::command::Command;
 use ringfence_proto::{
     access::{Access, Permit},
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
+    follow::{self, FollowResponseStream, ListResponseStream, Position, SharedHistory},
     v1::{self, mesh_server},
     version::Peers,
 };
@@ -33,6 +33,8 @@ pub(crate) use admission::{Admission, BOUNDS};
 
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks: the founding moves no revision.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a stream ends when the member does.
 const STOPPING: &str = "this member is stopping";
 
@@ -66,14 +68,24 @@ impl MeshService {
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
-    async fn wait_for(&self, from: Revision) -> Result<(), Status> {
+    async fn wait_for(&self, from: Position) -> Result<(), Status> {
+        let deadline = Instant::now() + CATCH_UP_TIMEOUT;
         let mut head = self.history.head();
-        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, head.wait_for(|head| *head >= from)).await;
-        if matches!(caught_up, Ok(Ok(_))) {
-            return Ok(());
+        loop {
+            let own = self.history.position();
+            if own.store.is_some() && !from.is_ahead_of(own) {
+                return Ok(());
+            }
+            let moved = tokio::time::timeout(WAIT_INTERVAL, head.changed()).await;
+            if Instant::now() >= deadline || matches!(moved, Ok(Err(_))) {
+                let (at, from) = (own.revision, from.revision);
+                let reason = match own.store {
+                    Some(_) => format!("this member is at revision {at}, behind the follower's {from}: ask another"),
+                    None => "this member does not know its store yet: it has not heard of a leader".to_owned(),
+                };
+                return Err(Status::unavailable(reason));
+            }
         }
-        let at = self.history.read(|history| history.mesh().revision());
-        Err(Status::unavailable(format!("this member is at revision {at}, behind the follower's {from}: ask another")))
     }
 }
 
@@ -83,10 +95,11 @@ impl mesh_server::Mesh for MeshService {
     type ListStream = ListResponseStream;
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let v1::FollowRequest { from_revision, follower } = request.into_inner();
-        let from = Revision(from_revision);
+        let v1::FollowRequest { from_revision, follower, store_id } = request.into_inner();
+        let from = Position::parse(&store_id, from_revision)
+            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
         self.wait_for(from).await?;
-        tracing::info!(follower, %from, "serving a follower");
+        tracing::info!(follower, from = %from.revision, store = ?from.store, "serving a follower");
         let freshness = self.freshness.clone();
         let counted = Counted::new(observe::FOLLOWERS);
         let staleness = move || {
@@ -94,7 +107,7 @@ impl mesh_server::Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         };
-        let stream = follow::serve(self.history.clone(), from, Arc::new(staleness));
+        let stream = follow::serve_position(self.history.clone(), from, Arc::new(staleness))?;
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ringfence_policy::{command::Command, name::Name, record::Kind, revision::Revision};
+use ringfence_policy::{command::Command, name::Name, record::Kind};
 use ringfence_proto::{
     access::{Access, Permit},
     convert::InvalidMessage,
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, Staleness},
+    follow::{self, FollowResponseStream, ListResponseStream, Position, Staleness},
     v1::{self, mesh_server::Mesh},
 };
 use ringfence_runtime::metrics::Counted;
@@ -64,6 +64,8 @@ impl Mesh for MeshService {
         self.require_state()?;
         let peer = request.remote_addr();
         let request = request.into_inner();
+        let from = Position::parse(&request.store_id, request.from_revision)
+            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
         tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
         let freshness = self.cache.freshness();
         let counted = Counted::new(FOLLOWERS);
@@ -72,7 +74,7 @@ impl Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         });
-        let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
+        let events = follow::serve_position(self.cache.history(), from, staleness)?;
         let stopped = self.token.clone().cancelled_owned();
         Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }

@@ -38,5 +38,6 @@ pub mod reserved;
 pub mod revision;
 pub mod rule;
 pub mod selector;
+pub mod store;
 pub mod tables;
 pub mod world;

@@ -26,11 +26,15 @@ use ringfence_runtime::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
+};
 
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
+    founding::Fellowship,
     freshness::Freshness,
     housekeeping::Housekeeper,
     maintenance::MaintenanceService,
@@ -105,7 +109,8 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let address = listener.local_addr().map_err(listen_error)?;
     let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
-    let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()));
+    let fellowship = Fellowship::new(storage.history.clone());
+    let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()), fellowship.clone());
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());
     let network = Network::new(channels.clone(), freshness.clone(), log.durable());
@@ -152,11 +157,12 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     };
     let router = server()
         .layer(layer)
-        .add_service(
+        .add_service(InterceptedService::new(
             RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
-        )
+            fellowship,
+        ))
         .add_service(
             MeshServer::new(mesh)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -31,7 +31,7 @@ use ringfence_proto::{
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Code, Status};
 
 pub use roster::Roster;
 
@@ -323,7 +323,22 @@ impl Members {
 
 /// Asks a member who it is and where it stands.
 pub async fn ping(channels: &Channels, address: &str, from: u64, timeout: Duration) -> Option<v1::MemberStatus> {
-    let mut client = RaftClient::new(channels.get(Lane::Call, address).ok()?);
-    let call = client.ping(Request::new(v1::PingRequest { from }));
-    tokio::time::timeout(timeout, call).await.ok()?.ok()?.into_inner().status
+    ask(channels, address, from, timeout).await.ok()
+}
+
+/// As `ping`; says what a member that answers has against it.
+///
+/// # Errors
+/// The member's reason; none if nobody answers.
+pub async fn ask(
+    channels: &Channels,
+    address: &str,
+    from: u64,
+    timeout: Duration,
+) -> Result<v1::MemberStatus, Option<String>> {
+    let mut client = RaftClient::new(channels.get(Lane::Call, address).map_err(|_| None)?);
+    let call = client.ping(channels.request(v1::PingRequest { from }));
+    let answer = tokio::time::timeout(timeout, call).await.map_err(|_elapsed| None)?;
+    let is_reason = |status: Status| (status.code() == Code::FailedPrecondition).then(|| status.message().to_owned());
+    answer.map_err(is_reason)?.into_inner().status.ok_or(None)
 }

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{MemberNode, TypeConfig, Vote, durable::Durable};
-use crate::{codec, freshness::Freshness};
+use crate::{codec, founding::Fellowship, freshness::Freshness};
 
 /// Raft's messages carry entries of the size of a client's message, and a little around them.
 pub const MAX_RAFT_MESSAGE_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
@@ -51,14 +51,20 @@ pub enum Lane {
 #[derive(Debug, Clone)]
 pub struct Channels {
     dialer: Dialer,
+    fellowship: Fellowship,
     cached: Arc<Mutex<HashMap<(Lane, String), Channel>>>,
 }
 
 impl Channels {
     /// No connection yet.
     #[must_use]
-    pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, cached: Arc::default() }
+    pub fn new(dialer: Dialer, fellowship: Fellowship) -> Self {
+        Self { dialer, fellowship, cached: Arc::default() }
+    }
+
+    /// A request that says which store this member is of.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        self.fellowship.request(message)
     }
 
     /// The connection to an address. Does not dial: openraft asks for it inside its core task.
@@ -115,6 +121,12 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl Connection {
+    fn message(&self, payload: Vec<u8>, option: &RPCOption) -> Request<v1::RaftMessage> {
+        let mut request = self.channels.request(v1::RaftMessage { payload });
+        request.set_timeout(option.hard_ttl());
+        request
+    }
+
     fn client(&self, lane: Lane) -> Result<RaftClient<Channel>, Unreachable> {
         let channel = self.channels.get(lane, &self.address).map_err(|error| Unreachable::new(&error))?;
         Ok(RaftClient::new(channel)
@@ -135,12 +147,12 @@ impl RaftNetwork<TypeConfig> for Connection {
             self.durable.wait_for(committed).await;
         }
         let staleness = self.freshness.get().map(|freshness| freshness.staleness()).unwrap_or_default();
-        let request = message(codec::encode(&(staleness, rpc)), &option);
+        let request = self.message(codec::encode(&(staleness, rpc)), &option);
         answer(self.client(Lane::Raft)?.append_entries(request).await)
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Result<VoteResponse<u64>, RpcError> {
-        let request = message(codec::encode(&rpc), &option);
+        let request = self.message(codec::encode(&rpc), &option);
         answer(self.client(Lane::Raft)?.vote(request).await)
     }
 
@@ -168,7 +180,7 @@ impl RaftNetwork<TypeConfig> for Connection {
                 }
             }
         });
-        let mut request = Request::new(ReceiverStream::new(receiver));
+        let mut request = self.channels.request(ReceiverStream::new(receiver));
         request.set_timeout(option.hard_ttl());
         let mut client = self.client(Lane::Snapshot)?;
         tokio::select! {
@@ -183,12 +195,6 @@ impl RaftNetwork<TypeConfig> for Connection {
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
     }
-}
-
-fn message(payload: Vec<u8>, option: &RPCOption) -> Request<v1::RaftMessage> {
-    let mut request = Request::new(v1::RaftMessage { payload });
-    request.set_timeout(option.hard_ttl());
-    request
 }
 
 fn answer<T: DeserializeOwned>(response: Result<Response<v1::RaftMessage>, Status>) -> Result<T, RpcError> {

@@ -301,7 +301,7 @@ impl Pump {
             Ok(channel) => channel,
             Err(reason) => return answer_all(answers, &unreachable(reason)),
         };
-        let message = v1::RaftMessage { payload: codec::encode(commands) };
+        let message = self.channels.request(v1::RaftMessage { payload: codec::encode(commands) });
         tokio::spawn(async move {
             let given = handed_over(channel, message).await;
             drop(place);
@@ -329,11 +329,11 @@ impl Pump {
 /// How long a leader may take for what was handed to it. Callers give up at their own time.
 pub const HANDOVER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-async fn handed_over(channel: Channel, message: v1::RaftMessage) -> Result<Vec<Proposed>, tonic::Status> {
+async fn handed_over(channel: Channel, message: Request<v1::RaftMessage>) -> Result<Vec<Proposed>, tonic::Status> {
     let mut client = RaftClient::new(channel)
         .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES);
-    let call = tokio::time::timeout(HANDOVER_TIMEOUT, client.propose(Request::new(message)));
+    let call = tokio::time::timeout(HANDOVER_TIMEOUT, client.propose(message));
     let answer = call.await.map_err(|_| tonic::Status::deadline_exceeded("it did not answer in time"))??;
     codec::decode(&answer.into_inner().payload).map_err(|error| tonic::Status::internal(error.to_string()))
 }

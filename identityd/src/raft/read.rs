@@ -17,7 +17,6 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
 
 use super::{
     Raft,
@@ -143,7 +142,7 @@ impl Asker {
         let channel =
             self.channels.get(Lane::Handover, &member.address).map_err(|error| unreachable(error.to_string()))?;
         let mut client = RaftClient::new(channel);
-        let call = client.read_index(Request::new(v1::RaftMessage::default()));
+        let call = client.read_index(self.channels.request(v1::RaftMessage::default()));
         let answer = match tokio::time::timeout(ROUND_TIMEOUT, call).await {
             Ok(answer) => answer.map_err(|status| unreachable(status.message().to_owned()))?,
             Err(_elapsed) => return Err(unreachable("it did not answer in time".to_owned())),

@@ -14,7 +14,6 @@ use std::{sync::Arc, time::Duration};
 use openraft::ServerState;
 use ringfence_proto::v1::{self, raft_client::RaftClient};
 use tokio::time::Instant;
-use tonic::Request;
 
 use super::{
     Raft,
@@ -171,7 +170,7 @@ impl Transfer {
         let member = self.members.get(target).ok_or_else(|| unreachable("its address is not known".to_owned()))?;
         let channel = self.channels.get(Lane::Call, &member.address).map_err(|error| unreachable(error.to_string()))?;
         let mut client = RaftClient::new(channel);
-        let call = client.campaign(Request::new(v1::CampaignRequest { from: self.members.own().id }));
+        let call = client.campaign(self.channels.request(v1::CampaignRequest { from: self.members.own().id }));
         match tokio::time::timeout(ELECTION_TIMEOUT, call).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => Err(unreachable(status.message().to_owned())),

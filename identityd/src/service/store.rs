@@ -137,6 +137,7 @@ fn refused(error: MembershipRefused) -> Status {
         MembershipRefused::AlreadyMember { .. } => Code::AlreadyExists,
         MembershipRefused::Unknown { .. } => Code::NotFound,
         MembershipRefused::Silent { .. }
+        | MembershipRefused::Stranger { .. }
         | MembershipRefused::Cluster { .. }
         | MembershipRefused::NotEmpty { .. }
         | MembershipRefused::AlreadyVoter { .. }

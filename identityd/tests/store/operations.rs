@@ -4,7 +4,7 @@ use ringfence_identityd::{
     machine::ledger::NumberState,
     restore::{RestoreError, restore},
 };
-use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision};
+use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision, store::StoreId};
 use ringfence_proto::{
     backup,
     follow::{FollowEvent, Follower},
@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
 
-async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
+pub(crate) async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
     let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
     let mut bytes = Vec::new();
     while let Some(part) = parts.message().await.unwrap() {
@@ -53,15 +53,17 @@ async fn a_store_goes_on_from_its_backup_in_new_directories() {
     let lost = store.execute(1, &allocate("east", "lost"), PATIENCE).await.unwrap();
     assert!(lost.changed);
 
+    // As if made in 1970, so that the backup's revision counts.
+    let restored = StoreId::new(0, [1; 10]);
     for id in [1, 2, 3] {
         store.kill(id).await;
-        let refused = restore(&store.configs[&id], &file, 1000).await.unwrap_err();
+        let refused = restore(&store.configs[&id], &file, restored, 1000).await.unwrap_err();
         assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
     }
     for id in [1, 2, 3] {
         let config = store.configs.get_mut(&id).unwrap();
         config.data_dir = config.data_dir.with_extension("restored");
-        let revision = restore(config, &file, 1000).await.unwrap();
+        let revision = restore(config, &file, restored, 1000).await.unwrap();
         assert_eq!(revision, Revision(before.revision().0 + 1000));
     }
     for id in [1, 2, 3] {

@@ -16,11 +16,12 @@ use ringfence_policy::{
     name::Name,
     record::{Change, Delta, Endpoint, IdentityRecord, Node, Record, RecordKey, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use ringfence_proto::{
     access::ON_BEHALF_OF,
     convert::refusal_status,
-    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory, Staleness},
+    follow::{self, FollowResponseStream, ListResponseStream, Position, SharedHistory, Staleness},
     v1::{self, mesh_server},
 };
 use ringfence_runtime::tls::{Tls, TlsFiles};
@@ -66,6 +67,11 @@ impl TestStore {
         let store = Self::new(100);
         store.0.history.reset(Mesh::from_snapshot(snapshot));
         store
+    }
+
+    /// Says which store it is.
+    pub(crate) fn found(&self, store: StoreId) {
+        self.0.history.found(store);
     }
 
     /// Listens with a role's certificate; the server lives as long as the runtime.
@@ -224,8 +230,9 @@ impl mesh_server::Mesh for TestStore {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let state = Arc::clone(&self.0);
         let staleness: Staleness = Arc::new(move || Duration::from_millis(state.staleness_ms.load(Ordering::Relaxed)));
-        let from = Revision(request.into_inner().from_revision);
-        Ok(Response::new(follow::serve(Arc::clone(&self.0.history), from, staleness)))
+        let request = request.into_inner();
+        let from = Position::parse(&request.store_id, request.from_revision).unwrap();
+        Ok(Response::new(follow::serve_position(Arc::clone(&self.0.history), from, staleness)?))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

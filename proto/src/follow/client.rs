@@ -5,9 +5,11 @@ use std::time::Duration;
 use ringfence_policy::{
     record::{Delta, Snapshot, Versioned},
     revision::Revision,
+    store::StoreId,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
+use super::position::{Position, parse_store};
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
@@ -85,21 +87,38 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct Follower {
     stream: Streaming<v1::FollowEvent>,
-    at: Revision,
+    at: Position,
     partial: Option<Snapshot>,
 }
 
 impl Follower {
-    /// Starts following from the newest revision that the caller has; 0 for none.
+    /// Starts following from what the caller has. Where the server has another store, a snapshot of that one comes first.
     ///
     /// # Errors
     /// `FollowError::Call` or `Silent` if the server cannot be reached or refuses.
-    pub async fn connect(channel: Channel, from: Revision, name: String) -> Result<Self, FollowError> {
+    pub async fn connect(channel: Channel, from: impl Into<Position>, name: String) -> Result<Self, FollowError> {
+        let at = from.into();
         let mut client = MeshClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let request = v1::FollowRequest { from_revision: from.0, follower: name };
+        let request = v1::FollowRequest {
+            from_revision: at.revision.0,
+            follower: name,
+            store_id: at.store.map(|store| store.to_string()).unwrap_or_default(),
+        };
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
         let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
-        Ok(Self { stream, at: from, partial: None })
+        Ok(Self { stream, at, partial: None })
+    }
+
+    /// What the caller has with the last event: where to resume.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.at
+    }
+
+    /// The store that is followed, as far as it is known.
+    #[must_use]
+    pub const fn store(&self) -> Option<StoreId> {
+        self.at.store
     }
 
     /// The next event. A snapshot is given out only when it is complete.
@@ -126,16 +145,16 @@ impl Follower {
             Event::Snapshot(chunk) => self.take_chunk(chunk),
             Event::Delta(delta) => {
                 let delta = Delta::try_from(delta)?;
-                if delta.revision != self.at.next() {
-                    return Err(FollowError::Gap { at: self.at, got: delta.revision });
+                if delta.revision != self.at.revision.next() {
+                    return Err(FollowError::Gap { at: self.at.revision, got: delta.revision });
                 }
-                self.at = delta.revision;
+                self.at.revision = delta.revision;
                 Ok(Some(FollowEvent::Delta(delta)))
             }
             Event::Progress(progress) => {
                 let revision = Revision(progress.revision);
-                if revision != self.at {
-                    return Err(FollowError::Gap { at: self.at, got: revision });
+                if revision != self.at.revision {
+                    return Err(FollowError::Gap { at: self.at.revision, got: revision });
                 }
                 let staleness = Duration::from_millis(progress.staleness_ms);
                 Ok(Some(FollowEvent::Progress { revision, staleness }))
@@ -147,8 +166,8 @@ impl Follower {
 
     fn take_chunk(&mut self, chunk: v1::SnapshotChunk) -> Result<Option<FollowEvent>, FollowError> {
         let revision = Revision(chunk.revision);
-        if revision < self.at {
-            return Err(FollowError::Behind { at: self.at, got: revision });
+        if revision < self.at.revision {
+            return Err(FollowError::Behind { at: self.at.revision, got: revision });
         }
         let mut snapshot = self.partial.take().unwrap_or(Snapshot { revision, ..Snapshot::default() });
         if snapshot.revision != revision {
@@ -159,7 +178,9 @@ impl Follower {
             snapshot.records.insert(versioned.record.key(), versioned);
         }
         if chunk.last {
-            self.at = revision;
+            let field = "SnapshotChunk.store_id";
+            let store = parse_store(&chunk.store_id).map_err(|source| InvalidMessage::Store { field, source })?;
+            self.at = Position { store, revision };
             return Ok(Some(FollowEvent::Snapshot(snapshot)));
         }
         self.partial = Some(snapshot);

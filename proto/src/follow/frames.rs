@@ -9,6 +9,7 @@ use prost::{Message, bytes::Bytes};
 use ringfence_policy::{
     record::{Delta, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 
 use super::{
@@ -72,14 +73,16 @@ pub(super) fn encode_delta(delta: &Delta) -> Bytes {
     encode(Event::Delta(delta.clone().into()))
 }
 
-/// A snapshot as events, each of about the size of a chunk.
-pub(super) fn encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot {
+/// A snapshot of a store as events, each of about the size of a chunk.
+pub(super) fn encode_snapshot(store: Option<StoreId>, snapshot: Snapshot) -> EncodedSnapshot {
     let revision = snapshot.revision;
+    let store_id = store.map(|store| store.to_string()).unwrap_or_default();
     let mut chunks = chunk(snapshot.records.into_values()).peekable();
     let mut encoded = Vec::new();
     while let Some(records) = chunks.next() {
         let last = chunks.peek().is_none();
-        encoded.push(encode(Event::Snapshot(v1::SnapshotChunk { revision: revision.0, records, last })));
+        let store_id = store_id.clone();
+        encoded.push(encode(Event::Snapshot(v1::SnapshotChunk { revision: revision.0, records, last, store_id })));
     }
     EncodedSnapshot { revision, chunks: encoded }
 }

@@ -15,6 +15,8 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
 use super::{
+    frames::EncodedSnapshot,
+    position::{Begin, OtherStore, Position},
     shared::{Next, SharedHistory},
     wire::follow_event::Event,
 };
@@ -44,12 +46,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// first. A progress mark follows at once when the follower is at the head, then every second.
 #[must_use]
 pub fn serve(history: Arc<SharedHistory>, from: Revision, staleness: Staleness) -> FollowResponseStream {
-    serve_patiently(history, from, staleness, PATIENCE)
+    serve_patiently(history, Begin::Resume(from), staleness, PATIENCE)
+}
+
+/// As `serve`, for a follower that says which store it has followed so far: in another one it does not resume.
+///
+/// # Errors
+/// `OtherStore` if it has followed that one further than this one is.
+pub fn serve_position(
+    history: Arc<SharedHistory>,
+    from: Position,
+    staleness: Staleness,
+) -> Result<FollowResponseStream, OtherStore> {
+    let begin = from.begin(history.position())?;
+    Ok(serve_patiently(history, begin, staleness, PATIENCE))
 }
 
 fn serve_patiently(
     history: Arc<SharedHistory>,
-    from: Revision,
+    begin: Begin,
     staleness: Staleness,
     patience: Duration,
 ) -> FollowResponseStream {
@@ -57,7 +72,7 @@ fn serve_patiently(
     let reason = Arc::new(OnceLock::new());
     let last_words = reason.clone();
     tokio::spawn(async move {
-        if let Err(Gone::TooSlow(at)) = feed(&history, from, &staleness, &Outlet { sender, patience }).await {
+        if let Err(Gone::TooSlow(at)) = feed(&history, begin, &staleness, &Outlet { sender, patience }).await {
             let message = format!(
                 "this follower took nothing for {patience:.0?} and is cut off at revision {at}: resume from there"
             );
@@ -85,12 +100,18 @@ enum Gone {
 
 async fn feed(
     history: &Arc<SharedHistory>,
-    from: Revision,
+    begin: Begin,
     staleness: &Staleness,
     outlet: &Outlet,
 ) -> Result<(), Gone> {
     let mut woken = history.join();
-    let mut at = from;
+    let mut at = match begin {
+        Begin::Resume(from) => from,
+        Begin::Whole => {
+            let snapshot = history.snapshot().await;
+            outlet.send_whole(&snapshot, Revision::ZERO).await?
+        }
+    };
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // At once, as soon as the follower is at the head; then with every tick.
@@ -117,16 +138,22 @@ async fn feed(
                 }
             }
             Next::Snapshot(snapshot) => {
-                for chunk in &snapshot.chunks {
-                    outlet.send(Event::Encoded(chunk.clone()), at).await?;
-                }
-                (at, is_due) = (snapshot.revision, true);
+                at = outlet.send_whole(&snapshot, at).await?;
+                is_due = true;
             }
         }
     }
 }
 
 impl Outlet {
+    /// A snapshot, chunk by chunk; the follower is at its revision then.
+    async fn send_whole(&self, snapshot: &EncodedSnapshot, at: Revision) -> Result<Revision, Gone> {
+        for chunk in &snapshot.chunks {
+            self.send(Event::Encoded(chunk.clone()), at).await?;
+        }
+        Ok(snapshot.revision)
+    }
+
     async fn send(&self, event: Event, at: Revision) -> Result<(), Gone> {
         self.sender.send_timeout(event.into(), self.patience).await.map_err(|error| match error {
             SendTimeoutError::Timeout(_) => Gone::TooSlow(at),
@@ -190,7 +217,7 @@ mod tests {
         }
         let staleness: Staleness = Arc::new(|| Duration::ZERO);
         let patience = Duration::from_millis(20);
-        let stream = serve_patiently(Arc::clone(&history), Revision(0), Arc::clone(&staleness), patience);
+        let stream = serve_patiently(Arc::clone(&history), Begin::Resume(Revision(0)), Arc::clone(&staleness), patience);
         // The serving task holds the history only until it gives up.
         while Arc::strong_count(&history) > 1 {
             tokio::task::yield_now().await;

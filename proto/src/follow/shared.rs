@@ -7,12 +7,14 @@ use ringfence_policy::{
     mesh::{History, Mesh, RevisionGap},
     record::{Delta, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use tokio::sync::{Mutex, watch};
 
 use super::{
     frames::{EncodedSnapshot, Frames, encode_delta, encode_snapshot},
     past::Past,
+    position::Position,
     waker::{self, Waker},
 };
 
@@ -35,6 +37,7 @@ pub struct SharedHistory {
 struct Inner {
     history: History,
     frames: Frames,
+    store: Option<StoreId>,
 }
 
 /// What a follower needs next.
@@ -50,7 +53,7 @@ impl SharedHistory {
     #[must_use]
     pub fn new(history: History) -> Self {
         let head = history.mesh().revision();
-        let inner = RwLock::new(Inner { history, frames: Frames::default() });
+        let inner = RwLock::new(Inner { history, frames: Frames::default(), store: None });
         let (head, waker) = (watch::Sender::new(head), Waker::new(head));
         Self { inner, head, waker, waking: OnceLock::new(), encoding: Mutex::new(()), past: None }
     }
@@ -98,10 +101,41 @@ impl SharedHistory {
         oldest.min(past.oldest())
     }
 
+    /// Whose history it is, and its head.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let inner = self.lock_read();
+        Position { store: inner.store, revision: inner.history.mesh().revision() }
+    }
+
+    /// The whole state, and whose it is.
+    #[must_use]
+    pub fn whole(&self) -> (Option<StoreId>, Snapshot) {
+        let inner = self.lock_read();
+        (inner.store, inner.history.mesh().snapshot())
+    }
+
+    /// Says whose history it is, as soon as that is known.
+    pub fn found(&self, store: StoreId) {
+        let mut inner = self.lock_write();
+        if inner.store != Some(store) {
+            inner.store = Some(store);
+            // A snapshot says whose it is, too.
+            inner.frames.clear();
+        }
+    }
+
     /// Replaces the state; every follower gets a snapshot.
     pub fn reset(&self, mesh: Mesh) {
+        let store = self.position().store;
+        self.replace(store, mesh);
+    }
+
+    /// Replaces the state by one of a store, perhaps another; every follower gets a snapshot.
+    pub fn replace(&self, store: Option<StoreId>, mesh: Mesh) {
         let revision = mesh.revision();
         let mut inner = self.lock_write();
+        inner.store = store;
         inner.frames.clear();
         inner.history.reset(mesh);
         drop(inner);
@@ -161,17 +195,17 @@ impl SharedHistory {
     }
 
     /// One that is being sent already, if the deltas since are there; else a new one.
-    async fn snapshot(&self) -> Arc<EncodedSnapshot> {
+    pub(super) async fn snapshot(&self) -> Arc<EncodedSnapshot> {
         let _alone = self.encoding.lock().await;
-        let snapshot = {
+        let (store, snapshot) = {
             let inner = self.lock_read();
             let resumable = |snapshot: &Arc<EncodedSnapshot>| inner.history.covers(snapshot.revision);
             if let Some(snapshot) = inner.frames.snapshot().filter(resumable) {
                 return snapshot;
             }
-            inner.history.mesh().snapshot()
+            (inner.store, inner.history.mesh().snapshot())
         };
-        let encoded = Arc::new(encode_apart(snapshot).await);
+        let encoded = Arc::new(encode_apart(store, snapshot).await);
         self.lock_write().frames.set_snapshot(&encoded);
         encoded
     }
@@ -186,6 +220,6 @@ impl SharedHistory {
 }
 
 /// Where it keeps no other task waiting.
-async fn encode_apart(snapshot: Snapshot) -> EncodedSnapshot {
-    tokio::task::spawn_blocking(move || encode_snapshot(snapshot)).await.expect("encoding does not panic")
+async fn encode_apart(store: Option<StoreId>, snapshot: Snapshot) -> EncodedSnapshot {
+    tokio::task::spawn_blocking(move || encode_snapshot(store, snapshot)).await.expect("encoding does not panic")
 }
