@@ -79,7 +79,9 @@ impl Fellowship {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             *warned = Some(Instant::now());
-            tracing::error!("{reason}: it is refused. Stop it, and remove its data_dir: an old store must not come back");
+            tracing::error!(
+                "{reason}: it is refused. Stop it, and remove its data_dir: an old store must not come back"
+            );
         }
     }
 }

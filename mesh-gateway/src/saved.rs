@@ -120,7 +120,8 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn encode(snapshot: Snapshot, store: Option<StoreId>, staleness: Duration) -> Vec<u8> {
     let store_id = store.map(|store| store.to_string()).unwrap_or_default();
     let records = snapshot.records.into_values().map(v1::Versioned::from).collect();
-    let body = v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true, store_id }.encode_to_vec();
+    let body = v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true, store_id, ..Default::default() };
+    let body = body.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());

@@ -90,7 +90,7 @@ pub fn write(
     checksum.update(&first);
     let chunks = std::iter::from_fn(move || {
         let part: Vec<v1::Versioned> = records.by_ref().take(RECORDS_PER_FRAME).map(v1::Versioned::from).collect();
-        let chunk = v1::SnapshotChunk { revision, records: part, last: false, store_id: String::new() };
+        let chunk = v1::SnapshotChunk { revision, records: part, last: false, ..Default::default() };
         (!chunk.records.is_empty()).then_some(Frame::Chunk(chunk))
     });
     let mut rows = ledger.into_iter();

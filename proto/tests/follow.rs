@@ -158,7 +158,7 @@ fn progress(revision: u64) -> Event {
 
 fn chunk(revision: u64, record: u64, last: bool) -> Event {
     let record = v1::Versioned { revision: record, record: Some(policy(record, 1).into()) };
-    Event::Snapshot(v1::SnapshotChunk { revision, records: vec![record], last, store_id: String::new() })
+    Event::Snapshot(v1::SnapshotChunk { revision, records: vec![record], last, ..Default::default() })
 }
 
 /// The next event that is no progress mark.
@@ -379,7 +379,7 @@ async fn s13_a_snapshot_that_breaks_off_is_not_given_out() {
 #[tokio::test]
 async fn messages_without_meaning_end_following_and_name_the_field() {
     let bad_record = v1::Versioned { revision: 1, record: Some(v1::Record { record: None }) };
-    let bad_chunk = v1::SnapshotChunk { revision: 1, records: vec![bad_record], last: true, store_id: String::new() };
+    let bad_chunk = v1::SnapshotChunk { revision: 1, records: vec![bad_record], last: true, ..Default::default() };
     let bad_delta = v1::Delta { revision: 1, changes: vec![v1::Change { change: None }] };
     for (event, field) in [
         (None, "FollowEvent.event"),

@@ -65,7 +65,10 @@ fn run((mesh, book): &mut (Mesh, Book), command: &Command) {
         let delta = Delta { revision: mesh.revision().next(), changes: transition.changes };
         mesh.apply(&delta).expect("it is the next revision");
     }
-    assert!(*book == Book::of(mesh, book.ledger().clone()), "the index follows mesh and ledger, whatever {command:?} did");
+    assert!(
+        *book == Book::of(mesh, book.ledger().clone()),
+        "the index follows mesh and ledger, whatever {command:?} did"
+    );
 }
 
 fn beginning() -> Vec<Command> {

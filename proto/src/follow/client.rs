@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use ringfence_policy::{
-    record::{Delta, Snapshot, Versioned},
+    record::{Delta, Snapshot},
     revision::Revision,
     store::StoreId,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
-use super::position::{Position, parse_store};
+use super::{
+    assembly::Assembly,
+    position::{Position, parse_store},
+};
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
@@ -88,7 +91,7 @@ pub enum FollowError {
 pub struct Follower {
     stream: Streaming<v1::FollowEvent>,
     at: Position,
-    partial: Option<Snapshot>,
+    assembly: Assembly,
 }
 
 impl Follower {
@@ -106,7 +109,7 @@ impl Follower {
         };
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
         let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
-        Ok(Self { stream, at, partial: None })
+        Ok(Self { stream, at, assembly: Assembly::default() })
     }
 
     /// What the caller has with the last event: where to resume.
@@ -138,8 +141,8 @@ impl Follower {
 
     fn take(&mut self, event: v1::follow_event::Event) -> Result<Option<FollowEvent>, FollowError> {
         use v1::follow_event::Event;
-        if let (Some(partial), Event::Delta(_) | Event::Progress(_)) = (&self.partial, &event) {
-            return Err(FollowError::BrokenSnapshot { revision: partial.revision });
+        if let (Some(revision), Event::Delta(_) | Event::Progress(_)) = (self.assembly.begun(), &event) {
+            return Err(FollowError::BrokenSnapshot { revision });
         }
         match event {
             Event::Snapshot(chunk) => self.take_chunk(chunk),
@@ -169,21 +172,10 @@ impl Follower {
         if revision < self.at.revision {
             return Err(FollowError::Behind { at: self.at.revision, got: revision });
         }
-        let mut snapshot = self.partial.take().unwrap_or(Snapshot { revision, ..Snapshot::default() });
-        if snapshot.revision != revision {
-            return Err(FollowError::BrokenSnapshot { revision: snapshot.revision });
-        }
-        for record in chunk.records {
-            let versioned = Versioned::try_from(record)?;
-            snapshot.records.insert(versioned.record.key(), versioned);
-        }
-        if chunk.last {
-            let field = "SnapshotChunk.store_id";
-            let store = parse_store(&chunk.store_id).map_err(|source| InvalidMessage::Store { field, source })?;
-            self.at = Position { store, revision };
-            return Ok(Some(FollowEvent::Snapshot(snapshot)));
-        }
-        self.partial = Some(snapshot);
-        Ok(None)
+        let field = "SnapshotChunk.store_id";
+        let store = parse_store(&chunk.store_id).map_err(|source| InvalidMessage::Store { field, source })?;
+        let Some(snapshot) = self.assembly.take(chunk)? else { return Ok(None) };
+        self.at = Position { store, revision: snapshot.revision };
+        Ok(Some(FollowEvent::Snapshot(snapshot)))
     }
 }
