@@ -50,7 +50,7 @@ pub trait Datapath: Send {
     fn observe(&self) -> Result<Observation, ObserveError>;
 
     /// Compares both sets with the tables that were applied last, and repairs what is not as it should be: packets move to
-    /// a set that is right before the wrong one is written. Connections are not looked at: they are judged again with
+    /// a set that is right before the wrong one is written. Programs that somebody took off a device are put back. Connections are not looked at: they are judged again with
     /// the next revision.
     ///
     /// # Errors
@@ -80,6 +80,11 @@ pub trait Datapath: Send {
 
     /// `"kernel"` or `"memory"`.
     fn kind(&self) -> &'static str;
+
+    /// What it found when it was opened, in words; empty if it needs nothing.
+    fn features(&self) -> String {
+        String::new()
+    }
 }
 
 /// What `apply` did.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
+//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
 //! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
@@ -10,9 +10,11 @@
 //! `detach` and `uninstall` take programs off.
 #![expect(unsafe_code, reason = "maps of memory and system calls that neither std nor aya offer")]
 
+mod attachment;
 mod batch;
 mod cells;
 mod error;
+mod features;
 mod frame;
 mod links;
 mod open;
@@ -43,6 +45,7 @@ use crate::{
 };
 
 pub use error::{LinkFailure, OpenError, UninstallError};
+pub use features::{Features, Mechanism};
 pub use open::{pin_directory, uninstall};
 
 use links::Links;
@@ -57,6 +60,8 @@ pub struct KernelOptions {
     pub directory: PathBuf,
     /// For maps that are not there yet; those that are there keep theirs.
     pub capacity: Capacity,
+    /// False: as if the kernel had no TCX.
+    pub tcx: bool,
 }
 
 /// Enforcement in the kernel. One process at a time can have it open.
@@ -65,6 +70,7 @@ pub struct KernelDatapath {
     flip: Flip<KernelSets>,
     links: Links,
     reports: Reports,
+    features: Features,
     /// Layouts of older versions that are still in force.
     older: Option<Older>,
     /// Held as long as the datapath is open.
@@ -139,6 +145,9 @@ impl Datapath for KernelDatapath {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        if let Err(error) = self.links.restore(&mut self.ebpf) {
+            tracing::error!(%error, "not every endpoint's programs could be looked after");
+        }
         self.flip.verify(expected)
     }
 
@@ -156,5 +165,9 @@ impl Datapath for KernelDatapath {
 
     fn kind(&self) -> &'static str {
         "kernel"
+    }
+
+    fn features(&self) -> String {
+        self.features.to_string()
     }
 }
