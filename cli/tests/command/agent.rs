@@ -121,6 +121,7 @@ fn status_as_table_and_json() {
     let rows = run(&status).exits(0).rows();
     for expected in [
         "node east/n1",
+        "datapath memory (Linux 6.1, attaching with clsact)",
         "realised revision 7",
         "followed revision 8",
         "staleness 1.5 s",

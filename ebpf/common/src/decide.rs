@@ -163,8 +163,9 @@ fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32,
         return Decision::plain(Reason::Fragment);
     }
     own.value.key = packet.flow_key(hook.side());
-    // What changes a connection, or could, is not for the cache.
+    // What changes a connection, or could, is not for the cache; nor is a first fragment, which others will ask for.
     if let PacketKind::Data = packet.kind
+        && !matches!(packet.fragment, Fragment::First)
         && let Some(cached) = state.cached(&own.value.key, endpoint, generation)
     {
         return Decision {
