@@ -36,6 +36,16 @@ pub trait Datapath: Send {
     /// The endpoints whose devices carry the programs, also from before a restart.
     fn attached(&self) -> BTreeMap<Name, EndpointId>;
 
+    /// Makes these devices the node's uplinks, and no others: the node's own packets there are judged by the policy of
+    /// `EndpointId::HOST`. They pass as long as the realised revision says nothing of it. A datapath without devices has
+    /// none.
+    ///
+    /// # Errors
+    /// `AttachError`; the uplinks before the one that it names are attached then, and none is detached.
+    fn set_uplinks(&mut self, _interfaces: &[String]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
     /// Moves to a revision: all or nothing. Afterwards packets are judged by `revision`, or on an error by exactly what
     /// was there before (S1, S10). `diff` must begin at the tables that `observe` shows.
     ///

@@ -3,6 +3,7 @@
 //! ```text
 //! netns a ── ep0 ─┐ this network namespace ┌─ ep1 ── netns b
 //!                 └──── forwards packets ──┘
+//!                            up0 ── netns c, another machine
 //! ```
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -37,6 +38,9 @@ const FAMILIES: [[&str; 4]; 2] = [
     ["10.0.0.1", "10.0.1.2", "10.0.0.254", "10.0.1.254"],
     ["fd00:0:0:a::1", "fd00:0:0:b::2", "fd00:0:0:a::fe", "fd00:0:0:b::fe"],
 ];
+/// Of c, of the node towards c, and another one of the node that no table knows.
+const UPLINK: [[&str; 3]; 2] =
+    [["10.0.9.3", "10.0.9.1", "10.0.9.99"], ["fd00:0:0:9::3", "fd00:0:0:9::1", "fd00:0:0:9::99"]];
 const EGRESS: Direction = Direction::Egress;
 const INGRESS: Direction = Direction::Ingress;
 
@@ -78,6 +82,10 @@ cases!(
     icmp_types_are_judged_one_by_one,
     sem_50_the_node_reaches_its_endpoints_and_they_reach_it_as_policies_say,
     ct_4_an_endpoint_reaches_itself_through_the_node,
+    host_1_the_nodes_own_packets_are_judged_on_its_uplink,
+    host_1_packets_of_endpoints_pass_the_uplink_unjudged,
+    host_1_the_node_and_its_endpoints_are_judged_at_both_ends,
+    what_must_not_be_cut_passes_the_uplink,
 );
 
 impl Bed {
@@ -277,6 +285,139 @@ mod cases {
         }
     }
 
+    const REMOTE_NODE: Identity = Identity::REMOTE_NODE;
+    const HOST: Identity = Identity::HOST;
+
+    /// The node is under enforcement, and nothing is allowed.
+    fn tables_of_host(bed: &Bed) -> Tables {
+        let mut tables = bed.tables();
+        for [of_c, of_node, _] in UPLINK {
+            tables.addresses.insert(of_c.parse().unwrap(), AddressEntry { identity: REMOTE_NODE, endpoint: None });
+            tables.addresses.insert(of_node.parse().unwrap(), AddressEntry { identity: HOST, endpoint: None });
+        }
+        for entry in tables.addresses.values_mut().filter(|entry| entry.identity == HOST) {
+            entry.endpoint = Some(EndpointId::HOST);
+        }
+        let entry = EndpointEntry { identity: HOST, policy: policy(HOST), shadow: None, audit: false };
+        tables.endpoints.insert(EndpointId::HOST, entry);
+        tables
+    }
+
+    /// Policy first, then the hooks.
+    fn enforce(bed: &mut Bed, tables: &Tables) -> Station {
+        build_uplink();
+        apply(&mut bed.datapath, tables);
+        bed.datapath.set_uplinks(&["up0".to_owned()]).unwrap();
+        Station::start("host_1_the_nodes_own_packets_are_judged_on_its_uplink", Some("c"))
+    }
+
+    fn listen(station: &mut Station, address: &str, ports: &[u16]) {
+        for port in ports {
+            assert_eq!(station.ask(&format!("listen {}", at(address, *port))), "ok");
+        }
+    }
+
+    /// Whether something comes through.
+    fn reaches(station: &mut Station, to: &str, port: u16) -> bool {
+        let answer = station.ask(&format!("transfer {} 5000", at(to, port)));
+        assert!(answer == "5000" || answer.starts_with("error"), "{answer}");
+        answer == "5000"
+    }
+
+    pub(super) fn host_1_the_nodes_own_packets_are_judged_on_its_uplink(bed: &mut Bed) {
+        let mut tables = tables_of_host(bed);
+        allow(&mut tables, HOST, INGRESS, REMOTE_NODE, protocol::TCP, 22);
+        allow(&mut tables, HOST, EGRESS, REMOTE_NODE, protocol::TCP, 80);
+        allow(&mut tables, HOST, EGRESS, REMOTE_NODE, protocol::UDP, 53);
+        let mut c = enforce(bed, &tables);
+        for [of_c, of_node, unlisted] in UPLINK {
+            [of_node, unlisted].iter().for_each(|address| listen(&mut bed.node, address, &[22, 23]));
+            listen(&mut c, of_c, &[80, 81]);
+            let ports = |station: &mut Station, to, ports: [u16; 2]| ports.map(|port| reaches(station, to, port));
+            assert_eq!(ports(&mut c, of_node, [22, 23]), [true, false]);
+            assert_eq!(ports(&mut c, unlisted, [22, 23]), [true, false], "an address that no table knows is no way in");
+            assert_eq!(ports(&mut bed.node, of_c, [80, 81]), [true, false]);
+            let (here, there) = (at(of_node, 4000), at(of_c, 53));
+            assert_eq!(bed.node.ask(&format!("udp {here}")), "ok");
+            assert_eq!(c.ask(&format!("udp {there}")), "ok");
+            assert_eq!(bed.node.ask(&format!("send {here} {there} 5000")), "ok");
+            assert_eq!(c.ask(&format!("receive {there}")), format!("5000 {here}"), "in fragments");
+            assert_eq!(c.ask(&format!("send {there} {here} 5000")), "ok");
+            assert_eq!(bed.node.ask(&format!("receive {here}")), format!("5000 {there}"));
+        }
+        // A denial cuts what lives, and a node that no revision speaks of is not judged.
+        let mut open = tables.clone();
+        open.endpoints.remove(&EndpointId::HOST);
+        apply(&mut bed.datapath, &open);
+        for [of_c, of_node, _] in UPLINK {
+            assert!(reaches(&mut c, of_node, 23) && reaches(&mut bed.node, of_c, 81));
+        }
+        apply(&mut bed.datapath, &tables);
+        bed.datapath.set_uplinks(&[]).unwrap();
+        assert!(reaches(&mut c, UPLINK[0][1], 23), "no uplink, no hook");
+    }
+
+    pub(super) fn host_1_packets_of_endpoints_pass_the_uplink_unjudged(bed: &mut Bed) {
+        let mut tables = tables_of_host(bed);
+        allow(&mut tables, LOCAL, EGRESS, REMOTE_NODE, protocol::TCP, 80);
+        allow(&mut tables, LOCAL, INGRESS, REMOTE_NODE, protocol::TCP, 7);
+        let mut c = enforce(bed, &tables);
+        for ([of_a, ..], [of_c, of_node, _]) in FAMILIES.into_iter().zip(UPLINK) {
+            listen(&mut c, of_c, &[80, 81]);
+            listen(&mut bed.a, of_a, &[7, 8]);
+            listen(&mut bed.node, of_node, &[7]);
+            assert_eq!([80, 81].map(|port| reaches(&mut bed.a, of_c, port)), [true, false]);
+            assert_eq!([7, 8].map(|port| reaches(&mut c, of_a, port)), [true, false]);
+            assert!(!reaches(&mut c, of_node, 7), "the node itself is judged");
+        }
+        assert!(bed.packets(Reason::Passing) > 20);
+    }
+
+    pub(super) fn host_1_the_node_and_its_endpoints_are_judged_at_both_ends(bed: &mut Bed) {
+        let mut tables = tables_of_host(bed);
+        for port in [7, 8] {
+            allow(&mut tables, LOCAL, INGRESS, HOST, protocol::TCP, port);
+            allow(&mut tables, LOCAL, EGRESS, HOST, protocol::TCP, 10 + port);
+        }
+        allow(&mut tables, HOST, EGRESS, LOCAL, protocol::TCP, 7);
+        allow(&mut tables, HOST, EGRESS, LOCAL, protocol::TCP, 9);
+        allow(&mut tables, HOST, INGRESS, LOCAL, protocol::TCP, 17);
+        allow(&mut tables, HOST, INGRESS, LOCAL, protocol::TCP, 19);
+        apply(&mut bed.datapath, &tables);
+        for [of_a, _, of_node, _] in FAMILIES {
+            listen(&mut bed.a, of_a, &[7, 8, 9]);
+            listen(&mut bed.node, of_node, &[17, 18, 19]);
+            // Both allow the first one, the endpoint alone the second, the node alone the third.
+            assert_eq!([7, 8, 9].map(|port| reaches(&mut bed.node, of_a, port)), [true, false, false]);
+            assert_eq!([17, 18, 19].map(|port| reaches(&mut bed.a, of_node, port)), [true, false, false]);
+        }
+    }
+
+    pub(super) fn what_must_not_be_cut_passes_the_uplink(bed: &mut Bed) {
+        let tables = tables_of_host(bed);
+        let mut c = enforce(bed, &tables);
+        for [of_c, of_node, _] in UPLINK {
+            listen(&mut c, of_c, &[7401]);
+            assert!(!reaches(&mut bed.node, of_c, 7401), "nothing is allowed");
+            let connect = format!("transfer-with-mark {} 5000 {}", at(of_c, 7401), ringfence_ebpf_common::MARK_PASSED);
+            assert_eq!(bed.node.ask(&connect), "5000", "what the agent says to its gateway");
+            let (server, client) = if of_c.contains(':') { (547, 546) } else { (67, 68) };
+            let (here, there) = (at(of_node, client), at(of_c, server));
+            assert_eq!(bed.node.ask(&format!("udp {here}")), "ok");
+            assert_eq!(c.ask(&format!("udp {there}")), "ok");
+            assert_eq!(bed.node.ask(&format!("send {here} {there} 300")), "ok");
+            assert_eq!(c.ask(&format!("receive {there}")), format!("300 {here}"), "DHCP");
+            assert_eq!(c.ask(&format!("send {there} {here} 300")), "ok");
+            assert_eq!(bed.node.ask(&format!("receive {here}")), format!("300 {there}"));
+            // The other way round it is no DHCP client that is asked.
+            let (here, there) = (at(of_node, server), at(of_c, client));
+            assert_eq!(bed.node.ask(&format!("udp {here}")), "ok");
+            assert_eq!(c.ask(&format!("udp {there}")), "ok");
+            assert_eq!(c.ask(&format!("send {there} {here} 300")), "ok");
+            assert_eq!(bed.node.ask(&format!("receive {here}")), "nothing");
+        }
+    }
+
     /// Endpoint a has a second address, one namespace further, and sends to it through the node.
     pub(super) fn ct_4_an_endpoint_reaches_itself_through_the_node(bed: &mut Bed) {
         ip("netns add inner");
@@ -326,6 +467,22 @@ mod cases {
             assert_eq!(bed.packets(Reason::Hairpin), before + 1);
         }
     }
+}
+
+/// Another machine, and the uplink that leads to it.
+fn build_uplink() {
+    ip("netns add c");
+    ip("link add up0 type veth peer name eth0 netns c");
+    for [of_c, of_node, unlisted] in UPLINK {
+        let (family, rest) = if of_c.contains(':') { ("-6", "64 dev up0 nodad") } else { ("-4", "24 dev up0") };
+        ip(&format!("addr add {of_node}/{rest}"));
+        ip(&format!("addr add {unlisted}/{rest}"));
+        ip(&format!("-n c addr add {of_c}/{}", rest.replace("up0", "eth0")));
+        ip("link set up0 up");
+        ip("-n c link set eth0 up");
+        ip(&format!("-n c {family} route add default via {of_node}"));
+    }
+    await_addresses();
 }
 
 fn build_network() {

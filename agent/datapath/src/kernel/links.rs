@@ -1,4 +1,4 @@
-//! The programs on the endpoints' devices.
+//! The programs on the endpoints' devices, and on the node's uplinks.
 
 use std::{
     collections::BTreeMap,
@@ -24,16 +24,23 @@ use crate::error::AttachError;
 
 /// ARPHRD_ETHER, linux/if_arp.h
 const ETHERNET: u16 = 1;
-/// Which program goes where on a host-side device; the names are also those of the pins.
-const HOOKS: [(&str, TcAttachType); 2] =
+/// Which program goes where on a device; the names are also those of the pins.
+pub(super) type Hooks = [(&'static str, TcAttachType); 2];
+
+/// On the host-side device of an endpoint.
+pub(super) const OF_ENDPOINTS: Hooks =
     [(program::FROM_ENDPOINT, TcAttachType::Ingress), (program::TO_ENDPOINT, TcAttachType::Egress)];
+/// On an uplink of the node.
+pub(super) const OF_UPLINKS: Hooks =
+    [(program::TO_HOST, TcAttachType::Ingress), (program::FROM_HOST, TcAttachType::Egress)];
 
 /// Programs by hook.
 type Hooked = Vec<(&'static str, Attachment)>;
 
-/// Every endpoint's links, by directory of pins.
+/// Every endpoint's links, by directory of pins. An uplink is an endpoint here, with hooks of its own.
 pub(super) struct Links {
     directory: PathBuf,
+    hooks: Hooks,
     /// For endpoints that are not attached yet.
     mechanism: Mechanism,
     endpoints: BTreeMap<Name, Attached>,
@@ -53,12 +60,18 @@ pub(super) fn pin_name(name: &Name) -> String {
 }
 
 impl Links {
-    pub(super) const fn new(directory: PathBuf, mechanism: Mechanism) -> Self {
-        Self { directory, mechanism, endpoints: BTreeMap::new() }
+    pub(super) const fn new(directory: PathBuf, hooks: Hooks, mechanism: Mechanism) -> Self {
+        Self { directory, hooks, mechanism, endpoints: BTreeMap::new() }
     }
 
     pub(super) fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.endpoints.iter().map(|(name, attached)| (name.clone(), attached.id)).collect()
+    }
+
+    /// Whose device it is.
+    pub(super) fn owner(&self, interface: &str) -> Option<&Name> {
+        let index = system::interface_index(interface)?;
+        self.endpoints.iter().find(|(_, attached)| attached.id.0 == index).map(|(name, _)| name)
     }
 
     /// Takes over every pinned link, and replaces its program by the one just loaded. Pins of devices that are gone are
@@ -66,7 +79,7 @@ impl Links {
     pub(super) fn adopt(&mut self, ebpf: &mut Ebpf) -> Result<(), OpenError> {
         for name in pinned(&self.directory)? {
             let directory = self.endpoint_directory(&name);
-            let adopted = adopt(&directory, |link, hook, place| link.replace(program(ebpf, hook)?, place))
+            let adopted = adopt(&directory, &self.hooks, |link, hook, place| link.replace(program(ebpf, hook)?, place))
                 .map_err(|source| OpenError::Link { name: name.clone(), source })?;
             if let Some((id, links)) = adopted {
                 self.endpoints.insert(name, Attached { id, links, older: None });
@@ -82,7 +95,7 @@ impl Links {
         }
         for name in pinned(directory)? {
             let pins = directory.join(pin_name(&name));
-            let adopted = adopt(&pins, |link, _, _| Ok(Some(link)))
+            let adopted = adopt(&pins, &self.hooks, |link, _, _| Ok(Some(link)))
                 .map_err(|source| OpenError::Link { name: name.clone(), source })?;
             let Some((id, links)) = adopted else { continue };
             let attached = self.endpoints.entry(name).or_insert(Attached { id, links: Vec::new(), older: None });
@@ -101,7 +114,7 @@ impl Links {
             let Some(older) = &attached.older else { continue };
             let directory = self.directory.join(pin_name(name));
             fs::create_dir_all(&directory).map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
-            for (hook, place) in HOOKS {
+            for (hook, place) in self.hooks {
                 let old_pin = older.join(hook);
                 let file = |source| LinkFailure::File { path: old_pin.clone(), source };
                 let Pinned::On(_) = attachment::pinned(&old_pin).map_err(file)? else { continue };
@@ -113,7 +126,7 @@ impl Links {
                 attached.links.push((hook, link));
                 fs::remove_file(&old_pin).map_err(file)?;
             }
-            remove_pins(older)?;
+            remove_pins(older, &self.hooks)?;
             attached.older = None;
         }
         Ok(())
@@ -127,10 +140,11 @@ impl Links {
         if let Some(attached) = self.endpoints.get(name).filter(|attached| attached.id != id) {
             let older = attached.older.clone();
             self.endpoints.remove(name);
-            older.iter().chain([&directory]).try_for_each(|pins| remove_pins(pins)).map_err(failed)?;
+            older.iter().chain([&directory]).try_for_each(|pins| remove_pins(pins, &self.hooks)).map_err(failed)?;
         }
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
-        if older.is_some() && self.endpoints.get(name).is_some_and(|attached| attached.links.len() == HOOKS.len()) {
+        if older.is_some() && self.endpoints.get(name).is_some_and(|attached| attached.links.len() == self.hooks.len())
+        {
             // The older layout's programs judge until there is a revision for this one's.
             return Ok(id);
         }
@@ -138,7 +152,7 @@ impl Links {
             .map_err(|source| failed(LinkFailure::File { path: directory.clone(), source }))?;
         let mut links = self.endpoints.remove(name).map_or_else(Vec::new, |attached| attached.links);
         let mut result = Ok(id);
-        for (hook, place) in HOOKS {
+        for (hook, place) in self.hooks {
             if links.iter().any(|(linked, _)| *linked == hook) {
                 continue;
             }
@@ -166,7 +180,7 @@ impl Links {
         let directory = self.endpoint_directory(name);
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
         for pins in older.iter().chain([&directory]) {
-            remove_pins(pins).map_err(|source| AttachError::Link { name: name.clone(), source })?;
+            remove_pins(pins, &self.hooks).map_err(|source| AttachError::Link { name: name.clone(), source })?;
         }
         // Closing the last descriptor takes the programs off.
         self.endpoints.remove(name);
@@ -177,7 +191,7 @@ impl Links {
     pub(super) fn restore(&self, ebpf: &mut Ebpf) -> Result<usize, LinkFailure> {
         let mut restored = 0;
         for (name, attached) in self.endpoints.iter().filter(|(_, attached)| attached.older.is_none()) {
-            for (hook, place) in HOOKS {
+            for (hook, place) in self.hooks {
                 let Some((_, link)) = attached.links.iter().find(|(linked, _)| *linked == hook) else { continue };
                 if link.restore(program(ebpf, hook)?, place)? {
                     tracing::error!(endpoint = %name, hook, "somebody took the program off the device: it is back");
@@ -217,7 +231,7 @@ impl Links {
     fn is_alive(&self, name: &Name) -> bool {
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
         let directory = older.unwrap_or_else(|| self.endpoint_directory(name));
-        HOOKS.iter().any(|(hook, _)| matches!(attachment::pinned(&directory.join(hook)), Ok(Pinned::On(_))))
+        self.hooks.iter().any(|(hook, _)| matches!(attachment::pinned(&directory.join(hook)), Ok(Pinned::On(_))))
     }
 
     fn endpoint_directory(&self, name: &Name) -> PathBuf {
@@ -242,10 +256,11 @@ fn pinned(directory: &Path) -> Result<Vec<Name>, OpenError> {
 /// The links pinned in a directory, each after `take`; none (and no pins any more) if their device is gone.
 fn adopt(
     directory: &Path,
+    hooks: &Hooks,
     mut take: impl FnMut(Attachment, &'static str, TcAttachType) -> Result<Option<Attachment>, LinkFailure>,
 ) -> Result<Option<(EndpointId, Hooked)>, LinkFailure> {
     let mut adopted: Option<(EndpointId, Vec<_>)> = None;
-    for (hook, place) in HOOKS {
+    for (hook, place) in *hooks {
         let pin = directory.join(hook);
         let file = |source| LinkFailure::File { path: pin.clone(), source };
         let Pinned::On(interface) = attachment::pinned(&pin).map_err(file)? else { continue };
@@ -254,26 +269,26 @@ fn adopt(
         }
     }
     if adopted.is_none() {
-        remove_pins(directory)?;
+        remove_pins(directory, hooks)?;
     }
     Ok(adopted)
 }
 
 /// Takes the programs off that are not held by a pin, of all endpoints with pins in a directory.
-pub(super) fn take_off_all(directory: &Path) -> Result<(), LinkFailure> {
+pub(super) fn take_off_all(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
     let failed = |source| LinkFailure::File { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed)?,
     };
     for entry in entries {
-        take_off(&entry.map_err(failed)?.path())?;
+        take_off(&entry.map_err(failed)?.path(), hooks)?;
     }
     Ok(())
 }
 
-fn take_off(directory: &Path) -> Result<(), LinkFailure> {
-    HOOKS.iter().try_for_each(|(hook, place)| attachment::take_off(&directory.join(hook), *place))
+fn take_off(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
+    hooks.iter().try_for_each(|(hook, place)| attachment::take_off(&directory.join(hook), *place))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut SchedClassifier, LinkFailure> {
@@ -285,8 +300,8 @@ fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut SchedCl
 }
 
 /// Takes the programs off with their pins.
-fn remove_pins(directory: &Path) -> Result<(), LinkFailure> {
-    take_off(directory)?;
+fn remove_pins(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
+    take_off(directory, hooks)?;
     match fs::remove_dir_all(directory) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(LinkFailure::File { path: directory.to_owned(), source })

@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
 //! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
+//! <directory>/v2/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
 //! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
@@ -25,7 +26,11 @@ mod sets;
 mod system;
 mod upgrade;
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::PathBuf,
+};
 
 use aya::Ebpf;
 use ringfence_ebpf_common::Hook;
@@ -69,6 +74,7 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
     links: Links,
+    uplinks: Links,
     reports: Reports,
     features: Features,
     /// Layouts of older versions that are still in force.
@@ -92,7 +98,8 @@ impl KernelDatapath {
     /// Puts the programs of this version in the place of older ones, now that the maps they read hold a revision.
     fn replace_older(&mut self) {
         if let Some(mut older) = self.older.take()
-            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, self.flip.generation())
+            && let Err(error) =
+                older.replace(&mut self.ebpf, [&mut self.links, &mut self.uplinks], self.flip.generation())
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
@@ -114,6 +121,10 @@ impl KernelDatapath {
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
+        if let Some(owner) = self.uplinks.owner(interface) {
+            let (name, owner) = (name.clone(), owner.clone());
+            return Err(AttachError::Taken { name, interface: interface.to_owned(), owner });
+        }
         self.links.attach(&mut self.ebpf, name, interface)
     }
 
@@ -123,6 +134,23 @@ impl Datapath for KernelDatapath {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.links.attached()
+    }
+
+    fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
+        let mut wanted = BTreeSet::new();
+        for interface in interfaces {
+            // Devices have names that are no `Name`.
+            let index = system::interface_index(interface).unwrap_or_default();
+            let name = Name::new(format!("uplink-{index}")).expect("letters, a hyphen and digits");
+            if let Some(owner) = self.links.owner(interface) {
+                let owner = owner.clone();
+                return Err(AttachError::Taken { name, interface: interface.clone(), owner });
+            }
+            self.uplinks.attach(&mut self.ebpf, &name, interface)?;
+            wanted.insert(name);
+        }
+        let attached = self.uplinks.attached();
+        attached.keys().filter(|name| !wanted.contains(*name)).try_for_each(|name| self.uplinks.detach(name))
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
@@ -145,8 +173,10 @@ impl Datapath for KernelDatapath {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
-        if let Err(error) = self.links.restore(&mut self.ebpf) {
-            tracing::error!(%error, "not every endpoint's programs could be looked after");
+        for links in [&self.links, &self.uplinks] {
+            if let Err(error) = links.restore(&mut self.ebpf) {
+                tracing::error!(%error, "not every device's programs could be looked after");
+            }
         }
         self.flip.verify(expected)
     }

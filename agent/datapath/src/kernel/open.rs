@@ -22,7 +22,7 @@ use super::{
     cells::Cells,
     error::{OpenError, UninstallError},
     features::Features,
-    links::{Links, pin_name, take_off_all},
+    links::{Links, OF_ENDPOINTS, OF_UPLINKS, pin_name, take_off_all},
     reports::Reports,
     sets::{KernelSet, KernelSets, Maps},
     system,
@@ -63,7 +63,9 @@ pub fn uninstall(directory: &Path) -> Result<(), UninstallError> {
     }
     // Filters are not held by pins. What records of them say goes last.
     for layout in fs::read_dir(directory).map_err(remove)? {
-        take_off_all(&layout.map_err(remove)?.path().join("links"))?;
+        let layout = layout.map_err(remove)?.path();
+        take_off_all(&layout.join("links"), &OF_ENDPOINTS)?;
+        take_off_all(&layout.join("uplinks"), &OF_UPLINKS)?;
     }
     fs::remove_dir_all(directory).map_err(remove)
 }
@@ -75,7 +77,7 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     let features = Features::find(options.tcx);
     let mut ebpf = load(&directory, options.capacity, &features)?;
     // Before any map is taken out: programs are bound to maps when they are loaded.
-    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT] {
+    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT, program::FROM_HOST, program::TO_HOST] {
         classifier(&mut ebpf, name)?.load().map_err(|source| not_loaded(name, source))?;
     }
     check_layout::<FlowKey, FlowValue>(map::FLOWS, ebpf.map(map::FLOWS))?;
@@ -88,14 +90,16 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     if let Err(error) = flip.repair(Revision::ZERO) {
         tracing::warn!(%error, "the idle set cannot be repaired now: it is tried again before the next change");
     }
-    let mut links = Links::new(directory.join("links"), features.mechanism);
+    let mut links = Links::new(directory.join("links"), OF_ENDPOINTS, features.mechanism);
+    let mut uplinks = Links::new(directory.join("uplinks"), OF_UPLINKS, features.mechanism);
     links.adopt(&mut ebpf)?;
+    uplinks.adopt(&mut ebpf)?;
     if let Some(older) = &older {
-        older.adopt(&mut links)?;
+        older.adopt(&mut links, &mut uplinks)?;
     }
     let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
     tracing::info!(%features, "what the kernel offers");
-    let mut datapath = KernelDatapath { ebpf, flip, links, reports, features, older, _lock: lock };
+    let mut datapath = KernelDatapath { ebpf, flip, links, uplinks, reports, features, older, _lock: lock };
     if revision != Revision::ZERO {
         // The process that was replacing them has died.
         datapath.replace_older();
@@ -131,8 +135,9 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
     if !system::is_bpf_filesystem(there).map_err(fail(there))? {
         return Err(OpenError::NotBpfFilesystem { path: given.to_owned(), mount_point: there.to_owned() });
     }
-    let links = directory.join("links");
-    fs::create_dir_all(&links).map_err(fail(&links))?;
+    for pins in ["links", "uplinks"].map(|pins| directory.join(pins)) {
+        fs::create_dir_all(&pins).map_err(fail(&pins))?;
+    }
     let lock = File::open(directory).map_err(fail(directory))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),

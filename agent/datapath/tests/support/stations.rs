@@ -106,6 +106,14 @@ fn perform(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> std::io:
             ok()
         }),
         ["transfer", to, bytes] => transfer(to.parse().expect("an address"), bytes.parse().expect("a number")),
+        ["transfer-with-mark", to, bytes, mark] => {
+            let to: SocketAddr = to.parse().expect("an address");
+            let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+            let socket = Socket::new(domain, Type::STREAM, None)?;
+            socket.set_mark(mark.parse().expect("a number"))?;
+            socket.connect_timeout(&to.into(), PATIENCE * 3)?;
+            exchange(socket.into(), bytes.parse().expect("a number"))
+        }
         // A whole IP packet.
         ["raw", to, hexadecimal] => {
             let to: SocketAddr = SocketAddr::new(to.parse().expect("an address"), 0);
@@ -127,7 +135,10 @@ fn count(mut stream: TcpStream) {
 }
 
 fn transfer(to: SocketAddr, bytes: usize) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE * 3)?;
+    exchange(TcpStream::connect_timeout(&to, PATIENCE * 3)?, bytes)
+}
+
+fn exchange(mut stream: TcpStream, bytes: usize) -> std::io::Result<String> {
     stream.set_write_timeout(Some(STALL))?;
     stream.set_read_timeout(Some(STALL))?;
     stream.write_all(&vec![7; bytes])?;
