@@ -63,6 +63,10 @@ pub struct DatapathConfig {
     /// A mounted bpffs: enforcement outlives the agent there. The kernel datapath's alone.
     #[serde(default = "default_bpffs")]
     pub bpffs: PathBuf,
+    /// False: endpoints are attached as on kernels without TCX (before Linux 6.6), with filters of a clsact qdisc. For
+    /// endpoints that are not attached yet.
+    #[serde(default = "default_tcx")]
+    pub tcx: bool,
 }
 
 /// The kinds of datapaths.
@@ -81,6 +85,10 @@ const fn default_report_interval_ms() -> u64 {
 
 const fn default_drain_timeout_ms() -> u64 {
     5000
+}
+
+const fn default_tcx() -> bool {
+    true
 }
 
 fn default_bpffs() -> PathBuf {
@@ -137,7 +145,10 @@ mod tests {
     #[test]
     fn a_dumped_configuration_loads_to_the_same() {
         let config = load(GOOD).unwrap();
-        assert_eq!(config.datapath, DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into() });
+        assert_eq!(
+            config.datapath,
+            DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into(), tcx: true }
+        );
         assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config));
         let memory = load(&GOOD.replace("kind: kernel", "kind: memory")).unwrap();
         assert_eq!(memory.datapath.kind, DatapathKind::Memory);

@@ -27,6 +27,7 @@ pub struct DatapathHandle {
     requests: mpsc::Sender<Request>,
     realised: watch::Receiver<Realised>,
     kind: &'static str,
+    features: Arc<str>,
 }
 
 /// The owning thread has ended: the process is about to stop.
@@ -72,7 +73,8 @@ pub struct Requests(mpsc::Receiver<Request>);
 #[must_use]
 pub fn channel(realiser: &Realiser) -> (DatapathHandle, Requests) {
     let (requests, receiver) = mpsc::channel(QUEUE);
-    (DatapathHandle { requests, realised: realiser.subscribe(), kind: realiser.kind() }, Requests(receiver))
+    let (realised, features) = (realiser.subscribe(), realiser.features().into());
+    (DatapathHandle { requests, realised, kind: realiser.kind(), features }, Requests(receiver))
 }
 
 impl Requests {
@@ -170,6 +172,12 @@ impl DatapathHandle {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         self.kind
+    }
+
+    /// What the datapath found when it was opened, in words; empty if it needs nothing.
+    #[must_use]
+    pub fn features(&self) -> &str {
+        &self.features
     }
 
     /// Wakes the owner for every state that is followed, until cancelled; then stops it.

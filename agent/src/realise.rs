@@ -218,6 +218,12 @@ impl Realiser {
         self.datapath.kind()
     }
 
+    /// What the datapath found when it was opened, in words.
+    #[must_use]
+    pub fn features(&self) -> String {
+        self.datapath.features()
+    }
+
     /// Answers with what somebody should look at although the revision is realised.
     fn attempt(&mut self, mesh: Arc<Mesh>) -> Result<Vec<String>, NotRealised> {
         let revision = mesh.revision();

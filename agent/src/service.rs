@@ -81,6 +81,7 @@ impl Agent for AgentService {
             gateway: self.feed.gateway(),
             staleness_ms: u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX),
             packets,
+            datapath_features: self.endpoints.datapath.features().to_owned(),
         }))
     }
 

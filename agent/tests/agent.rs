@@ -420,7 +420,7 @@ fn a_kernel_datapath_that_cannot_be_opened_says_what_is_missing_and_what_would_d
     use ringfence_agent::config::{DatapathConfig, DatapathKind};
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
-    let datapath = DatapathConfig { kind: DatapathKind::Kernel, bpffs: directory.path().to_owned() };
+    let datapath = DatapathConfig { kind: DatapathKind::Kernel, bpffs: directory.path().to_owned(), tcx: true };
     let config = ringfence_agent::Config { datapath, ..config(directory.path(), &tls, &[free_address()]) };
     let runtime = mesh::Killable::new();
     let mut tasks = ringfence_runtime::tasks::Tasks::new();

@@ -36,6 +36,16 @@ pub trait Datapath: Send {
     /// The endpoints whose devices carry the programs, also from before a restart.
     fn attached(&self) -> BTreeMap<Name, EndpointId>;
 
+    /// Makes these devices the node's uplinks, and no others: the node's own packets there are judged by the policy of
+    /// `EndpointId::HOST`. They pass as long as the realised revision says nothing of it. A datapath without devices has
+    /// none.
+    ///
+    /// # Errors
+    /// `AttachError`; the uplinks before the one that it names are attached then, and none is detached.
+    fn set_uplinks(&mut self, _interfaces: &[String]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
     /// Moves to a revision: all or nothing. Afterwards packets are judged by `revision`, or on an error by exactly what
     /// was there before (S1, S10). `diff` must begin at the tables that `observe` shows.
     ///
@@ -50,7 +60,7 @@ pub trait Datapath: Send {
     fn observe(&self) -> Result<Observation, ObserveError>;
 
     /// Compares both sets with the tables that were applied last, and repairs what is not as it should be: packets move to
-    /// a set that is right before the wrong one is written. Connections are not looked at: they are judged again with
+    /// a set that is right before the wrong one is written. Programs that somebody took off a device are put back. Connections are not looked at: they are judged again with
     /// the next revision.
     ///
     /// # Errors
@@ -80,6 +90,11 @@ pub trait Datapath: Send {
 
     /// `"kernel"` or `"memory"`.
     fn kind(&self) -> &'static str;
+
+    /// What it found when it was opened, in words; empty if it needs nothing.
+    fn features(&self) -> String {
+        String::new()
+    }
 }
 
 /// What `apply` did.

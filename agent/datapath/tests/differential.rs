@@ -256,7 +256,7 @@ fn s15_the_kernel_says_what_the_tables_and_memory_say() {
             ip(&format!("link add ep{endpoint} type veth peer name peer{endpoint}"));
         }
         let capacity = Capacity { flows: 65_536, ..Capacity::default() };
-        let options = KernelOptions { directory: Path::new(BPFFS).join("differential"), capacity };
+        let options = KernelOptions { directory: Path::new(BPFFS).join("differential"), capacity, tcx: true };
         let (in_kernel, _) = run(&mut KernelDatapath::open(&options).unwrap());
         assert_eq!(in_kernel, in_memory(), "the same reasons, not only the same verdicts");
     });

@@ -19,6 +19,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::unix::fs::symlink,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -32,7 +33,11 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData},
-    programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::FdLink,
+        tc::{self, NlOptions, TcAttachOptions, TcHandle},
+    },
 };
 use namespaces::{BPFFS, in_own_namespaces, ip};
 use ringfence_datapath::{
@@ -51,6 +56,10 @@ use ringfence_policy::{
 const FLIPS: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
 const NAIVE: &str = "control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read";
 const UPGRADE: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict";
+const FLIPS_WITH_CLSACT: &str = "s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact";
+const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict_with_clsact";
+/// The same as on a kernel without TCX.
+const WITH_CLSACT: &str = "_with_clsact";
 /// Programs of layout v1, as they were released.
 static LAYOUT_V1: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v1.o");
 /// What a child process of the test is to do.
@@ -63,7 +72,12 @@ const KILLS: usize = 4;
 
 #[test]
 fn s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die() {
-    play(FLIPS, run);
+    play(FLIPS, || run(FLIPS));
+}
+
+#[test]
+fn s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact() {
+    play(FLIPS_WITH_CLSACT, || run(FLIPS_WITH_CLSACT));
 }
 
 #[test]
@@ -73,10 +87,20 @@ fn control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read() {
 
 #[test]
 fn s8_an_upgrade_from_layout_v1_changes_no_verdict() {
-    play(UPGRADE, run_upgrade);
+    play(UPGRADE, || run_upgrade(UPGRADE));
 }
 
-fn play(test: &str, run: fn()) {
+#[test]
+fn s8_an_upgrade_from_layout_v1_changes_no_verdict_with_clsact() {
+    play(UPGRADE_WITH_CLSACT, || run_upgrade(UPGRADE_WITH_CLSACT));
+}
+
+/// Whether the test, and what it runs, may use TCX: its name says so.
+fn tcx() -> bool {
+    !std::env::args().any(|argument| argument.ends_with(WITH_CLSACT))
+}
+
+fn play(test: &str, run: impl FnOnce()) {
     match std::env::var(ROLE).as_deref() {
         Ok("client") => client(),
         Ok("server") => server(),
@@ -86,7 +110,7 @@ fn play(test: &str, run: fn()) {
     }
 }
 
-fn run() {
+fn run(test: &str) {
     build_network();
     await_addresses();
     let mut datapath = open();
@@ -96,12 +120,12 @@ fn run() {
     let refused = |packets: PacketCounters| packets.get(Reason::NotRealised) + packets.get(Reason::Internal);
     let refused_before = refused(datapath.observe().unwrap().packets);
     drop(datapath);
-    let mut server = spawn(FLIPS, "server", Some("b"));
+    let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
-    let mut client = spawn(FLIPS, "client", Some("a"));
+    let mut client = spawn(test, "client", Some("a"));
     expect_line(&mut client, "ready");
     for _ in 0..KILLS {
-        let mut flipper = spawn(FLIPS, "flipper", None);
+        let mut flipper = spawn(test, "flipper", None);
         for _ in 0..8 {
             expect_line(&mut flipper, "flipped 2000");
         }
@@ -190,19 +214,19 @@ fn naive() {
     }
 }
 
-fn run_upgrade() {
+fn run_upgrade(test: &str) {
     build_network();
     await_addresses();
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
     let endpoints = install_layout_v1(&directory.join("v1"));
-    let mut server = spawn(UPGRADE, "server", Some("b"));
+    let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
-    let mut client = spawn(UPGRADE, "client", Some("a"));
+    let mut client = spawn(test, "client", Some("a"));
     expect_line(&mut client, "ready");
     client_makes_progress();
     let mut datapath = open();
     assert_eq!(attach(&mut datapath), endpoints, "they are known, and their old programs stay");
-    assert!(directory.join("v1/links/a/from_endpoint").exists());
+    assert!(is_pinned(&directory.join("v1/links/a/from_endpoint")));
     drop(datapath);
     // A second process finds the same: an upgrade may be interrupted.
     let mut datapath = open();
@@ -211,7 +235,7 @@ fn run_upgrade() {
     datapath.apply(Revision(6), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
     assert!(!directory.join("v1").exists());
     for pin in ["a/from_endpoint", "a/to_endpoint", "b/from_endpoint", "b/to_endpoint"] {
-        assert!(directory.join("v2/links").join(pin).exists(), "{pin}");
+        assert!(is_pinned(&directory.join("v2/links").join(pin)), "{pin}");
     }
     let packets = datapath.observe().unwrap().packets;
     client_makes_progress();
@@ -224,6 +248,11 @@ fn run_upgrade() {
     assert_eq!(number(&sent, "lost"), 0, "{sent}");
     assert_eq!(number(&received, "forbidden"), 0, "{received}");
     assert!(number(&sent, "answered") > 100, "too few packets to prove anything: {sent}");
+}
+
+/// A filter's record is a symbolic link that leads nowhere.
+fn is_pinned(pin: &Path) -> bool {
+    pin.symlink_metadata().is_ok()
 }
 
 /// Returns once some packets have come through.
@@ -264,11 +293,19 @@ fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
         for (name, device, endpoint) in [("a", "ep0", 0), ("b", "ep1", 1)] {
             let pins = directory.join("links").join(name);
             fs::create_dir_all(&pins).unwrap();
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let link = program.attach_with_options(device, place, options).unwrap();
-            let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
-            drop(link.pin(pins.join(hook)).unwrap());
             endpoints[endpoint] = interface(device);
+            if tcx() {
+                let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+                let link = program.attach_with_options(device, place, options).unwrap();
+                let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
+                drop(link.pin(pins.join(hook)).unwrap());
+            } else {
+                let _ = tc::qdisc_add_clsact(device);
+                let options = NlOptions { priority: 1, handle: TcHandle::new(0, 0x7266), classid: None };
+                let link = program.attach_with_options(device, place, TcAttachOptions::Netlink(options)).unwrap();
+                std::mem::forget(program.take_link(link).unwrap());
+                symlink(format!("clsact:{}", endpoints[endpoint]), pins.join(hook)).unwrap();
+            }
         }
     }
     fill_layout_v1(&mut ebpf, &tables(endpoints, 0));
@@ -373,7 +410,7 @@ fn await_addresses() {
 fn open() -> KernelDatapath {
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
     let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, ports: 8, rows: 64, flows: 1024 };
-    KernelDatapath::open(&KernelOptions { directory, capacity }).unwrap()
+    KernelDatapath::open(&KernelOptions { directory, capacity, tcx: tcx() }).unwrap()
 }
 
 fn attach(datapath: &mut KernelDatapath) -> [EndpointId; 2] {

@@ -39,7 +39,7 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         addresses: vec!["10.40.1.1".parse().unwrap()],
         gateways: gateways.iter().map(ToString::to_string).collect(),
         tls: as_role(tls, "agent/east/n1"),
-        datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into() },
+        datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into(), tcx: true },
         policy_audit_mode: false,
         endpoints_file: None,
         socket: directory.join("agent.sock"),

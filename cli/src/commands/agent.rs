@@ -65,6 +65,7 @@ struct AgentView {
     gateway: String,
     staleness_ms: u64,
     packets: BTreeMap<String, u64>,
+    datapath_features: String,
     endpoints: Vec<LocalEndpointView>,
 }
 
@@ -113,6 +114,7 @@ async fn status(agent: &Agent) -> Result<AgentView, Failure> {
         followed_revision: status.followed_revision,
         gateway: status.gateway,
         staleness_ms: status.staleness_ms,
+        datapath_features: status.datapath_features,
         packets: status.packets.into_iter().collect(),
         endpoints: endpoints.endpoints.into_iter().map(Into::into).collect(),
     })
@@ -135,10 +137,12 @@ impl From<v1::list_local_endpoints_response::Entry> for LocalEndpointView {
 
 fn status_table(view: &AgentView) -> Table {
     let node = &view.node;
+    let features = &view.datapath_features;
+    let datapath = if features.is_empty() { node.datapath.clone() } else { format!("{} ({features})", node.datapath) };
     let gateway = if view.gateway.is_empty() { "none" } else { &view.gateway };
     let mut rows = vec![
         ["node".to_owned(), format!("{}/{}", node.cluster, node.name)],
-        ["datapath".to_owned(), node.datapath.clone()],
+        ["datapath".to_owned(), datapath],
         ["realised revision".to_owned(), node.realised_revision.to_string()],
         ["followed revision".to_owned(), view.followed_revision.to_string()],
         ["gateway".to_owned(), gateway.to_owned()],

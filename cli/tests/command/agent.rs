@@ -62,6 +62,7 @@ impl Agent for TestAgent {
             followed_revision: 8,
             gateway: "10.40.1.10:7401".to_owned(),
             staleness_ms: 1500,
+            datapath_features: "Linux 6.1, attaching with clsact".to_owned(),
             packets: HashMap::from([
                 ("allowed".to_owned(), 12),
                 ("default-deny".to_owned(), 3),
@@ -120,6 +121,7 @@ fn status_as_table_and_json() {
     let rows = run(&status).exits(0).rows();
     for expected in [
         "node east/n1",
+        "datapath memory (Linux 6.1, attaching with clsact)",
         "realised revision 7",
         "followed revision 8",
         "staleness 1.5 s",

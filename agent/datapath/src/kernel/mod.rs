@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
+//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
+//! <directory>/v2/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
 //! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
@@ -10,9 +11,11 @@
 //! `detach` and `uninstall` take programs off.
 #![expect(unsafe_code, reason = "maps of memory and system calls that neither std nor aya offer")]
 
+mod attachment;
 mod batch;
 mod cells;
 mod error;
+mod features;
 mod frame;
 mod links;
 mod open;
@@ -23,7 +26,11 @@ mod sets;
 mod system;
 mod upgrade;
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::PathBuf,
+};
 
 use aya::Ebpf;
 use ringfence_ebpf_common::Hook;
@@ -43,6 +50,7 @@ use crate::{
 };
 
 pub use error::{LinkFailure, OpenError, UninstallError};
+pub use features::{Features, Mechanism};
 pub use open::{pin_directory, uninstall};
 
 use links::Links;
@@ -57,6 +65,8 @@ pub struct KernelOptions {
     pub directory: PathBuf,
     /// For maps that are not there yet; those that are there keep theirs.
     pub capacity: Capacity,
+    /// False: as if the kernel had no TCX.
+    pub tcx: bool,
 }
 
 /// Enforcement in the kernel. One process at a time can have it open.
@@ -64,7 +74,9 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
     links: Links,
+    uplinks: Links,
     reports: Reports,
+    features: Features,
     /// Layouts of older versions that are still in force.
     older: Option<Older>,
     /// Held as long as the datapath is open.
@@ -86,7 +98,8 @@ impl KernelDatapath {
     /// Puts the programs of this version in the place of older ones, now that the maps they read hold a revision.
     fn replace_older(&mut self) {
         if let Some(mut older) = self.older.take()
-            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, self.flip.generation())
+            && let Err(error) =
+                older.replace(&mut self.ebpf, [&mut self.links, &mut self.uplinks], self.flip.generation())
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
@@ -108,6 +121,10 @@ impl KernelDatapath {
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
+        if let Some(owner) = self.uplinks.owner(interface) {
+            let (name, owner) = (name.clone(), owner.clone());
+            return Err(AttachError::Taken { name, interface: interface.to_owned(), owner });
+        }
         self.links.attach(&mut self.ebpf, name, interface)
     }
 
@@ -117,6 +134,23 @@ impl Datapath for KernelDatapath {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.links.attached()
+    }
+
+    fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
+        let mut wanted = BTreeSet::new();
+        for interface in interfaces {
+            // Devices have names that are no `Name`.
+            let index = system::interface_index(interface).unwrap_or_default();
+            let name = Name::new(format!("uplink-{index}")).expect("letters, a hyphen and digits");
+            if let Some(owner) = self.links.owner(interface) {
+                let owner = owner.clone();
+                return Err(AttachError::Taken { name, interface: interface.clone(), owner });
+            }
+            self.uplinks.attach(&mut self.ebpf, &name, interface)?;
+            wanted.insert(name);
+        }
+        let attached = self.uplinks.attached();
+        attached.keys().filter(|name| !wanted.contains(*name)).try_for_each(|name| self.uplinks.detach(name))
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
@@ -139,6 +173,11 @@ impl Datapath for KernelDatapath {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        for links in [&self.links, &self.uplinks] {
+            if let Err(error) = links.restore(&mut self.ebpf) {
+                tracing::error!(%error, "not every device's programs could be looked after");
+            }
+        }
         self.flip.verify(expected)
     }
 
@@ -156,5 +195,9 @@ impl Datapath for KernelDatapath {
 
     fn kind(&self) -> &'static str {
         "kernel"
+    }
+
+    fn features(&self) -> String {
+        self.features.to_string()
     }
 }

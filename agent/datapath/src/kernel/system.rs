@@ -1,7 +1,7 @@
 //! System calls that neither std nor aya offer.
 
 use std::{
-    ffi::{CString, c_char},
+    ffi::{CStr, CString, c_char},
     fs, io,
     mem::MaybeUninit,
     os::{
@@ -71,6 +71,17 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
     // SAFETY: a string that ends in zero.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
+}
+
+/// The name of a device in this network namespace; none if there is no such device.
+pub(super) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: room for the longest name and the zero after it.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
 }
 
 /// ARPHRD_… of a device in this network namespace (netdevice(7)).

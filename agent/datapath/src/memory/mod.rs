@@ -42,7 +42,7 @@ impl MemoryDatapath {
         Self {
             flip: Flip::adopt(MemorySets::new(capacity)),
             endpoints: BTreeMap::new(),
-            next_endpoint: 1,
+            next_endpoint: EndpointId::HOST.0 + 1,
             packets: PacketCounters::default(),
             started: Instant::now(),
         }
