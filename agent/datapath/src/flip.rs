@@ -103,7 +103,12 @@ impl<S: Sets> Flip<S> {
 
     /// The tables that packets are judged by.
     pub(crate) fn tables(&self) -> Result<Tables, ObserveError> {
-        self.sets.read(parity(self.generation()))?.finish()
+        self.active()?.finish()
+    }
+
+    /// What stands in the set that packets read.
+    pub(crate) fn active(&self) -> Result<Content, ObserveError> {
+        self.sets.read(parity(self.generation()))
     }
 
     /// `Datapath::apply`.

@@ -8,9 +8,11 @@ mod namespaces;
 #[path = "support/worlds.rs"]
 mod worlds;
 
+use std::ops::ControlFlow;
+
 use ringfence_datapath::{
-    ApplyError, AttachError, Capacity, Datapath, FlowEvent, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
-    Tally, Verified,
+    ApplyError, AttachError, Capacity, Connection, Datapath, FlowEvent, Hook, PacketKind, Phase, ProbeOutcome,
+    ProbePacket, Reason, Table, Tally, Verified,
 };
 use ringfence_policy::{
     flow::{Direction, protocol},
@@ -541,6 +543,79 @@ fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
     assert_eq!(bed.datapath.observe().unwrap(), before);
 }
 
+fn a_reader_finds_what_was_applied_and_what_is_open(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Deny);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::Established);
+    }
+    let reader = bed.datapath.reader().unwrap();
+    let observed = bed.datapath.observe().unwrap();
+    let head = reader.head().unwrap();
+    assert_eq!((head.generation, head.revision), (observed.generation, observed.revision));
+    let mut read = Tables::default();
+    let go_on = ControlFlow::Continue(());
+    let strays = [
+        reader.addresses(&mut |(key, entry)| {
+            assert_eq!(read.addresses.insert(key, entry), None);
+            go_on
+        }),
+        reader.ranges(&mut |(key, entry)| {
+            assert_eq!(read.ranges.insert(key, entry), None);
+            go_on
+        }),
+        reader.endpoints(&mut |(key, entry)| {
+            assert_eq!(read.endpoints.insert(key, entry), None);
+            go_on
+        }),
+        reader.ports(&mut |(key, entry)| {
+            assert_eq!(read.ports.insert(key, entry), None);
+            go_on
+        }),
+        reader.rows(&mut |(key, entry)| {
+            assert_eq!(read.rows.insert(key, entry), None);
+            go_on
+        }),
+    ];
+    assert!(strays.into_iter().all(|strays| strays.unwrap() == 0));
+    assert_eq!(read, tables);
+    assert_eq!(reader.bands().unwrap(), bed.datapath.bands().unwrap());
+    let mut connections = Vec::new();
+    let all = &mut |connection| {
+        connections.push(connection);
+        go_on
+    };
+    reader.connections(all).unwrap();
+    connections.sort_by_key(|connection: &Connection| connection.local);
+    for (connection, family) in connections.iter().zip(families()) {
+        let expected = Connection {
+            endpoint: bed.local,
+            peer: None,
+            local: (family.local, 40_000),
+            remote: (family.remote, 80),
+            protocol: protocol::TCP,
+            direction: Direction::Egress,
+            phase: Phase::Established,
+            port: 80,
+            generation: head.generation,
+            last_seen_ns: connection.last_seen_ns,
+        };
+        assert_eq!(*connection, expected);
+        assert!(head.now_ns.saturating_sub(connection.last_seen_ns) < 60_000_000_000, "{connection:?} {head:?}");
+    }
+    assert_eq!(connections.len(), 2);
+    let mut count = 0;
+    let first_only = &mut |_| {
+        count += 1;
+        ControlFlow::Break(())
+    };
+    reader.addresses(first_only).unwrap();
+    assert_eq!(count, 1, "whoever has enough gets no more");
+}
+
 fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
     let (local, other) = (name("local"), name("other.with-dot"));
     assert_eq!(bed.datapath.attach(&local, "ep0").unwrap(), bed.local);
@@ -611,6 +686,7 @@ cases!(
     s16_what_is_not_delivered_is_counted,
     bands_count_their_packets,
     verify_finds_nothing_where_nothing_was_changed,
+    a_reader_finds_what_was_applied_and_what_is_open,
     attach_is_idempotent_and_says_what_is_wrong,
     a_probe_that_cannot_be_is_refused,
 );

@@ -89,7 +89,7 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
         older.adopt(&mut links)?;
     }
     let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
-    let mut datapath = KernelDatapath { ebpf, flip, links, reports, older, _lock: lock };
+    let mut datapath = KernelDatapath { ebpf, flip, links, reports, older, directory, _lock: lock };
     if revision != Revision::ZERO {
         // The process that was replacing them has died.
         datapath.replace_older();
