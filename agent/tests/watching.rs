@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "../../mesh-gateway/tests/support/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod mesh;
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
@@ -21,8 +23,10 @@ use support::{Running, config, name, spy::Spy, start, with_endpoints};
 use tempfile::TempDir;
 use tonic::{Code, Streaming};
 
-const WEB: (&str, &str, &str, &str) = ("web-1", "veth1", "10.101.1.10", "k8s:app=web");
-const API: (&str, &str, &str, &str) = ("api-1", "veth2", "10.101.1.11", "k8s:app=api");
+const WEB: (&str, &str, &str, &str) =
+    ("web-1", "veth1", "10.101.1.10", "k8s:app=web,k8s:io.kubernetes.pod.namespace=shop");
+const API: (&str, &str, &str, &str) =
+    ("api-1", "veth2", "10.101.1.11", "k8s:app=api,k8s:io.kubernetes.pod.namespace=shop");
 const ELSEWHERE: &str = "192.0.2.1";
 
 /// Who may reach the API, and at which port; everything else towards it is closed.
@@ -89,8 +93,9 @@ impl Bed {
 
     /// Begins to watch; the first message is taken.
     fn watch(&self, request: v1::MonitorRequest) -> Streaming<v1::MonitorResponse> {
+        let mut client = self.running.client(&self.config);
         self.running.runtime.run(async {
-            let mut stream = self.running.client(&self.config).monitor(request).await.unwrap().into_inner();
+            let mut stream = client.monitor(request).await.unwrap().into_inner();
             let started = stream.message().await.unwrap().unwrap().started.unwrap();
             assert_eq!((started.cluster.as_str(), started.node.as_str()), ("east", "n1"));
             stream
@@ -119,8 +124,9 @@ impl Bed {
     }
 
     fn read(&self, request: v1::ReadMapsRequest) -> Result<(Vec<Entry>, v1::ReadMapsEnd), tonic::Status> {
+        let mut client = self.running.client(&self.config);
         self.running.runtime.run(async {
-            let mut stream = self.running.client(&self.config).read_maps(request).await?.into_inner();
+            let mut stream = client.read_maps(request).await?.into_inner();
             let mut entries = Vec::new();
             while let Some(piece) = stream.message().await? {
                 entries.extend(piece.entries.into_iter().filter_map(|entry| entry.entry));
@@ -230,7 +236,7 @@ fn filters_leave_out_what_is_not_asked_for_and_wrong_ones_say_what_would_be_righ
     for (request, expected) in [
         (v1::MonitorRequest { types: text("trace"), ..ask() }, "new, drop, verdict, cut or audit"),
         (v1::MonitorRequest { from: vec![end(End::Range("10.0".to_owned()))], ..ask() }, "from: \"10.0\""),
-        (v1::MonitorRequest { to: vec![end(End::Endpoint("web-9".to_owned()))], ..ask() }, "there are web-1, api-1"),
+        (v1::MonitorRequest { to: vec![end(End::Endpoint("web-9".to_owned()))], ..ask() }, "there are api-1, web-1"),
         (v1::MonitorRequest { either: vec![labels(&[])], ..ask() }, "give an address"),
         (v1::MonitorRequest { either: vec![labels(&["=x"])], ..ask() }, "has no key"),
         (v1::MonitorRequest { ports: vec![65_536], ..ask() }, "65535"),
@@ -374,7 +380,7 @@ fn maps_are_read_back_with_names_and_only_what_is_asked_for() {
         (of(DatapathMap::Unspecified), "ipcache, policy, connections, endpoints"),
         (v1::ReadMapsRequest { policy: 1, ..of(DatapathMap::Ipcache) }, "policy: ipcache entries have none"),
         (v1::ReadMapsRequest { range: "10/8".to_owned(), ..of(DatapathMap::Ipcache) }, "range: \"10/8\""),
-        (v1::ReadMapsRequest { endpoint: "x".to_owned(), ..of(DatapathMap::Policy) }, "there are web-1, api-1"),
+        (v1::ReadMapsRequest { endpoint: "x".to_owned(), ..of(DatapathMap::Policy) }, "there are api-1, web-1"),
         (
             v1::ReadMapsRequest { peer: Some(end(End::Range("10.0.0.1".to_owned()))), ..of(DatapathMap::Policy) },
             "peer: give an identity or labels",

@@ -90,7 +90,9 @@ impl Words {
 
     /// The names of this node's endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Name> {
-        self.endpoints.values().cloned().collect()
+        let mut names: Vec<Name> = self.endpoints.values().cloned().collect();
+        names.sort();
+        names
     }
 
     /// An endpoint's name, or its number.

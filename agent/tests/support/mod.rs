@@ -66,7 +66,7 @@ pub(crate) fn declared(endpoint: &str, interface: &str, address: &str, label: &s
         name: name(endpoint),
         interface: interface.to_owned(),
         addresses: vec![address.parse().unwrap()],
-        labels: ringfence_policy::label::LabelSet::parse([label]).unwrap(),
+        labels: ringfence_policy::label::LabelSet::parse(label.split(',')).unwrap(),
         named_ports: vec![],
         policy_audit_mode: false,
     }
