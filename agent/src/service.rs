@@ -226,7 +226,6 @@ async fn finish(
     Ok(Response::new(changed?))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn invalid(error: impl std::error::Error) -> Status {
     Status::invalid_argument(error.to_string())
 }

@@ -139,13 +139,13 @@ impl Rules {
 
 /// Whether the specification comes to what the packet met.
 fn agrees(explanation: &Explanation, reason: Reason) -> bool {
-    match (&explanation.decision, reason) {
+    matches!(
+        (&explanation.decision, reason),
         (Ok(Decision::Allow { .. }), Reason::New | Reason::Reevaluated | Reason::Established)
-        | (Ok(Decision::DenyDefault), Reason::DenyDefault | Reason::AuditDefault)
-        | (Ok(Decision::DenyExplicit), Reason::DenyExplicit | Reason::AuditExplicit)
-        | (Ok(Decision::Redirect(_)), Reason::NoProxy | Reason::AuditNoProxy) => true,
-        _ => false,
-    }
+            | (Ok(Decision::DenyDefault), Reason::DenyDefault | Reason::AuditDefault)
+            | (Ok(Decision::DenyExplicit), Reason::DenyExplicit | Reason::AuditExplicit)
+            | (Ok(Decision::Redirect(_)), Reason::NoProxy | Reason::AuditNoProxy)
+    )
 }
 
 /// Those that decided; where nothing allows a flow, those that close the direction.
