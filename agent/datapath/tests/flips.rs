@@ -52,12 +52,17 @@ const FLIPS: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_
 const NAIVE: &str = "control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read";
 const FLOOD: &str = "s1_s2_a_flood_between_namespaces_meets_whole_revisions_only";
 const UNPINNED: &str = "s8_control_programs_without_pins_end_with_their_process";
+const SPOOFED: &str = "a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted";
+const FIRST: &str = "s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised";
 const UPGRADE: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict";
 /// Programs of layout v1, as they were released.
 static LAYOUT_V1: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v1.o");
 /// What a child process of the test is to do.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
 const SOCKETS: usize = 16;
+const KNOCKS: u64 = 20;
+/// As `ADDRESSES`, but the first ones belong to nobody.
+const FOREIGN: [(&str, &str); 2] = [("10.0.0.77", "10.0.1.2"), ("fd00:0:0:a::77", "fd00:0:0:b::2")];
 const FLOOD_TIME: Duration = Duration::from_secs(8);
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.o"));
 const KILLS: usize = 4;
@@ -87,6 +92,16 @@ fn s8_control_programs_without_pins_end_with_their_process() {
     play(UNPINNED, run_unpinned);
 }
 
+#[test]
+fn a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted() {
+    play(SPOOFED, run_spoofed);
+}
+
+#[test]
+fn s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised() {
+    play(FIRST, run_first);
+}
+
 fn play(test: &str, run: fn()) {
     match std::env::var(ROLE).as_deref() {
         Ok("client") => client(),
@@ -95,6 +110,9 @@ fn play(test: &str, run: fn()) {
         Ok("naive") => naive(),
         Ok("flooder") => flooder(),
         Ok("unpinned") => unpinned(),
+        Ok("asks") => knock(ADDRESSES, true),
+        Ok("knocks") => knock(ADDRESSES, false),
+        Ok("spoofs") => knock(FOREIGN, false),
         _ => in_own_namespaces(test, run),
     }
 }
@@ -310,6 +328,66 @@ fn unpinned() {
     }
     println!("\nattached");
     let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Some datagrams to the allowed port, over both families; `answered`: each one is.
+fn knock(addresses: [(&str, &str); 2], answered: bool) {
+    let (mut sent, mut answers) = (0, 0);
+    for (local, remote) in addresses {
+        let socket = UdpSocket::bind((local.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for _ in 0..KNOCKS {
+            socket.send_to(b"?", SocketAddr::new(remote.parse().unwrap(), ALLOWED)).unwrap();
+            sent += 1;
+            answers += u64::from(answered && socket.recv_from(&mut [0; 16]).is_ok());
+        }
+    }
+    println!("\nresult: sent={sent} answers={answers}");
+}
+
+fn run_spoofed() {
+    build_network();
+    // Addresses that its neighbour would believe, but that are not the endpoint's.
+    for (address, bits) in [(FOREIGN[0].0, 24), (FOREIGN[1].0, 64)] {
+        let nodad = if bits == 64 { " nodad" } else { "" };
+        ip(&format!("-n a addr add {address}/{bits} dev eth0{nodad}"));
+    }
+    await_addresses();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    let mut server = spawn(SPOOFED, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let spoofed = || datapath.counters().unwrap().0.get(Reason::Spoofed);
+    let before = spoofed();
+    let sent = finish(spawn(SPOOFED, "spoofs", Some("a")));
+    assert_eq!(spoofed() - before, number(&sent, "sent"), "each one is dropped, and counted");
+    let sent = finish(spawn(SPOOFED, "asks", Some("a")));
+    let received = finish(server);
+    // Control: the same packets pass with the endpoint's own address, and only those.
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "{sent}");
+    assert_eq!(number(&received, "allowed"), 2 * KNOCKS, "{received}");
+}
+
+fn run_first() {
+    build_network();
+    await_addresses();
+    let mut server = spawn(FIRST, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let sent = finish(spawn(FIRST, "asks", Some("a")));
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "control: without programs everything passes: {sent}");
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    let unrealised = || datapath.counters().unwrap().0.get(Reason::NotRealised);
+    let before = unrealised();
+    let refused = finish(spawn(FIRST, "knocks", Some("a")));
+    // The node's own multicast may be refused, too.
+    assert!(unrealised() - before >= number(&refused, "sent"), "{refused}");
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    let sent = finish(spawn(FIRST, "asks", Some("a")));
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "{sent}");
+    let received = finish(server);
+    assert_eq!(number(&received, "allowed"), 4 * KNOCKS, "none while the endpoint was not realised: {received}");
 }
 
 fn run_upgrade() {

@@ -234,6 +234,14 @@ fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
         assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.unknown, 80)), Reason::DenyDefault);
     }
+    // Control: without the range, a pod that nobody knows yet is world, and passes.
+    let mut without = tables.clone();
+    without.ranges.clear();
+    bed.apply(&without);
+    for family in families() {
+        assert_eq!(bed.sent(ProbePacket { source_port: 7, ..open(family.local, family.unknown, 80) }), Reason::New);
+    }
+    bed.apply(&tables);
     // A range of one family says nothing about the other one.
     tables.ranges.insert("::/0".parse().unwrap(), REMOTE);
     bed.apply(&tables);
@@ -490,6 +498,7 @@ fn s16_what_is_not_delivered_is_counted(bed: &mut Bed) {
     let delivered = bed.events().len() as u64;
     let tallies = bed.datapath.observe().unwrap().tallies;
     let count = |tally| tallies.get(tally);
+    assert!(delivered < told, "control: what is delivered is not all there was");
     assert_eq!(count(Tally::EventsWritten), delivered);
     assert_eq!(delivered + count(Tally::EventsSuppressed) + count(Tally::EventsLost), told, "{tallies:?}");
     assert_eq!(bed.events(), [], "each is handed over once");
@@ -643,6 +652,48 @@ fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
     }
 }
 
+/// An address that another endpoint gets, or that comes back later, means its new owner from the first packet on.
+fn a_reused_address_never_has_the_old_identity(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    let from_remote = |family: worlds::Family| open(family.remote, family.local, 80);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
+    }
+    // Gone: neither its connections nor new ones are those of the old identity, and it is not world either.
+    let mut gone = tables.clone();
+    families().iter().for_each(|family| drop(gone.addresses.remove(&family.remote)));
+    bed.apply(&gone);
+    for family in families() {
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::DenyDefault);
+        assert_eq!(bed.received(next(from_remote(family))), Reason::DenyDefault);
+    }
+    // Somebody else's.
+    let mut reused = tables.clone();
+    for family in families() {
+        reused.addresses.get_mut(&family.remote).unwrap().identity = Identity::from_bits(0x0020_0999);
+    }
+    for before in [&gone, &tables] {
+        bed.apply(before);
+        bed.apply(&reused);
+        for family in families() {
+            for packet in [open(family.local, family.remote, 80), next(open(family.local, family.remote, 80))] {
+                assert_eq!(bed.sent(packet), Reason::DenyDefault);
+            }
+            assert_eq!(bed.received(from_remote(family)), Reason::DenyDefault);
+        }
+    }
+    // Control: the same packets pass under the old identity.
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
+    }
+}
+
 /// Small enough to overflow, large enough for every other case.
 const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, ports: 8, rows: 8, flows: 1024 };
 
@@ -674,6 +725,7 @@ cases!(
     replies_of_a_known_connection_pass,
     a_flip_cuts_revoked_connections_and_keeps_the_others,
     senders_must_own_their_address,
+    a_reused_address_never_has_the_old_identity,
     s12_an_unknown_address_of_the_mesh_is_not_world,
     s10_overflow_keeps_the_old_revision_whole,
     s3_revisions_never_go_back,
