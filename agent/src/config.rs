@@ -6,7 +6,7 @@ use std::{
     str::FromStr as _,
 };
 
-use ringfence_policy::name::Name;
+use ringfence_policy::{name::Name, world::Enforcement};
 use ringfence_runtime::{checked, telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -33,6 +33,14 @@ pub struct Config {
     /// Policies are tried out: what they would refuse, to or from any endpoint of the node, is reported and passes.
     #[serde(default)]
     pub policy_audit_mode: bool,
+    /// Which directions of endpoints are enforced: where a policy selects them (`default`), all of them (`always`), or
+    /// none, deny rules included (`never`).
+    #[serde(default)]
+    pub policy_enforcement: EnforcementMode,
+    /// How often the datapath's maps are read back and compared with what was written; 0 for never. What somebody else
+    /// changed is repaired, and told in log, status and metrics.
+    #[serde(default = "default_verify_interval_ms")]
+    pub verify_interval_ms: u64,
     /// The node's endpoints; read when the agent starts.
     #[serde(default)]
     pub endpoints_file: Option<PathBuf>,
@@ -77,6 +85,45 @@ pub enum DatapathKind {
     Kernel,
     /// In this process, for trying out and for tests: decides what the kernel would decide, and touches no packet.
     Memory,
+}
+
+/// When a direction of an endpoint is enforced (policy semantics §4.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnforcementMode {
+    /// Where a policy selects the endpoint.
+    #[default]
+    Default,
+    /// Everywhere: what nothing allows is refused, whether a policy selects the endpoint or not.
+    Always,
+    /// Nowhere, deny rules included.
+    Never,
+}
+
+impl EnforcementMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl From<EnforcementMode> for Enforcement {
+    fn from(mode: EnforcementMode) -> Self {
+        match mode {
+            EnforcementMode::Default => Self::Default,
+            EnforcementMode::Always => Self::Always,
+            EnforcementMode::Never => Self::Never,
+        }
+    }
+}
+
+const fn default_verify_interval_ms() -> u64 {
+    30_000
 }
 
 const fn default_report_interval_ms() -> u64 {
@@ -164,6 +211,7 @@ mod tests {
             ("kind: kernel", "kind: iptables", ":6:18", "`kernel` or `memory`"),
             ("kind: kernel", "kind: memory, size: 1", ":6:26", "`bpffs`"),
             ("socket", "sokcet", ":7:1", "socket"),
+            ("socket:", "policy_enforcement: off\nsocket:", ":7:21", "`default`, `always`, `never`"),
         ];
         for (from, to, position, help) in cases {
             let message = load(&GOOD.replacen(from, to, 1)).unwrap_err();

@@ -3,6 +3,7 @@
 
 #[path = "../../mesh-gateway/tests/support/mod.rs"]
 mod mesh;
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::{net::SocketAddr, time::Duration};

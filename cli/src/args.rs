@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_policy::{compat::Compat, explain::parse_protocol, record::NamedPort};
 
 use crate::{
-    commands::{agent::AgentCommand, ca::CaCommand, store::StoreCommand},
+    commands::{agent::AgentCommand, bpf::BpfCommand, ca::CaCommand, monitor::MonitorArguments, store::StoreCommand},
     output::Format,
 };
 
@@ -84,6 +84,11 @@ pub(crate) enum Command {
     /// The agent of this machine, through its local socket.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// What packets of this node meet from now on: connections that begin, verdicts that change, drops.
+    Monitor(Box<MonitorArguments>),
+    /// What the kernel holds on this node: its maps, read back and decoded.
+    #[command(subcommand)]
+    Bpf(BpfCommand),
     /// The store itself: its members, snapshots of it, its history.
     #[command(subcommand)]
     Store(StoreCommand),

@@ -33,7 +33,7 @@ use crate::{
     name::Name,
     revision::Revision,
     tables::{EndpointId, TableDiff, Tables},
-    world::Settings,
+    world::{Enforcement, Settings},
 };
 use state::State;
 
@@ -41,6 +41,7 @@ use state::State;
 #[derive(Debug, Default)]
 pub struct Compiler {
     compat: Compat,
+    enforcement: Enforcement,
     /// None before the first mesh.
     following: Option<Following>,
 }
@@ -82,7 +83,13 @@ impl Compiler {
     /// A compiler that reads objects in a given way; `Compiler::default()` reads them in Ringfence's.
     #[must_use]
     pub const fn new(compat: Compat) -> Self {
-        Self { compat, following: None }
+        Self { compat, enforcement: Enforcement::Default, following: None }
+    }
+
+    /// A compiler that reads objects in Ringfence's way, for a node with an enforcement mode of its own (§4.1).
+    #[must_use]
+    pub const fn enforcing(enforcement: Enforcement) -> Self {
+        Self { compat: Compat::Ringfence, enforcement, following: None }
     }
 
     /// Compiles a mesh for a node. Equal meshes and nodes come to equal tables (`Tables::resolved`), whatever was
@@ -94,7 +101,7 @@ impl Compiler {
     pub fn compile(&mut self, mesh: &Mesh, local: &LocalNode, in_force: &Tables) -> Result<Compilation, Incomplete> {
         let following = self.following.take().filter(|following| following.is_of(local));
         let following = following.and_then(|following| following.moved(mesh));
-        let mut following = following.unwrap_or_else(|| Following::start(mesh, local, self.compat, in_force));
+        let mut following = following.unwrap_or_else(|| Following::start(mesh, local, self.settings(local), in_force));
         following.state.attach(local);
         let following = self.following.insert(following);
         let problems = following.state.blocking();
@@ -103,6 +110,10 @@ impl Compiler {
         }
         let diff = following.diff(in_force);
         Ok(Compilation { diff, problems: following.state.problems(local) })
+    }
+
+    fn settings(&self, local: &LocalNode) -> Settings {
+        Settings { enforcement: self.enforcement, ..Settings::new(local.cluster.clone(), self.compat) }
     }
 
     /// The last diff is in force. Without this call the next one has its edits, too.
@@ -114,8 +125,7 @@ impl Compiler {
 }
 
 impl Following {
-    fn start(mesh: &Mesh, local: &LocalNode, compat: Compat, in_force: &Tables) -> Self {
-        let settings = Settings::new(local.cluster.clone(), compat);
+    fn start(mesh: &Mesh, local: &LocalNode, settings: Settings, in_force: &Tables) -> Self {
         let mut state = State::new(settings, local, in_force);
         state.change(mesh.records().values().map(|versioned| (None, Some(&versioned.record))));
         let (cluster, node) = (local.cluster.clone(), local.node.clone());

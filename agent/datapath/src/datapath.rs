@@ -12,6 +12,7 @@ use ringfence_policy::{
 use crate::{
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     probe::{ProbeOutcome, ProbePacket},
+    read::MapReader,
     report::{BandReport, FlowEvent},
 };
 
@@ -72,7 +73,7 @@ pub trait Datapath: Send {
     /// `Tally::EventsSuppressed` (S16).
     ///
     /// # Errors
-    /// `ObserveError::Map` if an entry cannot be read; it is skipped.
+    /// `ObserveError::Events` if there were entries that are no events; all others are handed over.
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError>;
 
     /// How many packets each band of each policy decided.
@@ -80,6 +81,21 @@ pub trait Datapath: Send {
     /// # Errors
     /// `ObserveError::Map`.
     fn bands(&self) -> Result<Vec<BandReport>, ObserveError>;
+
+    /// Packets and tallies alone, without the tables.
+    ///
+    /// # Errors
+    /// `ObserveError::Map`.
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError>;
+
+    /// Reads the maps for people, from any thread, for as long as it takes.
+    ///
+    /// # Errors
+    /// `ObserveError::Map` if the maps cannot be opened a second time.
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError>;
+
+    /// The time on the clock of events and connections, in nanoseconds.
+    fn now_ns(&self) -> u64;
 
     /// Runs one packet through the decision at a hook of an endpoint without sending it. It is counted and remembered
     /// like a real one.

@@ -182,6 +182,7 @@ fn expected(tables: &Tables, hook: Hook, endpoint: EndpointId, packet: &ProbePac
         Hook::FromEndpoint if local(&packet.destination) == Some(endpoint) => None,
         Hook::FromEndpoint => refusal(tables, endpoint, Direction::Egress, packet)
             .or_else(|| local(&packet.destination).and_then(|peer| refusal(tables, peer, Direction::Ingress, packet))),
+        Hook::FromHost | Hook::ToHost => unreachable!("these worlds have no uplinks"),
     }
 }
 
@@ -207,7 +208,7 @@ fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
                     destination: address(u32::from(endpoint == endpoints[1]), packet.source.is_ipv6()),
                     ..packet
                 },
-                Hook::FromEndpoint => packet,
+                Hook::FromEndpoint | Hook::FromHost | Hook::ToHost => packet,
             };
             // Without ports, two addresses have one connection: its direction is that of its first packet.
             let (low, high) = (packet.source.min(packet.destination), packet.source.max(packet.destination));
@@ -222,6 +223,33 @@ fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
         before = tables;
     }
     (reasons, endpoints)
+}
+
+/// A datapath that got one row of a revision wrong.
+#[test]
+fn s15_control_one_wrong_row_is_found() {
+    let mut found = 0;
+    for seed in 1..=WORLDS {
+        let mut datapath = MemoryDatapath::default();
+        let endpoints = ["one", "other"].into_iter().zip(["ep0", "ep1"]);
+        let endpoints = endpoints.map(|(name, at)| datapath.attach(&Name::new(name).unwrap(), at).unwrap());
+        let endpoints: [EndpointId; 2] = endpoints.collect::<Vec<_>>().try_into().unwrap();
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let tables = tables(&mut random, endpoints);
+        let mut wrong = tables.clone();
+        for row in wrong.rows.values_mut() {
+            // What is allowed is denied, and the other way round.
+            row.high ^= row.low;
+        }
+        datapath.apply(Revision(seed), &Tables::default().diff(&wrong)).unwrap();
+        for number in 0..PACKETS {
+            let packet = packet(&mut random, number);
+            let outcome = datapath.probe(Hook::FromEndpoint, endpoints[0], &packet).unwrap();
+            let refused = (!outcome.allowed).then_some(outcome.reason);
+            found += u32::from(refused != expected(&tables, Hook::FromEndpoint, endpoints[0], &packet));
+        }
+    }
+    assert!(found > 50, "packets must tell wrong tables from right ones: {found}");
 }
 
 fn in_memory() -> Vec<Reason> {

@@ -8,9 +8,11 @@ mod namespaces;
 #[path = "support/worlds.rs"]
 mod worlds;
 
+use std::ops::ControlFlow;
+
 use ringfence_datapath::{
-    ApplyError, AttachError, Capacity, Datapath, FlowEvent, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
-    Tally, Verified,
+    ApplyError, AttachError, Capacity, Connection, Datapath, FlowEvent, Hook, PacketKind, Phase, ProbeOutcome,
+    ProbePacket, Reason, Table, Tally, Verified,
 };
 use ringfence_policy::{
     flow::{Direction, protocol},
@@ -232,6 +234,14 @@ fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
         assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.unknown, 80)), Reason::DenyDefault);
     }
+    // Control: without the range, a pod that nobody knows yet is world, and passes.
+    let mut without = tables.clone();
+    without.ranges.clear();
+    bed.apply(&without);
+    for family in families() {
+        assert_eq!(bed.sent(ProbePacket { source_port: 7, ..open(family.local, family.unknown, 80) }), Reason::New);
+    }
+    bed.apply(&tables);
     // A range of one family says nothing about the other one.
     tables.ranges.insert("::/0".parse().unwrap(), REMOTE);
     bed.apply(&tables);
@@ -488,6 +498,7 @@ fn s16_what_is_not_delivered_is_counted(bed: &mut Bed) {
     let delivered = bed.events().len() as u64;
     let tallies = bed.datapath.observe().unwrap().tallies;
     let count = |tally| tallies.get(tally);
+    assert!(delivered < told, "control: what is delivered is not all there was");
     assert_eq!(count(Tally::EventsWritten), delivered);
     assert_eq!(delivered + count(Tally::EventsSuppressed) + count(Tally::EventsLost), told, "{tallies:?}");
     assert_eq!(bed.events(), [], "each is handed over once");
@@ -541,6 +552,79 @@ fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
     assert_eq!(bed.datapath.observe().unwrap(), before);
 }
 
+fn a_reader_finds_what_was_applied_and_what_is_open(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Deny);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::Established);
+    }
+    let reader = bed.datapath.reader().unwrap();
+    let observed = bed.datapath.observe().unwrap();
+    let head = reader.head().unwrap();
+    assert_eq!((head.generation, head.revision), (observed.generation, observed.revision));
+    let mut read = Tables::default();
+    let go_on = ControlFlow::Continue(());
+    let strays = [
+        reader.addresses(&mut |(key, entry)| {
+            assert_eq!(read.addresses.insert(key, entry), None);
+            go_on
+        }),
+        reader.ranges(&mut |(key, entry)| {
+            assert_eq!(read.ranges.insert(key, entry), None);
+            go_on
+        }),
+        reader.endpoints(&mut |(key, entry)| {
+            assert_eq!(read.endpoints.insert(key, entry), None);
+            go_on
+        }),
+        reader.ports(&mut |(key, entry)| {
+            assert_eq!(read.ports.insert(key, entry), None);
+            go_on
+        }),
+        reader.rows(&mut |(key, entry)| {
+            assert_eq!(read.rows.insert(key, entry), None);
+            go_on
+        }),
+    ];
+    assert!(strays.into_iter().all(|strays| strays.unwrap() == 0));
+    assert_eq!(read, tables);
+    assert_eq!(reader.bands().unwrap(), bed.datapath.bands().unwrap());
+    let mut connections = Vec::new();
+    let all = &mut |connection| {
+        connections.push(connection);
+        go_on
+    };
+    reader.connections(all).unwrap();
+    connections.sort_by_key(|connection: &Connection| connection.local);
+    for (connection, family) in connections.iter().zip(families()) {
+        let expected = Connection {
+            endpoint: bed.local,
+            peer: None,
+            local: (family.local, 40_000),
+            remote: (family.remote, 80),
+            protocol: protocol::TCP,
+            direction: Direction::Egress,
+            phase: Phase::Established,
+            port: 80,
+            generation: head.generation,
+            last_seen_ns: connection.last_seen_ns,
+        };
+        assert_eq!(*connection, expected);
+        assert!(head.now_ns.saturating_sub(connection.last_seen_ns) < 60_000_000_000, "{connection:?} {head:?}");
+    }
+    assert_eq!(connections.len(), 2);
+    let mut count = 0;
+    let first_only = &mut |_| {
+        count += 1;
+        ControlFlow::Break(())
+    };
+    reader.addresses(first_only).unwrap();
+    assert_eq!(count, 1, "whoever has enough gets no more");
+}
+
 fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
     let (local, other) = (name("local"), name("other.with-dot"));
     assert_eq!(bed.datapath.attach(&local, "ep0").unwrap(), bed.local);
@@ -565,6 +649,50 @@ fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
     let wrong = ProbePacket { protocol: protocol::UDP, ..open(v4.local, v4.remote, 80) };
     for packet in [mixed, wrong] {
         assert!(bed.datapath.probe(Hook::FromEndpoint, local, &packet).is_err());
+    }
+}
+
+/// An address that another endpoint gets, or that comes back later, means its new owner from the first packet on.
+fn a_reused_address_never_has_the_old_identity(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    let from_remote = |family: worlds::Family| open(family.remote, family.local, 80);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
+    }
+    // Gone: neither its connections nor new ones are those of the old identity, and it is not world either.
+    let mut gone = tables.clone();
+    for family in &families() {
+        gone.addresses.remove(&family.remote);
+    }
+    bed.apply(&gone);
+    for family in families() {
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::DenyDefault);
+        assert_eq!(bed.received(next(from_remote(family))), Reason::DenyDefault);
+    }
+    // Somebody else's.
+    let mut reused = tables.clone();
+    for family in families() {
+        reused.addresses.get_mut(&family.remote).unwrap().identity = Identity::from_bits(0x0020_0999);
+    }
+    for before in [&gone, &tables] {
+        bed.apply(before);
+        bed.apply(&reused);
+        for family in families() {
+            for packet in [open(family.local, family.remote, 80), next(open(family.local, family.remote, 80))] {
+                assert_eq!(bed.sent(packet), Reason::DenyDefault);
+            }
+            assert_eq!(bed.received(from_remote(family)), Reason::DenyDefault);
+        }
+    }
+    // Control: the same packets pass under the old identity.
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
     }
 }
 
@@ -608,6 +736,7 @@ cases!(
     replies_of_a_known_connection_pass,
     a_flip_cuts_revoked_connections_and_keeps_the_others,
     senders_must_own_their_address,
+    a_reused_address_never_has_the_old_identity,
     s12_an_unknown_address_of_the_mesh_is_not_world,
     s10_overflow_keeps_the_old_revision_whole,
     s3_revisions_never_go_back,
@@ -620,6 +749,7 @@ cases!(
     s16_what_is_not_delivered_is_counted,
     bands_count_their_packets,
     verify_finds_nothing_where_nothing_was_changed,
+    a_reader_finds_what_was_applied_and_what_is_open,
     attach_is_idempotent_and_says_what_is_wrong,
     a_probe_that_cannot_be_is_refused,
 );

@@ -20,6 +20,7 @@ mod frame;
 mod links;
 mod open;
 mod raw;
+mod reader;
 mod reports;
 mod run;
 mod sets;
@@ -42,10 +43,11 @@ use ringfence_policy::{
 
 use crate::{
     capacity::Capacity,
-    datapath::{Applied, Datapath, Observation, Verified},
+    datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     flip::Flip,
     probe::{ProbeOutcome, ProbePacket},
+    read::MapReader,
     report::{self, BandReport, FlowEvent},
 };
 
@@ -54,6 +56,7 @@ pub use features::{Features, Mechanism};
 pub use open::{pin_directory, uninstall};
 
 use links::Links;
+use reader::KernelReader;
 use reports::Reports;
 use sets::KernelSets;
 use upgrade::Older;
@@ -79,6 +82,8 @@ pub struct KernelDatapath {
     features: Features,
     /// Layouts of older versions that are still in force.
     older: Option<Older>,
+    /// Where this layout's maps are pinned.
+    directory: PathBuf,
     /// Held as long as the datapath is open.
     _lock: File,
 }
@@ -187,6 +192,18 @@ impl Datapath for KernelDatapath {
 
     fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
         self.reports.bands()
+    }
+
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError> {
+        Ok((self.reports.packets()?, self.reports.tallies()?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError> {
+        Ok(Box::new(KernelReader::open(&self.directory)?))
+    }
+
+    fn now_ns(&self) -> u64 {
+        system::monotonic_ns()
     }
 
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {

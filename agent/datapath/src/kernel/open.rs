@@ -99,7 +99,7 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     }
     let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
     tracing::info!(%features, "what the kernel offers");
-    let mut datapath = KernelDatapath { ebpf, flip, links, uplinks, reports, features, older, _lock: lock };
+    let mut datapath = KernelDatapath { ebpf, flip, links, uplinks, reports, features, older, directory, _lock: lock };
     if revision != Revision::ZERO {
         // The process that was replacing them has died.
         datapath.replace_older();

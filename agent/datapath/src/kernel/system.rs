@@ -151,6 +151,19 @@ pub(super) fn memory_bytes() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
+/// The clock of the programs: CLOCK_MONOTONIC, to a tick.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: room for the answer.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, now.as_mut_ptr()) } != 0 {
+        return 0;
+    }
+    // SAFETY: the call succeeded, so the answer is there.
+    let now = unsafe { now.assume_init() };
+    let [seconds, rest] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+}
+
 /// How many CPUs this machine can have: one more than the highest number in the kernel's list.
 pub(super) fn possible_cpus() -> io::Result<usize> {
     let list = fs::read_to_string(POSSIBLE_CPUS)?;
