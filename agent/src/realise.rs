@@ -10,7 +10,7 @@ use ringfence_datapath::{
     ApplyError, AttachError, Datapath, Hook, Observation, ObserveError, ProbeError, ProbeOutcome, ProbePacket,
 };
 use ringfence_policy::{
-    compile::{Compilation, Compiler, Incomplete, LocalNode},
+    compile::{Compilation, Compiler, Incomplete, LocalHost, LocalNode},
     mesh::Mesh,
     name::Name,
     revision::Revision,
@@ -28,6 +28,10 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    /// Devices where the node's own packets are to be judged.
+    uplinks: Vec<String>,
+    /// They are, or there are none and no others are.
+    uplinks_set: bool,
     audit: Audit,
     /// What packets are judged by.
     tables: Tables,
@@ -58,6 +62,7 @@ pub struct Realised {
 struct Attempt {
     revision: Revision,
     endpoints: BTreeMap<Name, EndpointId>,
+    host: Option<LocalHost>,
     failed: bool,
 }
 
@@ -102,12 +107,18 @@ impl Realiser {
     ///
     /// # Errors
     /// `ObserveError` if what packets are judged by cannot be read.
-    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name, audit: Audit) -> Result<Self, ObserveError> {
+    pub fn adopt(
+        datapath: Box<dyn Datapath>,
+        local: LocalNode,
+        uplinks: Vec<String>,
+        audit: Audit,
+    ) -> Result<Self, ObserveError> {
         let Observation { revision, tables, .. } = datapath.observe()?;
         let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
         let endpoints = datapath.attached();
-        let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
-        Ok(Self { datapath, compiler: Compiler::default(), local, audit, tables, revision, last: None, outcome })
+        let (local, compiler) = (LocalNode { endpoints, ..local }, Compiler::default());
+        let (uplinks_set, last) = (false, None);
+        Ok(Self { datapath, compiler, local, uplinks, uplinks_set, audit, tables, revision, last, outcome })
     }
 
     /// Moves when packets are judged by another revision, and when a problem comes or goes.
@@ -134,12 +145,17 @@ impl Realiser {
             Audit::Off => BTreeSet::new(),
             Audit::Everything => self.local.endpoints.keys().cloned().collect(),
         };
-        let same = |last: &&Attempt| last.revision == revision && last.endpoints == self.local.endpoints;
+        self.look_at_host();
+        let same = |last: &&Attempt| {
+            (last.revision, &last.endpoints, &last.host) == (revision, &self.local.endpoints, &self.local.host)
+        };
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;
         }
         let attempt = self.attempt(followed.mesh);
-        self.last = Some(Attempt { revision, endpoints: self.local.endpoints.clone(), failed: attempt.is_err() });
+        let failed = attempt.is_err() || !self.uplinks_set;
+        let (endpoints, host) = (self.local.endpoints.clone(), self.local.host.clone());
+        self.last = Some(Attempt { revision, endpoints, host, failed });
         let problems = attempt.unwrap_or_else(|reason| {
             tracing::error!(%revision, %reason, "revision not realised");
             vec![reason.to_string()]
@@ -238,7 +254,21 @@ impl Realiser {
         self.tables.apply(&diff);
         self.revision = revision;
         tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
-        Ok(problems.iter().map(ToString::to_string).collect())
+        // Policy first, then the hooks: nobody is cut off by a node that has heard of no policy yet.
+        let uplinks = if self.uplinks_set { Ok(()) } else { self.datapath.set_uplinks(&self.uplinks) };
+        self.uplinks_set = uplinks.is_ok();
+        let uplinks =
+            uplinks.err().map(|error| format!("the node's own packets are not judged on every uplink: {error}"));
+        Ok(problems.iter().map(ToString::to_string).chain(uplinks).collect())
+    }
+
+    /// The node's addresses come and go with its devices.
+    fn look_at_host(&mut self) {
+        let Some(host) = &mut self.local.host else { return };
+        match self.datapath.host_addresses() {
+            Ok(addresses) => host.addresses = addresses,
+            Err(error) => tracing::warn!(%error, "the node's addresses cannot be read: those that are known stay"),
+        }
     }
 
     fn publish(&self, problems: Vec<String>) {

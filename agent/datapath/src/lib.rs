@@ -32,4 +32,4 @@ pub use kernel::{KernelDatapath, KernelOptions};
 pub use memory::MemoryDatapath;
 pub use probe::{ProbeOutcome, ProbePacket};
 pub use report::{BandReport, FlowEvent};
-pub use ringfence_ebpf_common::{BandCounter, Hook, PacketKind, Reason, Tally};
+pub use ringfence_ebpf_common::{BandCounter, Hook, MARK_PASSED, PacketKind, Reason, Tally};

@@ -10,7 +10,7 @@ use std::{
 
 use ringfence_agent::{
     Agent, Config, StartError,
-    config::{DatapathConfig, DatapathKind},
+    config::{DatapathConfig, DatapathKind, EnforcementMode},
     declared::{DeclaredEndpoint, EndpointsFile},
 };
 use ringfence_policy::name::Name;
@@ -37,6 +37,10 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         cluster: name("east"),
         node: name("n1"),
         addresses: vec!["10.40.1.1".parse().unwrap()],
+        labels: vec![],
+        uplinks: vec![],
+        failsafe_ports: vec![],
+        policy_enforcement: EnforcementMode::Default,
         gateways: gateways.iter().map(ToString::to_string).collect(),
         tls: as_role(tls, "agent/east/n1"),
         datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into(), tcx: true },
