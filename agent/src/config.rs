@@ -245,7 +245,7 @@ mod tests {
             config.datapath,
             DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into(), tcx: true }
         );
-        assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config));
+        assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config.clone()));
         let open: Vec<_> = config.failsafe_ports.iter().map(String::as_str).collect();
         assert_eq!(open, ["tcp/22", "tcp/7400", "tcp/7401"]);
         assert_eq!(config.local_node().host, None, "no uplinks");

@@ -210,11 +210,16 @@ impl Realiser {
             realised.or_else(|| declared.get(address).copied())
         };
         let (sender, receiver) = (endpoint(&packet.source), endpoint(&packet.destination));
-        let sent = sender.map(|sender| self.datapath.probe(Hook::FromEndpoint, sender, packet)).transpose()?;
+        let host = Some(EndpointId::HOST);
+        // What the node itself sends to an endpoint of its meets that one's hook only.
+        let sender = sender.filter(|_| sender != host || receiver.is_none());
+        let from = if sender == host { Hook::FromHost } else { Hook::FromEndpoint };
+        let to = if receiver == host { Hook::ToHost } else { Hook::ToEndpoint };
+        let sent = sender.map(|sender| self.datapath.probe(from, sender, packet)).transpose()?;
         let outcome = match (sent, receiver) {
             (Some(sent), None) => sent,
             (Some(sent), Some(_)) if !sent.allowed || sent.judged_both => sent,
-            (_, Some(receiver)) => self.datapath.probe(Hook::ToEndpoint, receiver, packet)?,
+            (_, Some(receiver)) => self.datapath.probe(to, receiver, packet)?,
             (None, None) => {
                 return Err(JudgeError::NotHere { source_address: packet.source, destination: packet.destination });
             }

@@ -209,7 +209,9 @@ fn expected(tables: &Tables, hook: Hook, endpoint: EndpointId, packet: &ProbePac
                 Some(entry) => entry.endpoint != Some(EndpointId::HOST),
                 None => longest.filter(pods).is_some(),
             };
-            let enforced = tables.endpoints.contains_key(&EndpointId::HOST) && !passes;
+            // To itself, as with endpoints.
+            let hairpin = hook == Hook::FromHost && local(&packet.destination) == Some(EndpointId::HOST);
+            let enforced = tables.endpoints.contains_key(&EndpointId::HOST) && !passes && !hairpin;
             if enforced { refusal(tables, EndpointId::HOST, direction, packet) } else { None }
         }
         Hook::FromEndpoint if !tables.endpoints.contains_key(&endpoint) => Some(Reason::NotRealised),
