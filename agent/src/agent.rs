@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ringfence_datapath::{Datapath, ObserveError};
+use ringfence_datapath::{Datapath, MARK_PASSED, ObserveError};
 use ringfence_proto::{
     connect::{Dialer, Expected, InvalidAddress},
     v1::agent_server::AgentServer,
@@ -38,7 +38,7 @@ use crate::{
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
     people::People,
-    realise::{Audit, Modes, Realiser},
+    realise::{Audit, Realiser},
     register::Registering,
     registry::Registry,
     report::Reporter,
@@ -130,14 +130,15 @@ impl Agent {
         let tls = Tls::open(config.tls.clone())?;
         let client_tls = tls.clone();
         let dialer = Dialer::new(Expected::Gateway(config.cluster.clone()), move || client_tls.client());
+        // What this node hears from its gateways could not be put right once a policy had cut it off from them.
+        let dialer = if config.uplinks.is_empty() { dialer } else { dialer.marked(MARK_PASSED) };
         let gateways = Arc::new(Gateways::new(&config.gateways, &dialer)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
         let audit = if config.policy_audit_mode { Audit::Everything } else { Audit::Off };
-        let modes = Modes { audit, enforcement: config.policy_enforcement.into() };
         let people = Arc::new(People::default());
         let realiser =
-            Realiser::adopt(open()?, config.cluster.clone(), config.node.clone(), modes, Arc::clone(&people))?;
+            Realiser::adopt(open()?, config.local_node(), config.uplinks.clone(), audit, Arc::clone(&people))?;
         let revision = realiser.revision();
         tracing::info!(cluster = %config.cluster, node = %config.node, datapath = realiser.kind(), %revision, "datapath adopted");
         let feed = Arc::new(Feed::new());
@@ -209,6 +210,7 @@ fn spawn_endpoints(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         cluster: config.cluster.clone(),
         node: config.node.clone(),
         addresses: config.addresses.clone(),
+        labels: config.node_labels(),
         gateways: Arc::clone(&parts.gateways),
         registry: Arc::clone(&parts.registry),
         feed: Arc::clone(&parts.feed),

@@ -11,12 +11,11 @@ use ringfence_datapath::{
     PacketCounters, ProbeError, ProbeOutcome, ProbePacket, Tallies, Verified,
 };
 use ringfence_policy::{
-    compile::{Compilation, Compiler, Incomplete, LocalNode},
+    compile::{Compilation, Compiler, Incomplete, LocalHost, LocalNode},
     mesh::Mesh,
     name::Name,
     revision::Revision,
     tables::{EndpointId, Tables},
-    world::Enforcement,
 };
 use tokio::sync::watch;
 
@@ -30,6 +29,10 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    /// Devices where the node's own packets are to be judged.
+    uplinks: Vec<String>,
+    /// They are, or there are none and no others are.
+    uplinks_set: bool,
     audit: Audit,
     /// What packets are judged by.
     tables: Tables,
@@ -50,15 +53,6 @@ pub enum Audit {
     Everything,
 }
 
-/// How a node enforces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Modes {
-    /// What becomes of refusals.
-    pub audit: Audit,
-    /// Which directions are enforced.
-    pub enforcement: Enforcement,
-}
-
 /// What this node enforces, and what keeps it from enforcing more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Realised {
@@ -73,6 +67,7 @@ struct Attempt {
     revision: Revision,
     endpoints: BTreeMap<Name, EndpointId>,
     audited: BTreeSet<Name>,
+    host: Option<LocalHost>,
     failed: bool,
     /// What somebody should look at.
     problems: Vec<String>,
@@ -121,9 +116,9 @@ impl Realiser {
     /// `ObserveError` if what packets are judged by cannot be read.
     pub fn adopt(
         datapath: Box<dyn Datapath>,
-        cluster: Name,
-        node: Name,
-        modes: Modes,
+        local: LocalNode,
+        uplinks: Vec<String>,
+        audit: Audit,
         people: Arc<People>,
     ) -> Result<Self, ObserveError> {
         let Observation { revision, tables, .. } = datapath.observe()?;
@@ -131,12 +126,13 @@ impl Realiser {
         let endpoints = datapath.attached();
         people.know(&endpoints);
         people.know_ranges(tables.ranges.iter().map(|(range, identity)| (*range, Some(*identity))));
-        let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
         Ok(Self {
             datapath,
-            compiler: Compiler::enforcing(modes.enforcement),
-            local,
-            audit: modes.audit,
+            compiler: Compiler::default(),
+            local: LocalNode { endpoints, ..local },
+            uplinks,
+            uplinks_set: false,
+            audit,
             tables,
             revision,
             last: None,
@@ -170,21 +166,23 @@ impl Realiser {
             Audit::Off => audited,
             Audit::Everything => self.local.endpoints.keys().cloned().collect(),
         };
+        self.look_at_host();
         let local = &self.local;
         let same = |last: &&Attempt| {
-            last.revision == revision && last.endpoints == local.endpoints && last.audited == local.audited
+            (last.revision, &last.endpoints, &last.audited, &last.host)
+                == (revision, &local.endpoints, &local.audited, &local.host)
         };
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;
         }
         let attempt = self.attempt(followed.mesh);
-        let failed = attempt.is_err();
+        let failed = attempt.is_err() || !self.uplinks_set;
         let problems = attempt.unwrap_or_else(|reason| {
             tracing::error!(%revision, %reason, "revision not realised");
             vec![reason.to_string()]
         });
-        let LocalNode { endpoints, audited, .. } = self.local.clone();
-        self.last = Some(Attempt { revision, endpoints, audited, failed, problems: problems.clone() });
+        let LocalNode { endpoints, audited, host, .. } = self.local.clone();
+        self.last = Some(Attempt { revision, endpoints, audited, host, failed, problems: problems.clone() });
         self.publish(problems);
     }
 
@@ -302,11 +300,16 @@ impl Realiser {
             realised.or_else(|| declared.get(address).copied())
         };
         let (sender, receiver) = (endpoint(&packet.source), endpoint(&packet.destination));
-        let sent = sender.map(|sender| self.datapath.probe(Hook::FromEndpoint, sender, packet)).transpose()?;
+        let host = Some(EndpointId::HOST);
+        // What the node itself sends to an endpoint of its meets that one's hook only.
+        let sender = sender.filter(|_| sender != host || receiver.is_none());
+        let from = if sender == host { Hook::FromHost } else { Hook::FromEndpoint };
+        let to = if receiver == host { Hook::ToHost } else { Hook::ToEndpoint };
+        let sent = sender.map(|sender| self.datapath.probe(from, sender, packet)).transpose()?;
         let outcome = match (sent, receiver) {
             (Some(sent), None) => sent,
             (Some(sent), Some(_)) if !sent.allowed || sent.judged_both => sent,
-            (_, Some(receiver)) => self.datapath.probe(Hook::ToEndpoint, receiver, packet)?,
+            (_, Some(receiver)) => self.datapath.probe(to, receiver, packet)?,
             (None, None) => {
                 return Err(JudgeError::NotHere { source_address: packet.source, destination: packet.destination });
             }
@@ -347,7 +350,21 @@ impl Realiser {
         self.people.know_ranges(diff.ranges.iter().map(|edit| (edit.key, edit.after)));
         self.revision = revision;
         tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
-        Ok(problems.iter().map(ToString::to_string).collect())
+        // Policy first, then the hooks: nobody is cut off by a node that has heard of no policy yet.
+        let uplinks = if self.uplinks_set { Ok(()) } else { self.datapath.set_uplinks(&self.uplinks) };
+        self.uplinks_set = uplinks.is_ok();
+        let uplinks =
+            uplinks.err().map(|error| format!("the node's own packets are not judged on every uplink: {error}"));
+        Ok(problems.iter().map(ToString::to_string).chain(uplinks).collect())
+    }
+
+    /// The node's addresses come and go with its devices.
+    fn look_at_host(&mut self) {
+        let Some(host) = &mut self.local.host else { return };
+        match self.datapath.host_addresses() {
+            Ok(addresses) => host.addresses = addresses,
+            Err(error) => tracing::warn!(%error, "the node's addresses cannot be read: those that are known stay"),
+        }
     }
 
     fn publish(&self, mut problems: Vec<String>) {

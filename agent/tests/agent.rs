@@ -16,6 +16,7 @@ use ringfence_policy::{
     identity::ClusterId,
     record::{Change, Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
+    tables::EndpointId,
 };
 use ringfence_proto::v1;
 use support::{config, declared, name, spy::Spy, start, with_endpoints};
@@ -112,6 +113,43 @@ fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     assert_eq!(after.addresses, before.1.addresses);
     assert_ne!(after.resolved(), before.1.resolved(), "what changed while nothing fitted is not lost");
     eventually("the problem is gone", || own_reports(&store).last().is_some_and(|node| node.problems.is_empty()));
+    running.tasks.token().cancel();
+}
+
+const HOST_POLICY: &str = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: host}\n\
+                           spec: {nodeSelector: {matchLabels: {role: edge}}, ingress: [{fromEntities: [health]}]}\n";
+
+#[test]
+fn host_1_the_node_is_enforced_where_it_has_uplinks_and_says_so_where_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let store = store();
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
+    let plain = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
+    let plain = ringfence_agent::Config { labels: vec!["role=edge".to_owned()], ..plain };
+    let spy = Spy::new(Capacity::default());
+    store.execute(policy("host", HOST_POLICY)).unwrap();
+    let running = start(&plain, &spy);
+    eventually("the node says what is not enforced", || {
+        running.problems().iter().any(|problem| problem.contains("host selects this node, which has no uplinks"))
+    });
+    assert!(!spy.observed().1.endpoints.contains_key(&EndpointId::HOST));
+    assert!(spy.uplinks().iter().all(|(_, uplinks)| uplinks.is_empty()));
+    running.kill();
+    let before = spy.uplinks().len();
+    spy.set_missing("eth0", true);
+    let enforced = ringfence_agent::Config { uplinks: vec!["eth0".to_owned()], ..plain };
+    let running = start(&enforced, &spy);
+    eventually("the node is a subject", || spy.observed().1.endpoints.contains_key(&EndpointId::HOST));
+    eventually("a missing uplink is reported", || running.problems().iter().any(|problem| problem.contains("eth0")));
+    spy.set_missing("eth0", false);
+    eventually("its uplink is attached once it is there", || spy.uplinks().len() > before);
+    let (revision, uplinks) = spy.uplinks()[before].clone();
+    assert_eq!(uplinks, ["eth0"]);
+    let applied = spy.applied();
+    let with_host = applied.iter().find(|(_, tables)| tables.endpoints.contains_key(&EndpointId::HOST)).unwrap();
+    assert!(with_host.0 <= revision, "policy first, then the hooks");
+    eventually("nothing is missing", || running.problems().is_empty());
     running.tasks.token().cancel();
 }
 

@@ -12,7 +12,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use ringfence_policy::{
-        compile::{Compiler, LocalNode, Problem},
+        compile::{Compiler, LocalHost, LocalNode, Problem},
         identity::{ClusterId, Identity},
         label::LabelSet,
         mesh::Mesh,
@@ -85,7 +85,8 @@ mod tests {
     fn policy(random: &mut Random) -> Record {
         let app = |random: &mut Random| format!("{{matchLabels: {{app: {}}}}}", random.pick(&PODS[..3]));
         let element = |random: &mut Random| {
-            let peers = match random.below(5) {
+            let peers = match random.below(7) {
+                5 => format!("toNodes: [{{matchLabels: {{role: {}}}}}]", random.pick(&["edge", "core"])),
                 0 => "toEntities: [all]".to_owned(),
                 1 => "toEntities: [cluster, world]".to_owned(),
                 2 => format!(
@@ -104,7 +105,10 @@ mod tests {
             format!("{{{peers}{ports}}}")
         };
         let lists = [
-            format!("ingress: [{}]", element(random).replace("toE", "fromE").replace("toC", "fromC")),
+            format!(
+                "ingress: [{}]",
+                element(random).replace("toE", "fromE").replace("toC", "fromC").replace("toN", "fromN")
+            ),
             format!("egress: [{}, {}]", element(random), element(random)),
             format!("egressDeny: [{}]", element(random)),
         ];
@@ -115,11 +119,21 @@ mod tests {
             if random.one_in(3) { "{}".to_owned() } else { app(random) },
             random.pick(&lists)
         );
+        let text = if random.one_in(6) {
+            let nodes = random.pick(&["nodeSelector: {}, ", "nodeSelector: {matchLabels: {role: edge}}, "]);
+            let content = &text[text.find("ingress").or_else(|| text.find("egress")).unwrap()..];
+            format!(
+                "{{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {{name: p{number}}}, \
+                 spec: {{{nodes}{content}"
+            )
+        } else {
+            text
+        };
         let parsed = parse_objects(&text);
         assert!(!parsed.has_errors(), "{:?}\n{text}", parsed.diagnostics);
         let key = parsed.objects[0].key.clone();
         // Nobody can read it.
-        let text = if random.one_in(16) { text.replace("endpointSelector", "endpointSelectorV3") } else { text };
+        let text = if random.one_in(16) { text.replace("Selector", "SelectorV3") } else { text };
         Record::Policy(PolicyRecord { key, text })
     }
 
@@ -133,7 +147,9 @@ mod tests {
             1 => {
                 let last = u8::try_from(random.below(4)).unwrap();
                 let addresses = vec![[10, 1, 2, last].into(), [192, 0, 2, last].into()];
-                Record::Node(Node { cluster: name("east"), name: name(random.pick(&["n1", "n2"])), addresses })
+                let labels = random.pick(&[&[][..], &["k8s:role=edge"], &["k8s:role=edge", "k8s:zone=a"]]);
+                let (node, labels) = (name(random.pick(&["n1", "n2", "n3"])), LabelSet::parse(labels).unwrap());
+                Record::Node(Node { cluster: name("east"), name: node, addresses, labels })
             }
             2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
             5..8 => endpoint(random),
@@ -236,7 +252,12 @@ mod tests {
     fn history(seed: u64, seen: &mut Seen) {
         let random = &mut Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let endpoints = BTreeMap::new();
-        let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+        let host = random.one_in(2).then(|| LocalHost {
+            addresses: [[10, 1, 2, 1].into(), [10, 9, 9, 9].into()].into(),
+            failsafe: [(6, 80)].into(),
+            audit: random.one_in(4),
+        });
+        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut world =
             World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
         for step in 0..24 {
@@ -249,12 +270,17 @@ mod tests {
                     Some(_) if random.one_in(2) => {}
                     _ => {
                         let id = EndpointId(
-                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 1)
+                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 2)
                                 .unwrap(),
                         );
                         world.local.endpoints.insert(name(pod), id);
                     }
                 }
+            }
+            if random.one_in(10)
+                && let Some(host) = &mut world.local.host
+            {
+                host.addresses.pop_first();
             }
             if random.one_in(10) {
                 world.local.audited = BTreeSet::from([name(random.pick(&PODS))]);
@@ -292,8 +318,9 @@ mod tests {
         let mut seen = Seen::default();
         for seed in 0..64 {
             let random = &mut Random(seed);
-            let endpoints = PODS.iter().zip(1..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-            let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+            let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+            let host = random.one_in(2).then(LocalHost::default);
+            let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
             let mut world =
                 World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
             for step in 0..10 {

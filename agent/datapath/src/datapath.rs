@@ -1,6 +1,11 @@
 //! The trait, and what its operations answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
 
 use ringfence_ebpf_common::{Hook, Reason, Tally};
 use ringfence_policy::{
@@ -45,6 +50,14 @@ pub trait Datapath: Send {
     /// `AttachError`; the uplinks before the one that it names are attached then, and none is detached.
     fn set_uplinks(&mut self, _interfaces: &[String]) -> Result<(), AttachError> {
         Ok(())
+    }
+
+    /// The addresses of the node's own devices, loopback left out. None of a datapath without devices.
+    ///
+    /// # Errors
+    /// The system's, if it does not say.
+    fn host_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(BTreeSet::new())
     }
 
     /// Moves to a revision: all or nothing. Afterwards packets are judged by `revision`, or on an error by exactly what

@@ -34,4 +34,4 @@ pub use memory::MemoryDatapath;
 pub use probe::{ProbeOutcome, ProbePacket};
 pub use read::{Connection, Head, MapReader, Phase};
 pub use report::{BandReport, FlowEvent};
-pub use ringfence_ebpf_common::{BandCounter, Hook, PacketKind, Reason, Tally};
+pub use ringfence_ebpf_common::{BandCounter, Hook, MARK_PASSED, PacketKind, Reason, Tally};

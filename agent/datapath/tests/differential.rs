@@ -16,6 +16,7 @@ use ringfence_datapath::{
     Capacity, Datapath, Hook, KernelDatapath, KernelOptions, MemoryDatapath, PacketKind, ProbePacket, Reason,
 };
 use ringfence_policy::{
+    cidr::Cidr,
     flow::{Direction, Flow, protocol},
     identity::Identity,
     name::Name,
@@ -53,6 +54,9 @@ impl Random {
         if self.one_in(4) { u16::try_from(self.below(65_536)).unwrap() } else { near }
     }
 }
+
+/// Which of the peers is the node itself.
+const HOST: u32 = 2;
 
 /// One of twelve peers, two of them endpoints of this node; some addresses are known by their range only.
 fn address(number: u32, v6: bool) -> IpAddr {
@@ -96,6 +100,17 @@ fn tables(random: &mut Random, endpoints: [EndpointId; 2]) -> Tables {
             tables.endpoints.insert(endpoint, EndpointEntry { identity: identity(number), policy, shadow, audit });
         }
     }
+    // The node itself, which some revisions say nothing of.
+    let host = !random.one_in(4);
+    for v6 in [false, true] {
+        let entry = AddressEntry { identity: Identity::HOST, endpoint: host.then_some(EndpointId::HOST) };
+        tables.addresses.insert(address(HOST, v6), entry);
+    }
+    if host {
+        let (policy, audit) = (PolicyId(1 + random.below(2)), random.one_in(5));
+        let entry = EndpointEntry { identity: Identity::HOST, policy, shadow: None, audit };
+        tables.endpoints.insert(EndpointId::HOST, entry);
+    }
     for policy in 1..=3 {
         for direction in [Direction::Ingress, Direction::Egress] {
             policy_of(random, &mut tables, PolicyId(policy), direction);
@@ -120,6 +135,7 @@ fn policy_of(random: &mut Random, tables: &mut Tables, policy: PolicyId, directi
         let peer = match random.below(12) {
             number @ 0..=8 => identity(number),
             9 => Identity::WORLD_IPV4,
+            10 => Identity::HOST,
             _ => Identity::UNKNOWN,
         };
         let band = if random.one_in(3) { 0 } else { bands[random.below(4) as usize] };
@@ -176,7 +192,28 @@ fn refusal(tables: &Tables, endpoint: EndpointId, direction: Direction, packet: 
 fn expected(tables: &Tables, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Option<Reason> {
     let local = |address: &IpAddr| tables.addresses.get(address).and_then(|entry| entry.endpoint);
     match hook {
-        Hook::ToEndpoint => refusal(tables, endpoint, Direction::Ingress, packet),
+        Hook::ToEndpoint => refusal(tables, endpoint, Direction::Ingress, packet).or_else(|| {
+            let host = local(&packet.source).filter(|sender| *sender == EndpointId::HOST);
+            host.and_then(|host| refusal(tables, host, Direction::Egress, packet))
+        }),
+        Hook::FromHost | Hook::ToHost => {
+            let (own, direction) = match hook {
+                Hook::FromHost => (packet.source, Direction::Egress),
+                _ => (packet.destination, Direction::Ingress),
+            };
+            let pods = |range: &&Cidr| tables.ranges[*range] == Identity::UNKNOWN;
+            let longest =
+                tables.ranges.keys().filter(|range| range.contains(own)).max_by_key(|range| range.prefix_length());
+            // What is known to be somebody else's passes; any other address may be the node's.
+            let passes = match tables.addresses.get(&own) {
+                Some(entry) => entry.endpoint != Some(EndpointId::HOST),
+                None => longest.filter(pods).is_some(),
+            };
+            // To itself, as with endpoints.
+            let hairpin = hook == Hook::FromHost && local(&packet.destination) == Some(EndpointId::HOST);
+            let enforced = tables.endpoints.contains_key(&EndpointId::HOST) && !passes && !hairpin;
+            if enforced { refusal(tables, EndpointId::HOST, direction, packet) } else { None }
+        }
         Hook::FromEndpoint if !tables.endpoints.contains_key(&endpoint) => Some(Reason::NotRealised),
         Hook::FromEndpoint if local(&packet.source) != Some(endpoint) => Some(Reason::Spoofed),
         Hook::FromEndpoint if local(&packet.destination) == Some(endpoint) => None,
@@ -200,8 +237,8 @@ fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
         assert_eq!(datapath.observe().unwrap().tables, tables, "seed {seed}");
         for number in 0..PACKETS {
             let packet = packet(&mut random, number);
-            let hook = if random.one_in(2) { Hook::FromEndpoint } else { Hook::ToEndpoint };
-            let endpoint = endpoints[random.below(2) as usize];
+            let hook = [Hook::FromEndpoint, Hook::ToEndpoint, Hook::FromHost, Hook::ToHost][random.below(4) as usize];
+            let endpoint = if hook.is_uplink() { EndpointId::HOST } else { endpoints[random.below(2) as usize] };
             // A packet for somebody else does not come to an endpoint's device.
             let packet = match hook {
                 Hook::ToEndpoint => ProbePacket {
@@ -270,6 +307,7 @@ fn s15_memory_says_what_the_tables_say() {
         Reason::AuditDefault,
         Reason::AuditExplicit,
         Reason::AuditNoProxy,
+        Reason::Passing,
     ] {
         let count = reasons.iter().filter(|one| **one == reason).count();
         assert!(count >= 10, "the worlds say too little of {reason:?}: {count}");

@@ -24,6 +24,7 @@ struct State {
     datapath: MemoryDatapath,
     missing: BTreeSet<String>,
     applied: Vec<(Revision, Tables)>,
+    uplinks: Vec<(Revision, Vec<String>)>,
     told: Option<watch::Receiver<Realised>>,
     told_early: bool,
     tampered: Option<(Revision, Tables)>,
@@ -36,6 +37,7 @@ impl Spy {
             datapath: MemoryDatapath::new(capacity),
             missing: BTreeSet::new(),
             applied: vec![],
+            uplinks: vec![],
             told: None,
             told_early: false,
             tampered: None,
@@ -65,6 +67,11 @@ impl Spy {
     /// Every revision that was ever in force, with its tables.
     pub(crate) fn applied(&self) -> Vec<(Revision, Tables)> {
         self.lock().applied.clone()
+    }
+
+    /// The uplinks that were asked for, each time with the revision in force.
+    pub(crate) fn uplinks(&self) -> Vec<(Revision, Vec<String>)> {
+        self.lock().uplinks.clone()
     }
 
     pub(crate) fn observed(&self) -> (Revision, Tables) {
@@ -146,6 +153,16 @@ impl Datapath for Spy {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.lock().datapath.attached()
+    }
+
+    fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
+        let mut state = self.lock();
+        if let Some(missing) = interfaces.iter().find(|interface| state.missing.contains(*interface)) {
+            return Err(AttachError::NoInterface { name: Name::new("uplink").unwrap(), interface: missing.clone() });
+        }
+        let revision = state.datapath.observe().unwrap().revision;
+        state.uplinks.push((revision, interfaces.to_vec()));
+        Ok(())
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {

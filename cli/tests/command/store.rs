@@ -15,7 +15,12 @@ use crate::{
 fn mesh() -> TestMesh {
     let mesh = TestMesh::start();
     let name = |text: &str| Name::new(text).unwrap();
-    mesh.put([Record::Node(Node { cluster: name("east"), name: name("n1"), addresses: vec![] })]);
+    mesh.put([Record::Node(Node {
+        cluster: name("east"),
+        name: name("n1"),
+        addresses: vec![],
+        labels: ringfence_policy::label::LabelSet::default(),
+    })]);
     mesh
 }
 

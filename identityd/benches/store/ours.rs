@@ -58,7 +58,7 @@ impl Ours {
         let client = ours.connect(ours.leader);
         for id in 1..=CLUSTERS {
             let cluster = format!("c{id}");
-            let node = v1::Node { cluster: cluster.clone(), name: "n1".to_owned(), addresses: vec![] };
+            let node = v1::Node { cluster: cluster.clone(), name: "n1".to_owned(), addresses: vec![], labels: vec![] };
             client.execute(Kind::PutCluster(v1::Cluster { name: cluster, id, pod_cidrs: vec![] })).await;
             client.execute(Kind::PutNode(node)).await;
         }

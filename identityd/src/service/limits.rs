@@ -65,7 +65,10 @@ pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
             check_record(codec::encode(labels).len())?;
         }
         Command::PutCluster(cluster) => check_record(codec::encode(cluster).len())?,
-        Command::PutNode(node) => check_record(codec::encode(node).len())?,
+        Command::PutNode(node) => {
+            check_labels(&node.labels)?;
+            check_record(codec::encode(node).len())?;
+        }
         Command::PutObjects { policies, groups } => {
             check_policies(policies)?;
             groups.iter().try_for_each(|group| check_record(codec::encode(group).len()))?;

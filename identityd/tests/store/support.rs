@@ -136,7 +136,12 @@ impl Store {
     /// Clusters east, west and south, each with node n1.
     pub(crate) async fn register(&self) {
         for (id, cluster) in (1..).zip(CLUSTERS) {
-            let node = Node { cluster: name(cluster), name: name("n1"), addresses: vec![] };
+            let node = Node {
+                cluster: name(cluster),
+                name: name("n1"),
+                addresses: vec![],
+                labels: ringfence_policy::label::LabelSet::default(),
+            };
             let cluster = Cluster { name: name(cluster), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
             for command in [Command::PutCluster(cluster), Command::PutNode(node)] {
                 assert!(self.execute(u64::from(id), &command, PATIENCE).await.unwrap().changed);

@@ -100,7 +100,7 @@ fn policies() -> Vec<PolicyRecord> {
 fn local() -> LocalNode {
     let endpoint = |i: u32| (name(&format!("pod-{i}")), EndpointId(i + 1));
     let endpoints: BTreeMap<Name, EndpointId> = (0..ENDPOINTS_OF_NODE).map(endpoint).collect();
-    LocalNode { cluster: name("default"), node: name("node-0"), endpoints, audited: BTreeSet::new() }
+    LocalNode { endpoints, ..LocalNode::new(name("default"), name("node-0")) }
 }
 
 fn identity(i: u32) -> Record {

@@ -5,7 +5,8 @@ use std::{fmt, io, sync::Arc};
 use hyper_util::rt::TokioIo;
 use ringfence_policy::name::Name;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{codegen::http::Uri, transport::Channel};
 
@@ -29,6 +30,7 @@ pub enum Expected {
 pub struct Dialer {
     expected: Arc<Expected>,
     tls: Arc<dyn Fn() -> Arc<ClientConfig> + Send + Sync>,
+    mark: Option<u32>,
 }
 
 /// Somebody else answered.
@@ -44,7 +46,13 @@ impl Dialer {
     /// `tls` is asked for every new connection.
     #[must_use]
     pub fn new(expected: Expected, tls: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static) -> Self {
-        Self { expected: Arc::new(expected), tls: Arc::new(tls) }
+        Self { expected: Arc::new(expected), tls: Arc::new(tls), mark: None }
+    }
+
+    /// Gives every packet of its connections a mark (`SO_MARK`, socket(7)). Without the right to do so they go without.
+    #[must_use]
+    pub fn marked(self, mark: u32) -> Self {
+        Self { mark: Some(mark), ..self }
     }
 
     /// A connection that is made when first used, and again when it broke.
@@ -63,7 +71,10 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await?;
+        let stream = match self.mark {
+            Some(mark) => connect_marked(address, mark).await?,
+            None => TcpStream::connect(address).await?,
+        };
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         let stream = TlsConnector::from((self.tls)()).connect(name, stream).await?;
@@ -81,6 +92,22 @@ impl Dialer {
         };
         if right { Ok(()) } else { Err(WrongPeer::Other { role, expected: self.expected.clone() }) }
     }
+}
+
+/// As `TcpStream::connect`; the mark is on the first packet already.
+async fn connect_marked(address: &str, mark: u32) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Err(error) = SockRef::from(&socket).set_mark(mark) {
+            tracing::debug!(%error, "connections to gateways go without a mark");
+        }
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl fmt::Debug for Dialer {

@@ -30,6 +30,8 @@ mod upgrade;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    io,
+    net::IpAddr,
     path::PathBuf,
 };
 
@@ -156,6 +158,10 @@ impl Datapath for KernelDatapath {
         }
         let attached = self.uplinks.attached();
         attached.keys().filter(|name| !wanted.contains(*name)).try_for_each(|name| self.uplinks.detach(name))
+    }
+
+    fn host_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        system::host_addresses()
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {

@@ -1,9 +1,11 @@
 //! System calls that neither std nor aya offer.
 
 use std::{
+    collections::BTreeSet,
     ffi::{CStr, CString, c_char},
     fs, io,
     mem::MaybeUninit,
+    net::IpAddr,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -107,6 +109,38 @@ pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
     }
     // SAFETY: the kernel wrote this member of the union.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// The addresses of the devices in this network namespace, loopback left out (getifaddrs(3)).
+pub(super) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: room for the answer, which is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (mut addresses, mut at) = (BTreeSet::new(), first);
+    // SAFETY: the list ends in null, and each entry of it stays until it is freed.
+    while let Some(entry) = unsafe { at.as_ref() } {
+        // SAFETY: null, or an address of the family that it begins with.
+        let address = unsafe { entry.ifa_addr.as_ref() }.and_then(|address| match i32::from(address.sa_family) {
+            libc::AF_INET => {
+                // SAFETY: so it is an IPv4 address; entries are allocated with the alignment of the largest.
+                let v4 = unsafe { entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned() };
+                Some(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: so it is an IPv6 address.
+                let v6 = unsafe { entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned() };
+                Some(IpAddr::from(v6.sin6_addr.s6_addr))
+            }
+            _ => None,
+        });
+        addresses.extend(address.filter(|address| !address.is_loopback()));
+        at = entry.ifa_next;
+    }
+    // SAFETY: what getifaddrs gave, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(addresses)
 }
 
 /// The device a pinned TCX link is attached to; none if the device is gone.

@@ -117,6 +117,7 @@ fn nothing() -> Packet {
         fragment: Fragment::Whole,
         identification: 0,
         judged: false,
+        passed: false,
     }
 }
 

@@ -14,6 +14,8 @@ use ringfence_policy::{
     tables::{Class, EndpointId, Tables},
 };
 
+const NO_UPLINK: &str = "frames are seen at the hooks of an endpoint only";
+
 /// A connection as the endpoint sees it: its address and port, the other side's, the protocol.
 type Known = (IpAddr, u16, IpAddr, u16, u8);
 
@@ -100,6 +102,7 @@ impl Spec {
         let (known, direction, peer) = match hook {
             Hook::FromEndpoint => ((from, source_port, to, destination_port, protocol), Direction::Egress, to),
             Hook::ToEndpoint => ((to, destination_port, from, source_port, protocol), Direction::Ingress, from),
+            Hook::FromHost | Hook::ToHost => unreachable!("{NO_UPLINK}"),
         };
         let owner = |address: &IpAddr| self.tables.addresses.get(address).and_then(|entry| entry.endpoint);
         if direction == Direction::Egress && owner(&from) != Some(self.endpoint) {
@@ -155,6 +158,7 @@ impl Spec {
             // The endpoint speaks of a packet that came to it.
             Hook::FromEndpoint => (destination, destination_port, source, source_port, protocol),
             Hook::ToEndpoint => (source, source_port, destination, destination_port, protocol),
+            Hook::FromHost | Hook::ToHost => unreachable!("{NO_UPLINK}"),
         })
     }
 }
