@@ -31,7 +31,7 @@ fn mesh() -> TestMesh {
             cluster: name("west"),
             name: name(node),
             addresses: vec![address.parse().unwrap()],
-            labels: ringfence_policy::label::LabelSet::default(),
+            labels: LabelSet::default(),
         })
     };
     let pod_cidrs = vec!["10.102.0.0/16".parse().unwrap(), "fd10:2::/32".parse().unwrap()];

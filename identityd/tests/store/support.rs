@@ -140,7 +140,7 @@ impl Store {
                 cluster: name(cluster),
                 name: name("n1"),
                 addresses: vec![],
-                labels: ringfence_policy::label::LabelSet::default(),
+                labels: LabelSet::default(),
             };
             let cluster = Cluster { name: name(cluster), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
             for command in [Command::PutCluster(cluster), Command::PutNode(node)] {

@@ -288,6 +288,6 @@ pub(crate) fn node(cluster: &str, name: &str, address: &str) -> Node {
         cluster: Name::new(cluster).unwrap(),
         name: Name::new(name).unwrap(),
         addresses: vec![address.parse().unwrap()],
-        labels: ringfence_policy::label::LabelSet::default(),
+        labels: LabelSet::default(),
     }
 }
