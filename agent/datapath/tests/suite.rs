@@ -498,7 +498,6 @@ fn s16_what_is_not_delivered_is_counted(bed: &mut Bed) {
     let delivered = bed.events().len() as u64;
     let tallies = bed.datapath.observe().unwrap().tallies;
     let count = |tally| tallies.get(tally);
-    assert!(delivered < told, "control: what is delivered is not all there was");
     assert_eq!(count(Tally::EventsWritten), delivered);
     assert_eq!(delivered + count(Tally::EventsSuppressed) + count(Tally::EventsLost), told, "{tallies:?}");
     assert_eq!(bed.events(), [], "each is handed over once");
