@@ -8,6 +8,7 @@ mod fuzz_frames;
 #[path = "../../../ebpf/programs/src/headers.rs"]
 mod headers;
 #[path = "../../../ebpf/programs/src/parse.rs"]
+#[expect(unreachable_pub, reason = "the programs' crate exports it")]
 mod parse;
 #[path = "../../../ebpf/host/programs.rs"]
 pub mod programs;
