@@ -9,14 +9,17 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use mesh::{TestStore, certificates, eventually, free_address, get, metric, node};
-use ringfence_agent::registry::{Attachment, Registration};
+use ringfence_agent::{
+    realise::Realised,
+    registry::{Attachment, Registration},
+};
 use ringfence_datapath::Capacity;
 use ringfence_policy::{
     command::Command,
     identity::ClusterId,
     record::{Change, Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
-    tables::EndpointId,
+    tables::{EndpointId, TableDiff},
 };
 use ringfence_proto::v1;
 use support::{config, declared, name, spy::Spy, start, with_endpoints};
@@ -80,6 +83,22 @@ fn s3_realised_revisions_only_grow_and_are_told_after_the_datapath_serves_them()
     assert!(store.askers().iter().all(Option::is_none), "an agent speaks for nobody but itself");
     assert!(store.signs_of_life().is_empty(), "its gateway tells of it, not the agent itself");
     running.tasks.token().cancel();
+}
+
+#[test]
+fn s3_control_a_revision_that_is_told_before_it_is_served_is_seen() {
+    let mut spy = Spy::new(Capacity::default());
+    let (teller, told) = tokio::sync::watch::channel(Realised::default());
+    spy.watch(told);
+    let nothing = TableDiff::default();
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(4), &nothing).unwrap();
+    teller.send_replace(Realised { revision: Revision(4), problems: vec![] });
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(5), &nothing).unwrap();
+    assert!(!spy.told_early());
+    // An agent that tells first, and then lets the datapath serve it.
+    teller.send_replace(Realised { revision: Revision(6), problems: vec![] });
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(6), &nothing).unwrap();
+    assert!(spy.told_early());
 }
 
 #[test]

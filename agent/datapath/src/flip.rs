@@ -364,7 +364,7 @@ mod tests {
 
     impl Watched {
         fn look(&mut self) {
-            let tables = self.inner.read(super::parity(self.inner.generation())).unwrap().finish().unwrap();
+            let tables = self.inner.read(parity(self.inner.generation())).unwrap().finish().unwrap();
             if self.seen.last() != Some(&tables) {
                 self.seen.push(tables);
             }
@@ -372,10 +372,10 @@ mod tests {
     }
 
     impl Sets for Watched {
-        fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten> {
-            let parity = if self.naive { super::parity(self.inner.generation()) } else { parity };
+        fn write(&mut self, set: usize, writes: &[Write]) -> Result<(), Unwritten> {
+            let set = if self.naive { parity(self.inner.generation()) } else { set };
             for write in writes {
-                self.inner.write(parity, std::slice::from_ref(write))?;
+                self.inner.write(set, std::slice::from_ref(write))?;
                 self.look();
             }
             Ok(())

@@ -121,7 +121,7 @@ fn s1_s2_control_the_flood_sees_a_set_that_is_written_before_its_last_packet_has
             writer.write(generation + 1, &revisions[flips % 2]);
             writer.active.set(0, generation.wrapping_add(1), 0).unwrap();
             writer.write(generation, &revisions[flips % 2]);
-            flips % 100 != 0 || datapath.counters().unwrap().0.get(Reason::DenyDefault) == before
+            !flips.is_multiple_of(100) || datapath.counters().unwrap().0.get(Reason::DenyDefault) == before
         });
         println!("{sent} packets, {flips} flips without a grace period: {mixed:?}");
         assert!(mixed.refused_by_nothing > 0, "this flood cannot see that the grace period is missing: {mixed:?}");

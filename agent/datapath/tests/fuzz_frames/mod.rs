@@ -9,24 +9,28 @@
 
 mod spec;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::OnceLock};
 
 use ringfence_datapath::{Datapath as _, Hook, MemoryDatapath};
 use ringfence_ebpf_common::{Address, Fragment, MARK_JUDGED, Packet, PacketKind};
 use ringfence_policy::{
     flow::{Direction, protocol},
+    revision::Revision,
     tables::{Class, EndpointId, Tables},
 };
 
 use crate::{
     parse::parse,
     programs::TcContext,
-    worlds::{LOCAL, OTHER, REMOTE, apply, families, name, policy, rule, say, world},
+    worlds::{LOCAL, OTHER, REMOTE, families, name, policy, rule, say, world},
 };
 use spec::Spec;
 
 /// Frames of one input, at most.
 const FRAMES: usize = 24;
+
+/// To make them takes longer than to judge an input's frames.
+static TABLES: OnceLock<Tables> = OnceLock::new();
 
 /// What became of an input's frames.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,10 +74,11 @@ pub(crate) fn exercise(bytes: &[u8]) -> Seen {
 pub(crate) fn exercise_with(bytes: &[u8], mistake: impl Fn(&mut Tables)) -> Seen {
     let mut datapath = MemoryDatapath::default();
     let endpoint = datapath.attach(&name("local"), "ep0").expect("it is the first");
-    let tables = tables(endpoint);
+    assert_eq!(endpoint, EndpointId(1), "the tables are made for it");
+    let tables = TABLES.get_or_init(|| tables(endpoint)).clone();
     let mut wrong = tables.clone();
     mistake(&mut wrong);
-    apply(&mut datapath, &wrong);
+    datapath.apply(Revision(1), &Tables::default().diff(&wrong)).expect("it fits");
     let (mut spec, mut input, mut seen) = (Spec::new(tables, endpoint), Input(bytes), Seen::default());
     for _ in 0..FRAMES {
         if input.0.is_empty() {
