@@ -54,6 +54,8 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
         let now_ms = scene.1.ledger().clock_ms().saturating_add(Housekeeping::MAX_STEP_MS);
         run(&mut scene, &Command::Housekeeping(Housekeeping::Tick { now_ms }));
     }
+    let (mesh, book) = scene;
+    assert!(book == Book::of(&mesh, book.ledger().clone()), "the index follows mesh and ledger, whatever {commands:?} did");
     true
 }
 
@@ -65,7 +67,6 @@ fn run((mesh, book): &mut (Mesh, Book), command: &Command) {
         let delta = Delta { revision: mesh.revision().next(), changes: transition.changes };
         mesh.apply(&delta).expect("it is the next revision");
     }
-    assert!(*book == Book::of(mesh, book.ledger().clone()), "the index follows mesh and ledger, whatever {command:?} did");
 }
 
 fn beginning() -> Vec<Command> {
