@@ -195,6 +195,9 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
         match codec::scan_record(bytes, segment.sequence, offset) {
             Scanned::Record(frame) => {
                 if let Err(reason) = apply(contents, segment, frame) {
+                    if let DamageReason::Value { source: source @ CodecError::NewerFormat { .. } } = reason {
+                        return Err(WalError::NewerFormat { path: segment.path.clone(), source });
+                    }
                     return damaged(&segment.path, offset, reason);
                 }
                 proven = proven.max(frame.synced as usize);

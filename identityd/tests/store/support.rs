@@ -213,7 +213,7 @@ pub(crate) fn tls_of(first: &TlsFiles, id: u64) -> TlsFiles {
 }
 
 /// One authority, and a certificate for each of the first members; gives the files of member 1.
-fn certificates(directory: &Path) -> TlsFiles {
+pub(crate) fn certificates(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
