@@ -8,7 +8,11 @@ use std::{
 };
 
 use clap::Parser as _;
-use ringfence_identityd::{Config, StartError, founding::new_store_id, restore::{NewStore, restore}};
+use ringfence_identityd::{
+    Config, StartError,
+    founding::new_store_id,
+    restore::{NewStore, restore},
+};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},

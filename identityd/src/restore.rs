@@ -31,8 +31,8 @@ use ringfence_runtime::tls::{Tls, TlsError};
 use crate::{
     config::Config,
     founding::new_store_id,
-    maintenance,
     machine::ledger::{Row, RowKey},
+    maintenance,
     raft::{LogId, MemberNode, SnapshotMeta, StoredMembership, Vote},
     snapshot::{SnapshotError, Snapshots},
     wal::{Wal, WalError, WalFailed, WalOptions},

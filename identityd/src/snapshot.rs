@@ -261,7 +261,10 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(directory.path().join(CURRENT), damaged).unwrap();
             let seen = snapshots.load().unwrap_err();
-            assert!(matches!(seen, SnapshotError::Content { .. } | SnapshotError::NewerFormat { .. }), "bit {bit}: {seen}");
+            assert!(
+                matches!(seen, SnapshotError::Content { .. } | SnapshotError::NewerFormat { .. }),
+                "bit {bit}: {seen}"
+            );
         }
         // Sections of equal length in another order, or one of them left out, have other numbers.
         snapshots.build(&meta("id"), &Mesh::default(), &Ledger::default()).unwrap();

@@ -144,7 +144,10 @@ mod tests {
         cache.take(snapshot(7), Some(store)).unwrap();
         cache.take(delta(8), Some(store)).unwrap();
         for of in [store, other] {
-            assert_eq!(cache.take(snapshot(7), Some(of)), Err(OutOfOrder::Behind { at: Revision(8), got: Revision(7) }));
+            assert_eq!(
+                cache.take(snapshot(7), Some(of)),
+                Err(OutOfOrder::Behind { at: Revision(8), got: Revision(7) })
+            );
         }
         assert!(matches!(cache.take(delta(10), Some(store)), Err(OutOfOrder::Gap(_))));
         assert_eq!(cache.position(), Position { store: Some(store), revision: Revision(8) });

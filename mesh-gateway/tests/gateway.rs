@@ -232,7 +232,9 @@ fn s3_another_store_is_taken_as_a_whole_by_gateway_and_followers_and_only_if_it_
     let running = start(&with_cache);
     eventually("the cluster is registered", || running.cache.revision() == Revision(1));
     (2..=5).for_each(|id| drop(first.put(cluster(&format!("old{id}"), id))));
-    eventually("all of the old store", || running.cache.position() == Position { store: Some(old), revision: Revision(5) });
+    eventually("all of the old store", || {
+        running.cache.position() == Position { store: Some(old), revision: Revision(5) }
+    });
     let channel = running.channel(&tls);
     let mut agent = running.runtime.run(Follower::connect(channel, Position::default(), "agent".into())).unwrap();
     while !matches!(running.runtime.run(agent.next()).unwrap(), FollowEvent::Progress { .. }) {}
@@ -254,7 +256,11 @@ fn s3_another_store_is_taken_as_a_whole_by_gateway_and_followers_and_only_if_it_
     let taken = Position { store: Some(new), revision: Revision(6) };
     eventually("all of the new store", || running.cache.position() == taken);
     let records = |snapshot: &Snapshot| snapshot.records.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(records(&running.cache.history().whole().1), records(&second.snapshot()), "nothing of the old one is left");
+    assert_eq!(
+        records(&running.cache.history().whole().1),
+        records(&second.snapshot()),
+        "nothing of the old one is left"
+    );
     // An agent whose stream went on is told the whole state of the new store.
     let told = running.runtime.run(async {
         loop {

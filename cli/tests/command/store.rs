@@ -34,7 +34,12 @@ fn a_snapshot_is_whole_or_not_there_and_can_be_checked_anywhere() {
 
     mesh.store.cut_backups.store(false, Ordering::SeqCst);
     let saved = mesh.run(&save).exits(0);
-    assert!(saved.stdout.contains("whole, revision 1 of store 00000000-0001-7101-8101-010101010101, saved by member 1 (east)"), "{saved:#?}");
+    assert!(
+        saved
+            .stdout
+            .contains("whole, revision 1 of store 00000000-0001-7101-8101-010101010101, saved by member 1 (east)"),
+        "{saved:#?}"
+    );
     mesh.run(&save).exits(1).says(&["exists already"]);
     let verify = ["store", "snapshot", "verify", argument(&file)];
     assert_eq!(run(&verify).exits(0).stdout, saved.stdout);
@@ -76,7 +81,18 @@ fn restore_runs_the_members_own_program() {
     const ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
     let restore = |program: &str| {
         let argument = argument(directory.path());
-        run(&["store", "snapshot", "restore", argument, "--config", "member.yaml", "--store-id", ID, "--identityd", program])
+        run(&[
+            "store",
+            "snapshot",
+            "restore",
+            argument,
+            "--config",
+            "member.yaml",
+            "--store-id",
+            ID,
+            "--identityd",
+            program,
+        ])
     };
     restore("/nowhere/identityd").exits(1).says(&["cannot run /nowhere/identityd"]);
     restore("false").exits(1).says(&["false restore failed"]);

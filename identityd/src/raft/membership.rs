@@ -48,7 +48,9 @@ pub enum MembershipRefused {
         address: String,
     },
     /// It says that it cannot be one: it is of another store, or has the asker's id.
-    #[error("the member at {address} refuses: {reason}. A new member begins with an id and an empty data_dir of its own")]
+    #[error(
+        "the member at {address} refuses: {reason}. A new member begins with an id and an empty data_dir of its own"
+    )]
     Stranger {
         /// Where.
         address: String,

@@ -234,7 +234,9 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
         RecordKind::Entry => {
             let entry: Entry = value(frame)?;
             let found = entry.log_id.index;
-            if let Some((last, _)) = contents.entries.last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found)) {
+            if let Some((last, _)) =
+                contents.entries.last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
+            {
                 return Err(DamageReason::Gap { found, last: *last });
             }
             segment.last_index = segment.last_index.max(Some(found));

@@ -84,7 +84,8 @@ impl Drill {
         let writers: Vec<_> =
             (0..WRITERS).map(|writer| tokio::spawn(self.writer(round, writer, leader, stop.clone()))).collect();
         let before = self.acknowledged.lock().unwrap().len();
-        until("writes under way", || async { (self.acknowledged.lock().unwrap().len() > before + 8).then_some(()) }).await;
+        until("writes under way", || async { (self.acknowledged.lock().unwrap().len() > before + 8).then_some(()) })
+            .await;
         self.disks[at(leader)].lose_power();
         self.processes[at(leader)].kill();
         // Before it can lead: what it has and the leader has not must not matter.
@@ -111,13 +112,7 @@ impl Drill {
         status.members.iter().find(|member| member.state == "leader").map(|member| member.id)
     }
 
-    fn writer(
-        &self,
-        round: u32,
-        writer: u64,
-        through: u64,
-        stop: Arc<AtomicBool>,
-    ) -> impl Future<Output = ()> + use<> {
+    fn writer(&self, round: u32, writer: u64, through: u64, stop: Arc<AtomicBool>) -> impl Future<Output = ()> + use<> {
         let (clients, acknowledged) = (self.clients.clone(), self.acknowledged.clone());
         async move {
             let mut number = 0;
@@ -147,7 +142,11 @@ impl Drill {
         if distinct.len() != apps.len() {
             return Err(format!("{} identities for {} label sets", apps.len(), distinct.len()));
         }
-        if lost.is_empty() { Ok(()) } else { Err(format!("{} of {} are lost: {lost:?}", lost.len(), acknowledged.len())) }
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} of {} are lost: {lost:?}", lost.len(), acknowledged.len()))
+        }
     }
 }
 

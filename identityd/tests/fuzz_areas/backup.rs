@@ -13,7 +13,8 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let (Some(mode), body) = (bytes.first(), bytes.get(1..).unwrap_or_default()) else { return false };
     let file = if *mode == 0 { body.to_vec() } else { with_trailer(body) };
     let Ok(backup) = read(&file) else { return false };
-    let again: Vec<u8> = write(backup.header.clone(), backup.snapshot.clone(), backup.ledger.clone()).flatten().collect();
+    let again: Vec<u8> =
+        write(backup.header.clone(), backup.snapshot.clone(), backup.ledger.clone()).flatten().collect();
     assert_eq!(read(&again).ok().as_ref(), Some(&backup));
     let mesh = Mesh::from_snapshot(backup.snapshot);
     let Ok(ledger) = rows::rebuilt(&mesh, backup.ledger) else { return false };

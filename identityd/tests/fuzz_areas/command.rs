@@ -55,7 +55,10 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
         run(&mut scene, &Command::Housekeeping(Housekeeping::Tick { now_ms }));
     }
     let (mesh, book) = scene;
-    assert!(book == Book::of(&mesh, book.ledger().clone()), "the index follows mesh and ledger, whatever {commands:?} did");
+    assert!(
+        book == Book::of(&mesh, book.ledger().clone()),
+        "the index follows mesh and ledger, whatever {commands:?} did"
+    );
     true
 }
 

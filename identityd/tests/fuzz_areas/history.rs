@@ -19,7 +19,11 @@ const HEAD: Revision = Revision(13);
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let (Some(mode), body) = (bytes.first(), bytes.get(1..).unwrap_or_default()) else { return false };
     let mut file = SegmentHeader { member: MEMBER, sequence: FIRST }.encode().to_vec();
-    if *mode == 0 { file.extend_from_slice(body) } else { push_deltas(&mut file, body) }
+    if *mode == 0 {
+        file.extend_from_slice(body)
+    } else {
+        push_deltas(&mut file, body)
+    }
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(format!("{FIRST:016x}.deltas")), &file).expect("a file");
     let history = DiskHistory::open(directory.path(), MEMBER, Bounds::default(), HEAD);

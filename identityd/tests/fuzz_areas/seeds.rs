@@ -10,9 +10,7 @@ use prost::Message as _;
 use ringfence_identityd::{
     codec::{self, RecordKind, SegmentHeader, push_record},
     machine::ledger::{Counter, Lease, Ledger, NumberState, Row, RowKey},
-    raft::{
-        Answer, Entry, LogId, MemberNode, SnapshotMeta, StoredMembership, TypeConfig, Vote, batch::Batch,
-    },
+    raft::{Answer, Entry, LogId, MemberNode, SnapshotMeta, StoredMembership, TypeConfig, Vote, batch::Batch},
     restore::rows,
     snapshot::Snapshots,
     state::Marker,
@@ -126,7 +124,10 @@ fn log_id(index: u64) -> LogId {
 
 fn membership() -> Membership<u64, MemberNode> {
     let node = |id: u64| (id, MemberNode { address: format!("10.40.{id}.10:7400"), cluster: Some(name("east")) });
-    Membership::new(vec![[1, 2, 3].into()], [1, 2, 3].map(node).into_iter().collect::<std::collections::BTreeMap<_, _>>())
+    Membership::new(
+        vec![[1, 2, 3].into()],
+        [1, 2, 3].map(node).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+    )
 }
 
 fn meta() -> SnapshotMeta {
@@ -174,11 +175,8 @@ fn commands() -> Vec<(&'static str, Command)> {
 /// All kinds, as members send them.
 fn all_commands() -> Vec<Command> {
     let expire = Housekeeping::ExpireNode { cluster: name("east"), node: name("n1"), renewals: 1 };
-    let housekeeping = [
-        Housekeeping::Found(StoreId::new(1_795_000_000_000, [3; 10])),
-        Housekeeping::Tick { now_ms: 5000 },
-        expire,
-    ];
+    let housekeeping =
+        [Housekeeping::Found(StoreId::new(1_795_000_000_000, [3; 10])), Housekeeping::Tick { now_ms: 5000 }, expire];
     commands().into_iter().map(|(_, command)| command).chain(housekeeping.map(Command::Housekeeping)).collect()
 }
 

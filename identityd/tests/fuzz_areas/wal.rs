@@ -16,7 +16,11 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let (Some(mode), body) = (bytes.first(), bytes.get(1..).unwrap_or_default()) else { return false };
     let header = SegmentHeader { member: MEMBER, sequence: SEQUENCE };
     let mut segment = header.encode().to_vec();
-    if *mode == 0 { segment.extend_from_slice(body) } else { push_records(&mut segment, body) }
+    if *mode == 0 {
+        segment.extend_from_slice(body)
+    } else {
+        push_records(&mut segment, body)
+    }
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(format!("{SEQUENCE:016x}.segment")), &segment).expect("a segment");
     let Ok(contents) = read(directory.path(), MEMBER) else { return false };

@@ -15,7 +15,10 @@ use ringfence_policy::{
 };
 use ringfence_proto::{
     connect::MAX_MESSAGE_BYTES,
-    v1::{maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient, store_client::StoreClient},
+    v1::{
+        maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient,
+        store_client::StoreClient,
+    },
 };
 use ringfence_runtime::tls::TlsFiles;
 use tokio::net::TcpListener;
@@ -70,7 +73,12 @@ async fn malformed_and_oversized_messages_are_refused_and_change_nothing() {
     // A head that decodes, and bytes that are no snapshot.
     let vote = openraft::Vote::<u64>::new_committed(1, 2);
     let head = ringfence_identityd::codec::encode(&(vote, ringfence_identityd::raft::SnapshotMeta::default()));
-    says("another file", raft.install_snapshot(part(head, vec![7; 100])).await, Code::DataLoss, "not a file of the store");
+    says(
+        "another file",
+        raft.install_snapshot(part(head, vec![7; 100])).await,
+        Code::DataLoss,
+        "not a file of the store",
+    );
     let large = v1::RaftMessage { payload: vec![0; 3 * MAX_MESSAGE_BYTES] };
     says("a large message", raft.append_entries(large).await, Code::OutOfRange, "message length too large");
 
@@ -91,7 +99,12 @@ async fn malformed_and_oversized_messages_are_refused_and_change_nothing() {
     // A message that claims a longer field than it has, under the name of another one.
     let codec = tonic_prost::ProstCodec::<v1::RaftMessage, v1::Committed>::default();
     let wrong = v1::RaftMessage { payload: vec![0xff; 40] };
-    says("other bytes", grpc.unary(Request::new(wrong), path, codec).await, Code::Internal, "failed to decode Protobuf");
+    says(
+        "other bytes",
+        grpc.unary(Request::new(wrong), path, codec).await,
+        Code::Internal,
+        "failed to decode Protobuf",
+    );
     assert_eq!(state(&store).await, before);
 }
 
@@ -103,7 +116,8 @@ async fn labels_cluster_ids_and_records_that_cannot_be_are_refused_and_change_no
     let allocate_with = |labels: LabelSet| Command::AllocateIdentity { cluster: name("east"), labels };
     let with = |label: Label| allocate_with([Label::new("k8s", "app", "a"), label].into_iter().collect());
     let many = (0..=MAX_LABELS).map(|number| Label::new("k8s", format!("l{number}"), "")).collect();
-    let cluster = |name: &str, id| Cluster { name: self::name(name), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
+    let cluster =
+        |name: &str, id| Cluster { name: self::name(name), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
     let foreign_node = EndpointSpec {
         cluster: name("east"),
         node: name("n7"),
@@ -140,7 +154,11 @@ async fn labels_cluster_ids_and_records_that_cannot_be_are_refused_and_change_no
     }
     assert_eq!(reasons.len(), 8, "each has a reason of its own");
     let numbered = |id| v1::Command {
-        command: Some(v1::command::Command::PutCluster(v1::Cluster { name: "north".into(), id, ..v1::Cluster::default() })),
+        command: Some(v1::command::Command::PutCluster(v1::Cluster {
+            name: "north".into(),
+            id,
+            ..v1::Cluster::default()
+        })),
     };
     for id in [0, 1024, u32::MAX] {
         says("no cluster id", store.client(1).execute(numbered(id)).await, Code::InvalidArgument, "Cluster.id");
@@ -161,16 +179,19 @@ async fn two_members_with_one_id_and_an_id_that_is_taken_are_refused_and_change_
     let data_dir = store.directory.path().join("twin");
     let config = Config { listen, data_dir, ..store.configs[&twin_of].clone() };
     let twin = Member::start_on(config, listener).await.unwrap();
-    until("a twin that is refused", || async {
-        twin.members().describe_quorum().starts_with("1 of 3").then_some(())
-    })
-    .await;
+    until("a twin that is refused", || async { twin.members().describe_quorum().starts_with("1 of 3").then_some(()) })
+        .await;
     let other = [1, 2, 3].into_iter().find(|id| ![leader, twin_of].contains(id)).unwrap();
     let mut ping = RaftClient::new(as_member(&store, &store.configs[&other].listen.to_string()));
     let mut request = Request::new(v1::PingRequest { from: 2 });
     request.metadata_mut().insert("ringfence-instance", "somewhere-else".parse().unwrap());
     if other != 2 {
-        says("a twin", ping.ping(request).await, Code::FailedPrecondition, "two processes with different data directories");
+        says(
+            "a twin",
+            ping.ping(request).await,
+            Code::FailedPrecondition,
+            "two processes with different data directories",
+        );
     }
     let mut own = RaftClient::new(as_member(&store, &store.configs[&2].listen.to_string()));
     let itself = own.ping(v1::PingRequest { from: 2 }).await;
@@ -215,7 +236,9 @@ async fn directories_of_a_newer_version_and_files_of_another_mesh_are_refused_an
     let segment = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
     let segment = segment.filter(|path| path.extension().is_some_and(|ending| ending == "segment")).min().unwrap();
     let snapshot = config.data_dir.join("snapshot");
-    for (path, expected) in [(segment, "format version 2 is newer than 1"), (snapshot, "format version 2 is newer than 1")] {
+    for (path, expected) in
+        [(segment, "format version 2 is newer than 1"), (snapshot, "format version 2 is newer than 1")]
+    {
         let whole = fs::read(&path).unwrap();
         let mut newer = whole.clone();
         // Both begin with eight bytes of magic, then the version.

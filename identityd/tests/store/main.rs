@@ -262,11 +262,8 @@ async fn what_is_wrong_is_refused_with_its_reason() {
     assert_eq!(empty.code(), Code::InvalidArgument, "{empty}");
     let kind = store.client(1).list(v1::ListRequest::default()).await.unwrap_err();
     assert_eq!(kind.code(), Code::InvalidArgument, "{kind}");
-    let ahead = v1::FollowRequest {
-        from_revision: 1_000_000,
-        follower: "test".to_owned(),
-        ..v1::FollowRequest::default()
-    };
+    let ahead =
+        v1::FollowRequest { from_revision: 1_000_000, follower: "test".to_owned(), ..v1::FollowRequest::default() };
     let ahead = store.client(1).follow(ahead).await.unwrap_err();
     assert_eq!(ahead.code(), Code::Unavailable, "{ahead}");
     let config = &store.configs[&1];

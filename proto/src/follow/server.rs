@@ -98,12 +98,7 @@ enum Gone {
     TooSlow(Revision),
 }
 
-async fn feed(
-    history: &Arc<SharedHistory>,
-    begin: Begin,
-    staleness: &Staleness,
-    outlet: &Outlet,
-) -> Result<(), Gone> {
+async fn feed(history: &Arc<SharedHistory>, begin: Begin, staleness: &Staleness, outlet: &Outlet) -> Result<(), Gone> {
     let mut woken = history.join();
     let mut at = match begin {
         Begin::Resume(from) => from,
@@ -217,7 +212,8 @@ mod tests {
         }
         let staleness: Staleness = Arc::new(|| Duration::ZERO);
         let patience = Duration::from_millis(20);
-        let stream = serve_patiently(Arc::clone(&history), Begin::Resume(Revision(0)), Arc::clone(&staleness), patience);
+        let stream =
+            serve_patiently(Arc::clone(&history), Begin::Resume(Revision(0)), Arc::clone(&staleness), patience);
         // The serving task holds the history only until it gives up.
         while Arc::strong_count(&history) > 1 {
             tokio::task::yield_now().await;

@@ -178,7 +178,8 @@ fn show(format: Format, file: &Path, backup: &Backup, bytes: usize) -> anyhow::R
         policies: count(Kind::Policy),
     };
     if format == Format::Table {
-        let Content { revision, saved_by, store_id, bytes, clusters, nodes, identities, endpoints, policies, .. } = &content;
+        let Content { revision, saved_by, store_id, bytes, clusters, nodes, identities, endpoints, policies, .. } =
+            &content;
         return line(&format!(
             "{}: whole, revision {revision} of store {store_id}, saved by {saved_by}, {bytes} bytes: {clusters} clusters, {nodes} nodes, \
              {identities} identities, {endpoints} endpoints, {policies} policies",
