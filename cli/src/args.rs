@@ -408,6 +408,7 @@ mod tests {
         let all: Vec<String> = ["store.md", "certificates.md"].into_iter().flat_map(commands).collect();
         assert!(all.len() > 25, "{all:#?}");
         for line in all {
+            let line = line.replace("$STORE_ID", "01a2d0c5-1c00-7aaa-8bbb-0123456789ab");
             let parsed = Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
         }

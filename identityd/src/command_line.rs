@@ -38,5 +38,8 @@ pub(crate) enum Command {
         /// How much the revision is raised at least: more than the old store can have made since the backup.
         #[arg(long, value_name = "NUMBER", default_value_t = REVISION_BUMP)]
         bump_revision: u64,
+        /// Takes a backup of a mesh with other certificate authorities, too.
+        #[arg(long)]
+        other_mesh: bool,
     },
 }

@@ -7,20 +7,33 @@
 //!
 //! Every call between members carries the caller's store. A founder that has not heard of an id yet talks to any member,
 //! as it must to hear of one; a restored member has its id from the beginning, so no member of the old store ever gets in.
+//!
+//! It also carries which data directory the caller works in: of two processes with one id, the one that was heard first is
+//! listened to, and the other one is told so. Both would vote, and the store would be two.
 
 use std::{
-    fs::File,
+    collections::BTreeMap,
+    fs::{self, File},
     io::{self, Read as _},
-    sync::{Arc, Mutex, PoisonError},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ringfence_policy::store::StoreId;
-use ringfence_proto::follow::SharedHistory;
+use ringfence_proto::{
+    access::{Permit, Role},
+    follow::SharedHistory,
+};
 use tonic::{Request, Status, metadata::MetadataValue, service::Interceptor};
 
 /// The store of the member that calls, as `StoreId` writes it.
 const STORE: &str = "ringfence-store";
+/// The data directory of the member that calls.
+const INSTANCE: &str = "ringfence-instance";
+/// A member that was not heard for this long may come back with another directory; each one calls several times a second.
+const INSTANCE_MEMORY: Duration = Duration::from_secs(5);
 /// A stranger calls several times a second: it is logged this often.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -35,18 +48,40 @@ pub fn new_store_id(now: SystemTime) -> io::Result<StoreId> {
     Ok(StoreId::new(u64::try_from(since).unwrap_or_default(), random))
 }
 
+/// What tells a data directory from all others, also from its copies; kept in it.
+///
+/// # Errors
+/// As the file system says.
+pub fn instance(data_dir: &Path) -> io::Result<String> {
+    let path = data_dir.join("instance");
+    if !path.exists() {
+        // Two starts at once are kept apart by the directory's lock.
+        fs::write(&path, new_store_id(SystemTime::now())?.to_string())?;
+    }
+    let metadata = fs::metadata(&path)?;
+    Ok(format!("{}-{:x}-{:x}", fs::read_to_string(&path)?.trim(), metadata.dev(), metadata.ino()))
+}
+
 /// Says to other members whose member this is, and lets in who is of the same store.
 #[derive(Debug, Clone)]
 pub struct Fellowship {
     history: Arc<SharedHistory>,
-    warned: Arc<Mutex<Option<Instant>>>,
+    instance: Arc<str>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// The directory of every member that called, and when it did last.
+    instances: BTreeMap<u64, (String, Instant)>,
+    warned: Option<Instant>,
 }
 
 impl Fellowship {
-    /// Of the member whose history this is.
+    /// Of the member whose history this is, and whose directory.
     #[must_use]
-    pub fn new(history: Arc<SharedHistory>) -> Self {
-        Self { history, warned: Arc::default() }
+    pub fn new(history: Arc<SharedHistory>, instance: &str) -> Self {
+        Self { history, instance: instance.into(), heard: Arc::default() }
     }
 
     /// The store; none before its founding.
@@ -58,6 +93,9 @@ impl Fellowship {
     /// A request to another member.
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Ok(value) = MetadataValue::try_from(&*self.instance) {
+            request.metadata_mut().insert(INSTANCE, value);
+        }
         if let Some(store) = self.store() {
             let value = MetadataValue::try_from(store.to_string()).expect("hexadecimal digits and dashes");
             request.metadata_mut().insert(STORE, value);
@@ -65,23 +103,44 @@ impl Fellowship {
         request
     }
 
-    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    /// `caller`: the member that calls.
+    fn check<T>(&self, caller: Option<u64>, request: &Request<T>) -> Result<(), Status> {
+        self.check_store(request)?;
+        let (Some(caller), Some(instance)) = (caller, request.metadata().get(INSTANCE)) else { return Ok(()) };
+        let mut heard = self.lock();
+        let known = heard.instances.get(&caller).filter(|(_, at)| at.elapsed() < INSTANCE_MEMORY);
+        if known.is_some_and(|(known, _)| known != words(instance)) {
+            let reason = format!(
+                "two processes with different data directories say that they are member {caller}: every member has its own \
+                 id, and the other one was heard first"
+            );
+            heard.warn(&reason);
+            return Err(Status::failed_precondition(reason));
+        }
+        heard.instances.insert(caller, (words(instance).to_owned(), Instant::now()));
+        Ok(())
+    }
+
+    fn check_store<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let (Some(own), Some(theirs)) = (self.store(), request.metadata().get(STORE)) else { return Ok(()) };
         if theirs.to_str().ok().and_then(|text| text.parse().ok()) == Some(own) {
             return Ok(());
         }
         let reason = format!("a member of store {} calls, and this is a member of store {own}", words(theirs));
-        self.warn(&reason);
+        self.lock().warn(&reason);
         Err(Status::failed_precondition(reason))
     }
 
-    fn warn(&self, reason: &str) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            *warned = Some(Instant::now());
-            tracing::error!(
-                "{reason}: it is refused. Stop it, and remove its data_dir: an old store must not come back"
-            );
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Heard {
+    fn warn(&mut self, reason: &str) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            self.warned = Some(Instant::now());
+            tracing::error!("{reason}. It is refused: stop it, and take its data_dir away");
         }
     }
 }
@@ -92,7 +151,11 @@ fn words(value: &MetadataValue<tonic::metadata::Ascii>) -> &str {
 
 impl Interceptor for Fellowship {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        self.check(&request)?;
+        let caller = match Permit::of(&request)?.caller().role {
+            Role::Member(id) => Some(id),
+            _ => None,
+        };
+        self.check(caller, &request)?;
         Ok(request)
     }
 }
@@ -107,9 +170,9 @@ mod tests {
         let member = |store: Option<u8>| {
             let history = Arc::new(SharedHistory::new(History::new(Mesh::default(), 1)));
             store.into_iter().for_each(|byte| history.found(StoreId::new(1, [byte; 10])));
-            Fellowship::new(history)
+            Fellowship::new(history, "x")
         };
-        let lets_in = |own, other| member(own).check(&member(other).request(())).is_ok();
+        let lets_in = |own, other| member(own).check(Some(1), &member(other).request(())).is_ok();
         for (own, other, expected) in [
             (Some(1), Some(1), true),
             (Some(1), Some(2), false),
@@ -119,9 +182,34 @@ mod tests {
         ] {
             assert_eq!(lets_in(own, other), expected, "{own:?} {other:?}");
         }
-        let refused = member(Some(1)).check(&member(Some(2)).request(())).unwrap_err();
+        let refused = member(Some(1)).check(Some(1), &member(Some(2)).request(())).unwrap_err();
         let (own, theirs) = (StoreId::new(1, [1; 10]).to_string(), StoreId::new(1, [2; 10]).to_string());
         assert!(refused.message().contains(&own) && refused.message().contains(&theirs), "{refused}");
+    }
+
+    #[test]
+    fn of_two_members_with_one_id_the_first_is_listened_to() {
+        let history = || Arc::new(SharedHistory::new(History::new(Mesh::default(), 1)));
+        let [own, first, second] = ["own", "first", "second"].map(|instance| Fellowship::new(history(), instance));
+        let lets_in = |caller, from: &Fellowship| own.check(Some(caller), &from.request(()));
+        assert!(lets_in(2, &first).is_ok() && lets_in(3, &second).is_ok() && lets_in(2, &first).is_ok());
+        let refused = lets_in(2, &second).unwrap_err();
+        assert!(refused.message().contains("say that they are member 2"), "{refused}");
+        assert!(lets_in(2, &first).is_ok(), "the one that was refused does not count as heard");
+        own.lock().instances.get_mut(&2).unwrap().1 -= INSTANCE_MEMORY;
+        assert!(lets_in(2, &second).is_ok(), "the first one is gone");
+        assert!(lets_in(2, &first).is_err());
+    }
+
+    #[test]
+    fn a_directory_keeps_its_instance_and_a_copy_has_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+        [&one, &two].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+        let first = instance(&one).unwrap();
+        assert_eq!(instance(&one).unwrap(), first);
+        fs::copy(one.join("instance"), two.join("instance")).unwrap();
+        assert_ne!(instance(&two).unwrap(), first);
     }
 
     #[test]

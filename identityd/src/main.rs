@@ -8,7 +8,11 @@ use std::{
 };
 
 use clap::Parser as _;
-use ringfence_identityd::{Config, StartError, founding::new_store_id, restore::restore};
+use ringfence_identityd::{
+    Config, StartError,
+    founding::new_store_id,
+    restore::{NewStore, restore},
+};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
@@ -34,9 +38,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
-    if let Some(Command::Restore { snapshot, store_id, bump_revision }) = arguments.command {
+    if let Some(Command::Restore { snapshot, store_id, bump_revision, other_mesh }) = arguments.command {
         let Some(store) = store_id else { return propose_store_id() };
-        return match tasks::block_on(restore(&config, &snapshot, store, bump_revision)) {
+        let new = NewStore { id: store, bump_revision, other_mesh };
+        return match tasks::block_on(restore(&config, &snapshot, new)) {
             Ok(revision) => {
                 let directory = config.data_dir.display();
                 println!("{directory} is made; store {store} goes on from revision {revision}");

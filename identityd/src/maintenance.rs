@@ -89,6 +89,7 @@ impl maintenance_server::Maintenance for MaintenanceService {
             saved_by: format!("member {} ({})", own.id, own.cluster),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_id: self.store_id(),
+            authorities: authorities(&self.tls),
         };
         let (sender, receiver) = tokio::sync::mpsc::channel(PARTS_AHEAD);
         tokio::task::spawn_blocking(move || {
@@ -111,6 +112,13 @@ impl maintenance_server::Maintenance for MaintenanceService {
         tracing::info!(%upto, %oldest, "the history was compacted");
         Ok(Response::new(v1::CompactResponse { oldest_revision: oldest.0 }))
     }
+}
+
+/// The serial numbers of the authorities: what tells one mesh from another.
+pub(crate) fn authorities(tls: &Tls) -> Vec<String> {
+    let material = tls.material();
+    let authorities = material.expiries().iter().filter(|expiry| expiry.what == "authority");
+    authorities.map(|expiry| expiry.serial.clone()).collect()
 }
 
 fn seconds(at: SystemTime) -> i64 {

@@ -26,11 +26,13 @@ use ringfence_proto::{
     backup::{self, InvalidBackup},
     convert::InvalidMessage,
 };
+use ringfence_runtime::tls::{Tls, TlsError};
 
 use crate::{
     config::Config,
     founding::new_store_id,
     machine::ledger::{Row, RowKey},
+    maintenance,
     raft::{LogId, MemberNode, SnapshotMeta, StoredMembership, Vote},
     snapshot::{SnapshotError, Snapshots},
     wal::{Wal, WalError, WalFailed, WalOptions},
@@ -83,6 +85,26 @@ pub enum RestoreError {
         /// One that nobody has.
         example: StoreId,
     },
+    /// It is somebody else's.
+    #[error(
+        "{} comes from another mesh: its authorities have the serial numbers {theirs}, and those of {} have {own}. Give the \
+         right file; if the authority was renewed since, or you mean it, add --other-mesh",
+        path.display(),
+        ca.display()
+    )]
+    OtherMesh {
+        /// The backup.
+        path: PathBuf,
+        /// The configured authorities.
+        ca: PathBuf,
+        /// The serial numbers in the backup.
+        theirs: String,
+        /// The configured ones.
+        own: String,
+    },
+    /// The certificates cannot be read.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The directory cannot be made.
     #[error("data_dir: {}: {source}", path.display())]
     Directory {
@@ -106,17 +128,32 @@ pub enum RestoreError {
     },
 }
 
-/// Makes the data directory of `config` from a backup, as one of the new store `store`; returns the revision that it goes
-/// on from. All members need the same file and the same id.
+/// What the operator says about the new store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewStore {
+    /// Its id, the same on every member.
+    pub id: StoreId,
+    /// How much the backup's revision is raised at least.
+    pub bump_revision: u64,
+    /// A backup of a mesh with other authorities will do.
+    pub other_mesh: bool,
+}
+
+/// Makes the data directory of `config` from a backup, as one of a new store; returns the revision that it goes on
+/// from. All members need the same file and the same id.
 ///
 /// # Errors
 /// `RestoreError`; a directory that was not finished does not start.
-pub async fn restore(config: &Config, file: &Path, store: StoreId, bump: u64) -> Result<Revision, RestoreError> {
+pub async fn restore(config: &Config, file: &Path, new: NewStore) -> Result<Revision, RestoreError> {
+    let store = new.id;
     let bytes = std::fs::read(file).map_err(|source| RestoreError::Read { path: file.to_owned(), source })?;
     let backup = backup::read(&bytes).map_err(|source| RestoreError::Invalid { path: file.to_owned(), source })?;
     if backup.header.store_id == store.to_string() {
         let example = new_store_id(SystemTime::now()).unwrap_or(StoreId::new(store.unix_ms() + 1, [0; 10]));
         return Err(RestoreError::SameStore { store, path: file.to_owned(), example });
+    }
+    if !new.other_mesh {
+        same_mesh(config, file, &backup.header.authorities)?;
     }
     let directory = &config.data_dir;
     let failed = |source| RestoreError::Directory { path: directory.clone(), source };
@@ -126,7 +163,7 @@ pub async fn restore(config: &Config, file: &Path, store: StoreId, bump: u64) ->
         return Err(RestoreError::NotEmpty { path: directory.clone() });
     }
 
-    let revision = Revision(backup.snapshot.revision.0.saturating_add(bump)).max(store.first_revision());
+    let revision = Revision(backup.snapshot.revision.0.saturating_add(new.bump_revision)).max(store.first_revision());
     let mesh = Mesh::from_snapshot(Snapshot { revision, ..backup.snapshot });
     let invalid = |source: InvalidMessage| RestoreError::Invalid { path: file.to_owned(), source: source.into() };
     let mut ledger = rows::rebuilt(&mesh, backup.ledger).map_err(invalid)?;
@@ -142,6 +179,16 @@ pub async fn restore(config: &Config, file: &Path, store: StoreId, bump: u64) ->
     }
     wal.close();
     Ok(revision)
+}
+
+/// A backup of another mesh has other authorities. One that does not name any is believed.
+fn same_mesh(config: &Config, file: &Path, authorities: &[String]) -> Result<(), RestoreError> {
+    let own = maintenance::authorities(&*Tls::open(config.tls.clone())?);
+    if authorities.is_empty() || authorities.iter().any(|serial| own.contains(serial)) {
+        return Ok(());
+    }
+    let (path, ca) = (file.to_owned(), config.tls.ca.clone());
+    Err(RestoreError::OtherMesh { path, ca, theirs: authorities.join(", "), own: own.join(", ") })
 }
 
 /// The same on every member: they agree on it without having talked.

@@ -145,17 +145,17 @@ impl Mutator<'_> {
 
 #[test]
 fn wal() {
-    run("wal", seeds::wal(), 3000, fuzz_areas::wal::exercise);
+    run("wal", seeds::wal(), 2000, fuzz_areas::wal::exercise);
 }
 
 #[test]
 fn snapshot() {
-    run("snapshot", seeds::snapshot(), 3000, fuzz_areas::snapshot::exercise);
+    run("snapshot", seeds::snapshot(), 1000, fuzz_areas::snapshot::exercise);
 }
 
 #[test]
 fn command() {
-    run("command", seeds::command(), 6000, fuzz_areas::command::exercise);
+    run("command", seeds::command(), 2000, fuzz_areas::command::exercise);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn message() {
 
 #[test]
 fn history() {
-    run("history", seeds::history(), 3000, fuzz_areas::history::exercise);
+    run("history", seeds::history(), 2000, fuzz_areas::history::exercise);
 }
 
 #[test]

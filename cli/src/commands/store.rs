@@ -75,6 +75,9 @@ pub(crate) enum SnapshotCommand {
         /// The new store's id, the same on every member; without it one is proposed.
         #[arg(long, value_name = "UUID")]
         store_id: Option<StoreId>,
+        /// Takes a file of a mesh with other certificate authorities, too.
+        #[arg(long)]
+        other_mesh: bool,
         /// The program.
         #[arg(long, default_value = "identityd", value_name = "PROGRAM")]
         identityd: PathBuf,
@@ -90,8 +93,8 @@ pub(crate) async fn run(command: StoreCommand, global: &Global) -> Result<(), Fa
         StoreCommand::Compact { revision } => members::compact(global, revision).await,
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => snapshot::save(global, &file).await,
         StoreCommand::Snapshot(SnapshotCommand::Verify { file }) => Ok(snapshot::verify(global.output, &file)?),
-        StoreCommand::Snapshot(SnapshotCommand::Restore { file, config, store_id, identityd }) => {
-            Ok(snapshot::restore(&identityd, &config, store_id, &file)?)
+        StoreCommand::Snapshot(SnapshotCommand::Restore { file, config, store_id, other_mesh, identityd }) => {
+            Ok(snapshot::restore(&identityd, &config, store_id, other_mesh, &file)?)
         }
         StoreCommand::Backup { directory, keep } => snapshot::backup(global, &directory, keep.into()).await,
     }

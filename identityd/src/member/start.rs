@@ -34,7 +34,7 @@ use tonic::{
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
-    founding::Fellowship,
+    founding::{self, Fellowship},
     freshness::Freshness,
     housekeeping::Housekeeper,
     maintenance::MaintenanceService,
@@ -109,7 +109,14 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let address = listener.local_addr().map_err(listen_error)?;
     let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
-    let fellowship = Fellowship::new(storage.history.clone());
+    let instance = match founding::instance(&config.data_dir) {
+        Ok(instance) => instance,
+        Err(source) => {
+            storage.abandon();
+            return Err(StorageError::Io { path: config.data_dir.join("instance"), source }.into());
+        }
+    };
+    let fellowship = Fellowship::new(storage.history.clone(), &instance);
     let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()), fellowship.clone());
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());

@@ -54,6 +54,11 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
         let now_ms = scene.1.ledger().clock_ms().saturating_add(Housekeeping::MAX_STEP_MS);
         run(&mut scene, &Command::Housekeeping(Housekeeping::Tick { now_ms }));
     }
+    let (mesh, book) = scene;
+    assert!(
+        book == Book::of(&mesh, book.ledger().clone()),
+        "the index follows mesh and ledger, whatever {commands:?} did"
+    );
     true
 }
 
@@ -65,10 +70,6 @@ fn run((mesh, book): &mut (Mesh, Book), command: &Command) {
         let delta = Delta { revision: mesh.revision().next(), changes: transition.changes };
         mesh.apply(&delta).expect("it is the next revision");
     }
-    assert!(
-        *book == Book::of(mesh, book.ledger().clone()),
-        "the index follows mesh and ledger, whatever {command:?} did"
-    );
 }
 
 fn beginning() -> Vec<Command> {
@@ -79,7 +80,12 @@ fn beginning() -> Vec<Command> {
         let pod_cidrs = vec![format!("10.10{id}.0.0/16").parse().expect("a range")];
         let id = ClusterId::new(id).expect("an id");
         commands.push(Command::PutCluster(Cluster { name: name(cluster), id, pod_cidrs }));
-        commands.push(Command::PutNode(Node { cluster: name(cluster), name: name("n1"), addresses: vec![] }));
+        commands.push(Command::PutNode(Node {
+            cluster: name(cluster),
+            name: name("n1"),
+            addresses: vec![],
+            labels: LabelSet::default(),
+        }));
     }
     for (number, app) in ["web", "api"].into_iter().enumerate() {
         commands.push(Command::PutEndpoint(EndpointSpec {

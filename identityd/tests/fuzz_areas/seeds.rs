@@ -50,7 +50,12 @@ fn cluster() -> Cluster {
 }
 
 fn node() -> Node {
-    Node { cluster: name("east"), name: name("n1"), addresses: vec!["10.40.1.1".parse().unwrap()] }
+    Node {
+        cluster: name("east"),
+        name: name("n1"),
+        addresses: vec!["10.40.1.1".parse().unwrap()],
+        labels: LabelSet::default(),
+    }
 }
 
 fn endpoint() -> EndpointSpec {
@@ -202,6 +207,7 @@ pub(crate) fn wal() -> Seeds {
     vec![
         ("records", [&[1][..], &votes, &purge, &all, &committed, &truncate].concat()),
         ("vote", with(1, &votes)),
+        ("everything-purged", [&[1][..], &votes, &record(3, 2, codec::encode(&log_id(u64::MAX)))].concat()),
         ("purged", [&[1][..], &record(3, 2, codec::encode(&log_id(500)))].concat()),
         ("raw", [&[0][..], &raw[header..], &[0; 40]].concat()),
     ]
@@ -235,6 +241,21 @@ pub(crate) fn snapshot() -> Seeds {
 pub(crate) fn command() -> Seeds {
     let message = |command| with(0, &v1::Command::from(command).encode_to_vec());
     let mut seeds: Seeds = commands().into_iter().map(|(name, command)| (name, message(command))).collect();
+    let at_the_limit = FqdnSpec {
+        cluster: name("east"),
+        name: DnsName::new("db.example.com"),
+        addresses: vec![("192.0.2.1".parse().unwrap(), u64::MAX)],
+    };
+    let at_the_limit = vec![
+        Command::PutFqdns(vec![at_the_limit]),
+        Command::KeepAlive {
+            cluster: name("east"),
+            nodes: vec![SignOfLife { node: name("n1"), realised: Revision(u64::MAX) }],
+        },
+        Command::GrantBlock { cluster: name("east"), holder: name("gateway"), count: u32::MAX },
+        Command::Housekeeping(Housekeeping::Tick { now_ms: u64::MAX }),
+    ];
+    seeds.push(("at-the-limit", with(1, &codec::encode(&at_the_limit))));
     seeds.push(("several", with(1, &codec::encode(&all_commands()))));
     seeds
 }

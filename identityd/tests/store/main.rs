@@ -1,6 +1,7 @@
 //! The store as its clients see it: three real members over mutual TLS on loopback.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod bad_input;
 mod leases;
 mod membership;
 mod operations;

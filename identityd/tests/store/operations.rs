@@ -2,7 +2,7 @@
 
 use ringfence_identityd::{
     machine::ledger::NumberState,
-    restore::{RestoreError, restore},
+    restore::{NewStore, RestoreError, restore},
 };
 use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision, store::StoreId};
 use ringfence_proto::{
@@ -54,16 +54,16 @@ async fn a_store_goes_on_from_its_backup_in_new_directories() {
     assert!(lost.changed);
 
     // As if made in 1970, so that the backup's revision counts.
-    let restored = StoreId::new(0, [1; 10]);
+    let restored = NewStore { id: StoreId::new(0, [1; 10]), bump_revision: 1000, other_mesh: false };
     for id in [1, 2, 3] {
         store.kill(id).await;
-        let refused = restore(&store.configs[&id], &file, restored, 1000).await.unwrap_err();
+        let refused = restore(&store.configs[&id], &file, restored).await.unwrap_err();
         assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
     }
     for id in [1, 2, 3] {
         let config = store.configs.get_mut(&id).unwrap();
         config.data_dir = config.data_dir.with_extension("restored");
-        let revision = restore(config, &file, restored, 1000).await.unwrap();
+        let revision = restore(config, &file, restored).await.unwrap();
         assert_eq!(revision, Revision(before.revision().0 + 1000));
     }
     for id in [1, 2, 3] {

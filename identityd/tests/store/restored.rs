@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ringfence_identityd::restore::{RestoreError, restore};
+use ringfence_identityd::restore::{NewStore, RestoreError, restore};
 use ringfence_policy::{mesh::Mesh, revision::Revision, store::StoreId};
 use ringfence_proto::{
     follow::{FollowEvent, Follower, Position},
@@ -21,6 +21,10 @@ fn twins() -> (StoreId, StoreId) {
     (StoreId::new(1_795_000_000_000, [1; 10]), StoreId::new(1_795_000_000_000, [2; 10]))
 }
 
+fn new(id: StoreId) -> NewStore {
+    NewStore { id, bump_revision: 1000, other_mesh: false }
+}
+
 /// Kills the members and makes new directories for them from a backup.
 async fn restore_all(store: &mut Store, file: &Path, id: StoreId, name: &str) {
     for member in [1, 2, 3] {
@@ -29,7 +33,7 @@ async fn restore_all(store: &mut Store, file: &Path, id: StoreId, name: &str) {
         }
         let config = store.configs.get_mut(&member).unwrap();
         config.data_dir = config.data_dir.with_file_name(format!("{member}-{name}"));
-        assert_eq!(restore(config, file, id, 1000).await.unwrap(), id.first_revision());
+        assert_eq!(restore(config, file, new(id)).await.unwrap(), id.first_revision());
     }
 }
 
@@ -62,7 +66,7 @@ async fn s3_stores_from_one_backup_are_told_apart_by_followers() {
     std::fs::write(&file, backup_of(&store, 1).await).unwrap();
     let old = head(&store).await;
     assert!(old.store.is_some(), "a store is founded by itself");
-    let refused = restore(&store.configs[&1], &file, old.store.unwrap(), 1000).await.unwrap_err();
+    let refused = restore(&store.configs[&1], &file, new(old.store.unwrap())).await.unwrap_err();
     assert!(matches!(refused, RestoreError::SameStore { .. }), "{refused}");
 
     let (a, b) = twins();

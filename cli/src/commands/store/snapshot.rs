@@ -64,12 +64,19 @@ pub(super) fn verify(format: Format, file: &Path) -> anyhow::Result<()> {
 }
 
 /// `store snapshot restore`
-pub(super) fn restore(identityd: &Path, config: &Path, store: Option<StoreId>, file: &Path) -> anyhow::Result<()> {
+pub(super) fn restore(
+    identityd: &Path,
+    config: &Path,
+    store: Option<StoreId>,
+    other_mesh: bool,
+    file: &Path,
+) -> anyhow::Result<()> {
     let mut command = Command::new(identityd);
     command.arg("restore").arg("--config").arg(config).arg("--snapshot").arg(file);
     if let Some(store) = store {
         command.arg("--store-id").arg(store.to_string());
     }
+    command.args(other_mesh.then_some("--other-mesh"));
     let status = command.status().with_context(|| {
         format!("cannot run {}: restore on the member's machine, or give --identityd", identityd.display())
     })?;
