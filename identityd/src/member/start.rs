@@ -14,7 +14,7 @@ use openraft::{
 };
 use ringfence_proto::{
     access::{AccessLayer, Site},
-    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
+    connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
     v1::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
@@ -223,6 +223,7 @@ fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_GIVEN_UP))
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
