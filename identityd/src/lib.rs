@@ -25,10 +25,12 @@ extern crate self as ringfence_identityd;
 
 pub mod codec;
 pub mod config;
+mod core;
 pub mod digests;
 pub mod freshness;
 pub mod history;
 pub mod housekeeping;
+mod link;
 pub mod machine;
 pub mod maintenance;
 pub mod member;

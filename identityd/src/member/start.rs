@@ -15,6 +15,7 @@ use openraft::{
 use ringfence_proto::{
     access::{AccessLayer, Site},
     connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
+    link::PROTOCOL,
     v1::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
@@ -24,15 +25,18 @@ use ringfence_runtime::{
     health::HealthError,
     tls::{Tls, TlsError},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
+    core::Core,
     freshness::Freshness,
     housekeeping::Housekeeper,
+    link::{self, Links, Movable},
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -74,6 +78,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("the core thread cannot be started: {0}")]
+    Thread(io::Error),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -98,6 +105,22 @@ impl StartError {
 
 pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
+    let core = Core::start().map_err(StartError::Thread)?;
+    let begun = core.spawn(begin(config.clone(), listener, wal, Handle::current())).await;
+    match begun.expect("nothing panics while a member is put together, and nobody stops its core") {
+        Ok(mut member) => {
+            member.core = Some(core);
+            initialize(&config, member).await
+        }
+        Err(error) => {
+            core.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Puts a member together, on its core thread; `outside` is the process's runtime.
+async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
     let tls = Tls::open(config.tls.clone())?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
@@ -108,8 +131,9 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()));
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());
-    let network = Network::new(channels.clone(), freshness.clone(), log.durable());
-    let applier = storage.applier.clone().behind(log.durable());
+    let network = Network::new(channels.clone(), freshness.clone(), &log);
+    let durable = log.durable();
+    let applier = storage.applier.clone().behind(durable.clone());
     let raft = match Raft::new(config.id, raft_config, network, log, applier).await {
         Ok(raft) => raft,
         Err(error) => {
@@ -150,10 +174,12 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         admission: Admission::new(BOUNDS),
         stopping: stopping.clone(),
     };
+    let between = RaftService::new(raft.clone(), durable, freshness.clone(), members.clone(), proposer, reads);
+    let links = Links { raft: between.clone(), mesh: mesh.clone(), peers: peers.clone(), stopping: stopping.clone() };
     let router = server()
         .layer(layer)
         .add_service(
-            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
+            RaftServer::new(between)
                 .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
         )
@@ -174,9 +200,14 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         data_dir: config.data_dir.clone(),
     };
     let router = router.add_service(MaintenanceServer::new(maintenance));
-    let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    tokio::spawn(tls.clone().follow(stopping.clone()));
-    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
+    let (sessions, incoming) = {
+        let _outside = outside.enter();
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+        link::split(tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL))
+    };
+    outside.spawn(tls.clone().follow(stopping.clone()));
+    let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
+    let links = tokio::spawn(links.serve(sessions));
     let housekeeper = Housekeeper {
         raft: raft.clone(),
         proposer: transfer.proposer.clone(),
@@ -187,9 +218,21 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     };
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
     let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
-    let member =
-        Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, housekeeping, tls };
-    initialize(&config, member).await
+    Ok(Member {
+        address,
+        raft,
+        storage,
+        members,
+        freshness,
+        transfer,
+        stopping,
+        server,
+        links,
+        guard,
+        housekeeping,
+        tls,
+        core: None,
+    })
 }
 
 /// Every member does this with the same list; one that is initialized already is left as it is.

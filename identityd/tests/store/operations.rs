@@ -1,5 +1,6 @@
 //! What an operator does to a store: look, back up, restore, compact.
 
+use prost::Message as _;
 use ringfence_identityd::{
     machine::ledger::NumberState,
     restore::{RestoreError, restore},
@@ -8,13 +9,14 @@ use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revis
 use ringfence_proto::{
     backup,
     follow::{FollowEvent, Follower},
+    link::method,
     v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
     version,
 };
 use ringfence_runtime::tls::TlsFiles;
 use tonic::{Code, Status};
 
-use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
+use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, link, until};
 
 async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
     let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
@@ -131,7 +133,8 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
     .await;
 }
 
-/// What each certificate gets for: a read, a write of cluster east, one of cluster west, a backup, a vote.
+/// What each certificate gets for: a read, a write of cluster east and one of cluster west (over gRPC and over a link), a
+/// backup, a campaign, and a vote over a link.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_gets_at_a_member_what_the_table_says() {
     let store = Store::start(5000).await;
@@ -150,13 +153,20 @@ async fn every_role_gets_at_a_member_what_the_table_says() {
         }
         let mut maintenance = MaintenanceClient::new(channel.clone());
         codes.push(code(maintenance.backup(v1::BackupRequest {}).await.map(drop)));
-        codes.push(code(RaftClient::new(channel).vote(v1::RaftMessage::default()).await.map(drop)));
+        codes.push(code(RaftClient::new(channel).campaign(v1::CampaignRequest::default()).await.map(drop)));
+        let link = link(&tls, &store.configs[&1].listen.to_string());
+        for cluster in ["east", "west"] {
+            let command = Some(v1::Command::from(allocate(cluster, "roles")));
+            let call = v1::CommandCall { command, ..v1::CommandCall::default() };
+            codes.push(code(link.call(method::COMMAND, call.encode_to_vec()).await.map(drop)));
+        }
+        codes.push(code(link.call(method::VOTE, Vec::new()).await.map(drop)));
         let (ok, no) = (Code::Ok, Code::PermissionDenied);
         let expected = match name {
-            "admin" => [ok, ok, ok, ok, no],
-            "reader" => [ok, no, no, no, no],
-            "gateway" => [ok, ok, no, no, no],
-            _ => [no; 5],
+            "admin" => [ok, ok, ok, ok, no, ok, ok, no],
+            "reader" => [ok, no, no, no, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no, ok, no, no],
+            _ => [no; 8],
         };
         assert_eq!(codes, expected, "{name}");
     }
