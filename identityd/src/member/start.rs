@@ -25,7 +25,7 @@ use ringfence_runtime::{
     health::HealthError,
     tls::{Tls, TlsError},
 };
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
@@ -36,7 +36,7 @@ use crate::{
     core::Core,
     freshness::Freshness,
     housekeeping::Housekeeper,
-    link::{self, Links, Movable},
+    link::{self, Links, Movable, Sessions},
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -176,19 +176,6 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
     };
     let between = RaftService::new(raft.clone(), durable, freshness.clone(), members.clone(), proposer, reads);
     let links = Links { raft: between.clone(), mesh: mesh.clone(), peers: peers.clone(), stopping: stopping.clone() };
-    let router = server()
-        .layer(layer)
-        .add_service(
-            RaftServer::new(between)
-                .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
-        )
-        .add_service(
-            MeshServer::new(mesh)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(StoreServer::new(StoreService::new(transfer.clone())));
     let maintenance = MaintenanceService {
         raft: raft.clone(),
         applier: storage.applier.clone(),
@@ -199,14 +186,9 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         peers: peers.clone(),
         data_dir: config.data_dir.clone(),
     };
-    let router = router.add_service(MaintenanceServer::new(maintenance));
-    let (sessions, incoming) = {
-        let _outside = outside.enter();
-        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-        link::split(tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL))
-    };
+    let services = Services { layer, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
+    let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
-    let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
     let links = tokio::spawn(links.serve(sessions));
     let housekeeper = Housekeeper {
         raft: raft.clone(),
@@ -233,6 +215,47 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         tls,
         core: None,
     })
+}
+
+/// What is served over gRPC.
+struct Services {
+    layer: AccessLayer,
+    between: RaftService,
+    mesh: MeshService,
+    store: StoreService,
+    maintenance: MaintenanceService,
+}
+
+impl Services {
+    /// Serves on the process's runtime until `stopping`; gives the connections that are links.
+    fn serve(
+        self,
+        outside: &Handle,
+        tls: &Arc<Tls>,
+        listener: TcpListener,
+        stopping: CancellationToken,
+    ) -> (Sessions, JoinHandle<Result<(), tonic::transport::Error>>) {
+        let router = server()
+            .layer(self.layer)
+            .add_service(
+                RaftServer::new(self.between)
+                    .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
+            )
+            .add_service(
+                MeshServer::new(self.mesh)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(StoreServer::new(self.store))
+            .add_service(MaintenanceServer::new(self.maintenance));
+        let _outside = outside.enter();
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL);
+        let (sessions, incoming) = link::split(incoming);
+        let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()));
+        (sessions, server)
+    }
 }
 
 /// Every member does this with the same list; one that is initialized already is left as it is.

@@ -8,15 +8,16 @@ use ringfence_identityd::{
 use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision};
 use ringfence_proto::{
     backup,
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
     follow::{FollowEvent, Follower},
-    link::method,
+    link::{Link, method},
     v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
     version,
 };
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use tonic::{Code, Status};
 
-use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, link, until};
+use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
 
 async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
     let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
@@ -131,6 +132,12 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
         (whole.snapshot.revision == mesh_of(&store, 1).await.revision()).then_some(())
     })
     .await;
+}
+
+/// A link that shows a certificate.
+fn link(tls: &TlsFiles, address: &str) -> Link {
+    let tls = Tls::open(tls.clone()).unwrap();
+    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
 }
 
 /// What each certificate gets for: a read, a write of cluster east and one of cluster west (over gRPC and over a link), a

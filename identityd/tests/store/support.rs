@@ -21,8 +21,7 @@ use ringfence_policy::{
     record::{Cluster, Node},
 };
 use ringfence_proto::{
-    connect::{Dialer, Expected, MAX_MESSAGE_BYTES, SERVER_NAME},
-    link::Link,
+    connect::{Dialer, Expected, SERVER_NAME},
     v1::{self, mesh_client::MeshClient},
 };
 use ringfence_runtime::{
@@ -205,12 +204,6 @@ pub(crate) const OTHERS: [(&str, &[&str]); 6] = [
 pub(crate) fn dial(tls: &TlsFiles, address: &str) -> Channel {
     let tls = Tls::open(tls.clone()).unwrap();
     Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
-}
-
-/// A link that shows a certificate.
-pub(crate) fn link(tls: &TlsFiles, address: &str) -> Link {
-    let tls = Tls::open(tls.clone()).unwrap();
-    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
 }
 
 /// The files of a member; those of member 1 are given.

@@ -151,7 +151,7 @@ impl<S> AccessService<S> {
 }
 
 fn enter(site: &Arc<Site>, request: &http::Request<Body>) -> Result<Permit, Status> {
-    let caller = caller(request.extensions(), request.headers()).inspect_err(|status| note_unknown(status))?;
+    let caller = caller(request.extensions(), request.headers()).inspect_err(note_unknown)?;
     let permit = Permit { site: site.clone(), caller };
     if let Gate::Access(access) = gate(request.uri().path()) {
         permit.check(&access)?;
