@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use prost::bytes::Bytes;
 use ringfence_policy::store::StoreId;
 use ringfence_proto::{
     access::{Permit, Role},
@@ -103,13 +104,47 @@ impl Fellowship {
         request
     }
 
+    /// A call over a link to another member: what `request` says, and then the payload.
+    pub fn seal(&self, payload: &[u8]) -> Vec<u8> {
+        let store = self.store().map(|store| store.to_string()).unwrap_or_default();
+        let mut sealed = Vec::with_capacity(2 + store.len() + self.instance.len() + payload.len());
+        for words in [&*store, &*self.instance] {
+            sealed.push(u8::try_from(words.len()).unwrap_or(0));
+            // What is longer is no instance that `instance` made.
+            sealed.extend_from_slice(if words.len() <= u8::MAX.into() { words.as_bytes() } else { &[] });
+        }
+        sealed.extend_from_slice(payload);
+        sealed
+    }
+
+    /// The payload of a call that another member sealed.
+    ///
+    /// # Errors
+    /// `failed_precondition` if it does not belong to this store, or to the process that is known as this member;
+    /// `invalid_argument` if it was not sealed.
+    pub fn open(&self, caller: Option<u64>, sealed: Bytes) -> Result<Bytes, Status> {
+        let (mut rest, mut words) = (&*sealed, [""; 2]);
+        for word in &mut words {
+            let parted = rest.split_first().and_then(|(length, rest)| rest.split_at_checked((*length).into()));
+            let text = parted.and_then(|(text, rest)| Some((std::str::from_utf8(text).ok()?, rest)));
+            (*word, rest) = text.ok_or_else(|| Status::invalid_argument("the call does not say whose member calls"))?;
+        }
+        let [store, instance] = words.map(|word| Some(word).filter(|word| !word.is_empty()));
+        self.check(caller, store, instance)?;
+        Ok(sealed.slice_ref(rest))
+    }
+
     /// `caller`: the member that calls.
-    fn check<T>(&self, caller: Option<u64>, request: &Request<T>) -> Result<(), Status> {
-        self.check_store(request)?;
-        let (Some(caller), Some(instance)) = (caller, request.metadata().get(INSTANCE)) else { return Ok(()) };
+    fn check(&self, caller: Option<u64>, store: Option<&str>, instance: Option<&str>) -> Result<(), Status> {
+        self.check_store(store)?;
+        let (Some(caller), Some(instance)) = (caller, instance) else { return Ok(()) };
         let mut heard = self.lock();
-        let known = heard.instances.get(&caller).filter(|(_, at)| at.elapsed() < INSTANCE_MEMORY);
-        if known.is_some_and(|(known, _)| known != words(instance)) {
+        let known = heard.instances.get_mut(&caller).filter(|(_, at)| at.elapsed() < INSTANCE_MEMORY);
+        if let Some((known, at)) = known {
+            if known == instance {
+                *at = Instant::now();
+                return Ok(());
+            }
             let reason = format!(
                 "two processes with different data directories say that they are member {caller}: every member has its own \
                  id, and the other one was heard first"
@@ -117,16 +152,16 @@ impl Fellowship {
             heard.warn(&reason);
             return Err(Status::failed_precondition(reason));
         }
-        heard.instances.insert(caller, (words(instance).to_owned(), Instant::now()));
+        heard.instances.insert(caller, (instance.to_owned(), Instant::now()));
         Ok(())
     }
 
-    fn check_store<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let (Some(own), Some(theirs)) = (self.store(), request.metadata().get(STORE)) else { return Ok(()) };
-        if theirs.to_str().ok().and_then(|text| text.parse().ok()) == Some(own) {
+    fn check_store(&self, theirs: Option<&str>) -> Result<(), Status> {
+        let (Some(own), Some(theirs)) = (self.store(), theirs) else { return Ok(()) };
+        if theirs.parse().ok() == Some(own) {
             return Ok(());
         }
-        let reason = format!("a member of store {} calls, and this is a member of store {own}", words(theirs));
+        let reason = format!("a member of store {theirs} calls, and this is a member of store {own}");
         self.lock().warn(&reason);
         Err(Status::failed_precondition(reason))
     }
@@ -145,17 +180,14 @@ impl Heard {
     }
 }
 
-fn words(value: &MetadataValue<tonic::metadata::Ascii>) -> &str {
-    value.to_str().unwrap_or("?")
-}
-
 impl Interceptor for Fellowship {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let caller = match Permit::of(&request)?.caller().role {
             Role::Member(id) => Some(id),
             _ => None,
         };
-        self.check(caller, &request)?;
+        let said = |name| request.metadata().get(name).map(|value| value.to_str().unwrap_or("?"));
+        self.check(caller, said(STORE), said(INSTANCE))?;
         Ok(request)
     }
 }
@@ -172,7 +204,8 @@ mod tests {
             store.into_iter().for_each(|byte| history.found(StoreId::new(1, [byte; 10])));
             Fellowship::new(history, "x")
         };
-        let lets_in = |own, other| member(own).check(Some(1), &member(other).request(())).is_ok();
+        let lets_in =
+            |own, other| member(own).open(Some(1), member(other).seal(b"x").into()).is_ok_and(|payload| payload == "x");
         for (own, other, expected) in [
             (Some(1), Some(1), true),
             (Some(1), Some(2), false),
@@ -182,7 +215,7 @@ mod tests {
         ] {
             assert_eq!(lets_in(own, other), expected, "{own:?} {other:?}");
         }
-        let refused = member(Some(1)).check(Some(1), &member(Some(2)).request(())).unwrap_err();
+        let refused = member(Some(1)).open(Some(1), member(Some(2)).seal(b"x").into()).unwrap_err();
         let (own, theirs) = (StoreId::new(1, [1; 10]).to_string(), StoreId::new(1, [2; 10]).to_string());
         assert!(refused.message().contains(&own) && refused.message().contains(&theirs), "{refused}");
     }
@@ -191,7 +224,7 @@ mod tests {
     fn of_two_members_with_one_id_the_first_is_listened_to() {
         let history = || Arc::new(SharedHistory::new(History::new(Mesh::default(), 1)));
         let [own, first, second] = ["own", "first", "second"].map(|instance| Fellowship::new(history(), instance));
-        let lets_in = |caller, from: &Fellowship| own.check(Some(caller), &from.request(()));
+        let lets_in = |caller, from: &Fellowship| own.open(Some(caller), from.seal(&[]).into());
         assert!(lets_in(2, &first).is_ok() && lets_in(3, &second).is_ok() && lets_in(2, &first).is_ok());
         let refused = lets_in(2, &second).unwrap_err();
         assert!(refused.message().contains("say that they are member 2"), "{refused}");

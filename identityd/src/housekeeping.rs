@@ -26,11 +26,12 @@ use ringfence_proto::{follow::SharedHistory, version::Peers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    codec, founding,
+    founding,
     machine::Book,
     raft::{
         Raft,
         applier::Applier,
+        batch::Proposal,
         guard::Members,
         propose::{Proposed, Proposer},
     },
@@ -112,9 +113,8 @@ impl Housekeeper {
     /// Into this member's log or nowhere: another leader sees for itself.
     async fn propose(&self, command: Housekeeping) -> Vec<Proposed> {
         let command = Command::Housekeeping(command);
-        let bytes = codec::encode(&command).len();
         let deadline = tokio::time::Instant::now() + LONGEST_INTERVAL;
-        self.proposer.submit_handed_over(vec![command], bytes, deadline).await
+        self.proposer.submit_handed_over(Proposal::new(command), deadline).await
     }
 
     /// Four looks in a lease, as gateways tell four times in one.

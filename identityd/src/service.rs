@@ -26,10 +26,10 @@ use tonic::{Request, Response, Status};
 use crate::{
     freshness::Freshness,
     observe,
-    raft::{applier::Applier, guard::Members, propose::Proposer, read::Reads},
+    raft::{applier::Applier, batch::Proposal, guard::Members, propose::Proposer, read::Reads},
     reports::{Reports, milliseconds},
 };
-pub(crate) use admission::{Admission, BOUNDS};
+pub(crate) use admission::{Admission, BOUNDS, OVERLOADED};
 
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,26 @@ pub struct MeshService {
 }
 
 impl MeshService {
+    /// Checks a command and puts it to the store.
+    pub(crate) async fn carry_out(
+        &self,
+        permit: &Permit,
+        message: v1::Command,
+        deadline: Instant,
+    ) -> Result<v1::Committed, Status> {
+        let command = Command::try_from(message)?;
+        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
+        self.members
+            .understand(&command, &self.peers)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        // A label set keeps its number, whoever asks and how often.
+        let is_repeatable = matches!(command, Command::AllocateIdentity { .. });
+        let proposal = check(command).await?;
+        let place = self.admission.enter(&permit.caller().role, proposal.bytes());
+        let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        observe::proposal(self.execute_until(proposal, is_repeatable, deadline)).await
+    }
+
     /// What the state machine says of nodes beside their reports, and of the numbers.
     fn judged(&self, mut nodes: Vec<v1::NodeStatus>) -> (Vec<v1::NodeStatus>, Vec<v1::IdentityUsage>) {
         self.applier.read_book(|book| {
@@ -89,6 +109,18 @@ impl MeshService {
     }
 }
 
+/// Checks a command against the limits. Policies are parsed for it, which takes long for large ones: not on the thread that
+/// all writes go through.
+async fn check(command: Command) -> Result<Proposal, Status> {
+    let checked = if matches!(command, Command::PutPolicies(_) | Command::PutObjects { .. }) {
+        let checking = tokio::task::spawn_blocking(|| limits::check(command)).await;
+        checking.map_err(|error| Status::internal(format!("checking the command: {error}")))?
+    } else {
+        limits::check(command)
+    };
+    checked.map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
 #[tonic::async_trait]
 impl mesh_server::Mesh for MeshService {
     type FollowStream = FollowResponseStream;
@@ -113,18 +145,8 @@ impl mesh_server::Mesh for MeshService {
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
         let deadline = Instant::from_std(deadline::of(request.metadata()));
-        let client = request.remote_addr();
         let permit = Permit::of(&request)?;
-        let command = Command::try_from(request.into_inner())?;
-        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
-        let bytes = limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.members
-            .understand(&command, &self.peers)
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let place = self.admission.enter(client, bytes);
-        let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        let committed = observe::proposal(self.execute_until(command, bytes, deadline)).await?;
-        Ok(Response::new(committed))
+        self.carry_out(&permit, request.into_inner(), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {

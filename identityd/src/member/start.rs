@@ -14,7 +14,8 @@ use openraft::{
 };
 use ringfence_proto::{
     access::{AccessLayer, Site},
-    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
+    connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
+    link::PROTOCOL,
     v1::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
@@ -24,7 +25,8 @@ use ringfence_runtime::{
     health::HealthError,
     tls::{Tls, TlsError},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::interceptor::InterceptedService,
@@ -34,9 +36,11 @@ use tonic::{
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
+    core::Core,
     founding::{self, Fellowship},
     freshness::Freshness,
     housekeeping::Housekeeper,
+    link::{self, Links, Movable, Sessions},
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -78,6 +82,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("the core thread cannot be started: {0}")]
+    Thread(io::Error),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -102,6 +109,22 @@ impl StartError {
 
 pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
+    let core = Core::start().map_err(StartError::Thread)?;
+    let begun = core.spawn(begin(config.clone(), listener, wal, Handle::current())).await;
+    match begun.expect("nothing panics while a member is put together, and nobody stops its core") {
+        Ok(mut member) => {
+            member.core = Some(core);
+            initialize(&config, member).await
+        }
+        Err(error) => {
+            core.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Puts a member together, on its core thread; `outside` is the process's runtime.
+async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
     let tls = Tls::open(config.tls.clone())?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
@@ -120,8 +143,9 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()), fellowship.clone());
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());
-    let network = Network::new(channels.clone(), freshness.clone(), log.durable());
-    let applier = storage.applier.clone().behind(log.durable());
+    let network = Network::new(channels.clone(), freshness.clone(), &log);
+    let durable = log.durable();
+    let applier = storage.applier.clone().behind(durable.clone());
     let raft = match Raft::new(config.id, raft_config, network, log, applier).await {
         Ok(raft) => raft,
         Err(error) => {
@@ -162,20 +186,14 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         admission: Admission::new(BOUNDS),
         stopping: stopping.clone(),
     };
-    let router = server()
-        .layer(layer)
-        .add_service(InterceptedService::new(
-            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
-                .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
-            fellowship,
-        ))
-        .add_service(
-            MeshServer::new(mesh)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(StoreServer::new(StoreService::new(transfer.clone())));
+    let between = RaftService::new(raft.clone(), durable, freshness.clone(), members.clone(), proposer, reads);
+    let links = Links {
+        raft: between.clone(),
+        mesh: mesh.clone(),
+        peers: peers.clone(),
+        fellowship: fellowship.clone(),
+        stopping: stopping.clone(),
+    };
     let maintenance = MaintenanceService {
         raft: raft.clone(),
         applier: storage.applier.clone(),
@@ -186,10 +204,11 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         peers: peers.clone(),
         data_dir: config.data_dir.clone(),
     };
-    let router = router.add_service(MaintenanceServer::new(maintenance));
-    let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    tokio::spawn(tls.clone().follow(stopping.clone()));
-    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
+    let services =
+        Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
+    let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
+    outside.spawn(tls.clone().follow(stopping.clone()));
+    let links = tokio::spawn(links.serve(sessions));
     let housekeeper = Housekeeper {
         raft: raft.clone(),
         proposer: transfer.proposer.clone(),
@@ -200,9 +219,64 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     };
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
     let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
-    let member =
-        Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, housekeeping, tls };
-    initialize(&config, member).await
+    Ok(Member {
+        address,
+        raft,
+        storage,
+        members,
+        freshness,
+        transfer,
+        stopping,
+        server,
+        links,
+        guard,
+        housekeeping,
+        tls,
+        core: None,
+    })
+}
+
+/// What is served over gRPC.
+struct Services {
+    layer: AccessLayer,
+    fellowship: Fellowship,
+    between: RaftService,
+    mesh: MeshService,
+    store: StoreService,
+    maintenance: MaintenanceService,
+}
+
+impl Services {
+    /// Serves on the process's runtime until `stopping`; gives the connections that are links.
+    fn serve(
+        self,
+        outside: &Handle,
+        tls: &Arc<Tls>,
+        listener: TcpListener,
+        stopping: CancellationToken,
+    ) -> (Sessions, JoinHandle<Result<(), tonic::transport::Error>>) {
+        let router = server()
+            .layer(self.layer)
+            .add_service(InterceptedService::new(
+                RaftServer::new(self.between)
+                    .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
+                self.fellowship,
+            ))
+            .add_service(
+                MeshServer::new(self.mesh)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(StoreServer::new(self.store))
+            .add_service(MaintenanceServer::new(self.maintenance));
+        let _outside = outside.enter();
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL);
+        let (sessions, incoming) = link::split(incoming);
+        let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()));
+        (sessions, server)
+    }
 }
 
 /// Every member does this with the same list; one that is initialized already is left as it is.
@@ -236,6 +310,7 @@ fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_GIVEN_UP))
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {

@@ -1,5 +1,6 @@
 //! What an operator does to a store: look, back up, restore, compact.
 
+use prost::Message as _;
 use ringfence_identityd::{
     machine::ledger::NumberState,
     restore::{NewStore, RestoreError, restore},
@@ -7,11 +8,13 @@ use ringfence_identityd::{
 use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision, store::StoreId};
 use ringfence_proto::{
     backup,
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
     follow::{FollowEvent, Follower},
+    link::{Link, method},
     v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
     version,
 };
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use tonic::{Code, Status};
 
 use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
@@ -133,7 +136,14 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
     .await;
 }
 
-/// What each certificate gets for: a read, a write of cluster east, one of cluster west, a backup, a vote.
+/// A link that shows a certificate.
+fn link(tls: &TlsFiles, address: &str) -> Link {
+    let tls = Tls::open(tls.clone()).unwrap();
+    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
+}
+
+/// What each certificate gets for: a read, a write of cluster east and one of cluster west (over gRPC and over a link), a
+/// backup, a campaign, and a vote over a link.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_gets_at_a_member_what_the_table_says() {
     let store = Store::start(5000).await;
@@ -152,13 +162,20 @@ async fn every_role_gets_at_a_member_what_the_table_says() {
         }
         let mut maintenance = MaintenanceClient::new(channel.clone());
         codes.push(code(maintenance.backup(v1::BackupRequest {}).await.map(drop)));
-        codes.push(code(RaftClient::new(channel).vote(v1::RaftMessage::default()).await.map(drop)));
+        codes.push(code(RaftClient::new(channel).campaign(v1::CampaignRequest::default()).await.map(drop)));
+        let link = link(&tls, &store.configs[&1].listen.to_string());
+        for cluster in ["east", "west"] {
+            let command = Some(v1::Command::from(allocate(cluster, "roles")));
+            let call = v1::CommandCall { command, ..v1::CommandCall::default() };
+            codes.push(code(link.call(method::COMMAND, call.encode_to_vec()).await.map(drop)));
+        }
+        codes.push(code(link.call(method::VOTE, Vec::new()).await.map(drop)));
         let (ok, no) = (Code::Ok, Code::PermissionDenied);
         let expected = match name {
-            "admin" => [ok, ok, ok, ok, no],
-            "reader" => [ok, no, no, no, no],
-            "gateway" => [ok, ok, no, no, no],
-            _ => [no; 5],
+            "admin" => [ok, ok, ok, ok, no, ok, ok, no],
+            "reader" => [ok, no, no, no, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no, ok, no, no],
+            _ => [no; 8],
         };
         assert_eq!(codes, expected, "{name}");
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use prost::{Message as _, bytes::Bytes};
 use ringfence_policy::{
     command::{Command, Committed, EndpointSpec, Refusal, SignOfLife},
     identity::{ClusterId, Identity},
@@ -20,12 +21,17 @@ use ringfence_policy::{
 };
 use ringfence_proto::{
     access::ON_BEHALF_OF,
+    connect::MAX_MESSAGE_BYTES,
     convert::refusal_status,
     follow::{self, FollowResponseStream, ListResponseStream, Position, SharedHistory, Staleness},
+    link,
     v1::{self, mesh_server},
+    version::Introduction,
 };
 use ringfence_runtime::tls::{Tls, TlsFiles};
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
     transport::{Server, server::TcpIncoming},
@@ -80,9 +86,17 @@ impl TestStore {
         let listener = runtime.run(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         let tls = Tls::open(as_role(tls, role)).unwrap();
-        let service = mesh_server::MeshServer::new(self.clone());
+        let (links, service) = (Arc::new(self.clone()), mesh_server::MeshServer::new(self.clone()));
         runtime.spawn(async move {
-            let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).speaking(link::PROTOCOL);
+            let incoming = incoming.filter_map(move |session| match session {
+                Ok(session) if session.protocol() == Some(link::PROTOCOL) => {
+                    let limits = link::Limits { longest_call: MAX_MESSAGE_BYTES, calls: 100 };
+                    tokio::spawn(link::serve(session, links.clone(), limits, CancellationToken::new()));
+                    None
+                }
+                session => Some(session),
+            });
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
         (address, runtime)
@@ -143,6 +157,22 @@ impl TestStore {
         let changed = !new.is_empty();
         let revision = if changed { self.push(new) } else { mesh.revision() };
         Ok(Committed { revision, changed, identity })
+    }
+}
+
+impl link::Handler for TestStore {
+    fn hello(&self, introduction: Introduction) {
+        assert_eq!(introduction, Introduction::own());
+    }
+
+    async fn call(&self, method: u8, payload: Bytes) -> Result<Vec<u8>, Status> {
+        assert_eq!(method, link::method::COMMAND);
+        let call = v1::CommandCall::decode(payload).unwrap();
+        let mut request = Request::new(call.command.unwrap());
+        if !call.on_behalf_of.is_empty() {
+            request.metadata_mut().insert(ON_BEHALF_OF, call.on_behalf_of.parse().unwrap());
+        }
+        Ok(mesh_server::Mesh::execute(self, request).await?.into_inner().encode_to_vec())
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::{codegen::http::Uri, transport::Channel};
 use super::{InvalidAddress, SERVER_NAME, plain};
 use crate::{
     access::{Role, UnknownRole},
+    link,
     version::Introduction,
 };
 
@@ -66,18 +67,32 @@ impl Dialer {
         let (dialer, address): (Self, Arc<str>) = (self.clone(), address.into());
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let (dialer, address) = (dialer.clone(), address.clone());
-            async move { dialer.connect(&address).await.map(TokioIo::new) }
+            async move { dialer.connect(&address, (dialer.tls)()).await.map(TokioIo::new) }
         })))
     }
 
-    async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+    /// A connection for a `Link`.
+    ///
+    /// # Errors
+    /// That of the connection or of its handshake.
+    pub(crate) async fn link(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        let mut tls = ClientConfig::clone(&(self.tls)());
+        tls.alpn_protocols = vec![link::PROTOCOL.to_vec()];
+        let stream = self.connect(address, Arc::new(tls)).await?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(link::PROTOCOL) => Ok(stream),
+            _ => Err(io::Error::other("it does not take links: is it a member of the store, and of this version?")),
+        }
+    }
+
+    async fn connect(&self, address: &str, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
         let stream = match self.mark {
             Some(mark) => connect_marked(address, mark).await?,
             None => TcpStream::connect(address).await?,
         };
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await?;
         self.check(&stream).map_err(io::Error::other)?;
         Ok(stream)
     }

@@ -142,6 +142,7 @@ mod tests {
     use crate::v1;
     use prost::Message;
     use ringfence_policy::{
+        label::LabelSet,
         name::Name,
         record::{Change, Delta, Node, Record, Snapshot},
     };
@@ -151,7 +152,7 @@ mod tests {
         let addresses =
             (0..32).map(|n| std::net::Ipv6Addr::from((0xfd00 << 112) | ((number as u128) << 32) | n).into());
         let (cluster, name) = (Name::new("east").unwrap(), Name::new(format!("n{number:06}")).unwrap());
-        Record::Node(Node { cluster, name, addresses: addresses.collect() })
+        Record::Node(Node { cluster, name, addresses: addresses.collect(), labels: LabelSet::default() })
     }
 
     fn apply(mesh: &mut Mesh, changes: Vec<Change>) {
