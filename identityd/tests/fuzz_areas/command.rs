@@ -7,7 +7,7 @@ use prost::Message as _;
 use ringfence_identityd::{
     codec,
     machine::{Book, transition},
-    raft::batch::Batch,
+    raft::batch::{Batch, Proposal},
 };
 use ringfence_policy::{
     command::{Command, EndpointSpec, Housekeeping},
@@ -42,7 +42,7 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
         let Ok(commands) = codec::decode::<Vec<Command>>(body) else { return false };
         commands
     };
-    let encoded = codec::encode(&Batch::new(commands.clone()));
+    let encoded = codec::encode(&Batch::join(commands.iter().cloned().map(Proposal::new).collect()));
     let batch: Batch = codec::decode(&encoded).expect("what was encoded decodes");
     assert_eq!(batch.take().as_ref(), Ok(&commands));
     let mut scene = SCENE.clone();

@@ -10,7 +10,10 @@ use prost::Message as _;
 use ringfence_identityd::{
     codec::{self, RecordKind, SegmentHeader, push_record},
     machine::ledger::{Counter, Lease, Ledger, NumberState, Row, RowKey},
-    raft::{Answer, Entry, LogId, MemberNode, SnapshotMeta, StoredMembership, TypeConfig, Vote, batch::Batch},
+    raft::{
+        Answer, Entry, LogId, MemberNode, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+        batch::{Batch, Proposal},
+    },
     restore::rows,
     snapshot::Snapshots,
     state::Marker,
@@ -144,7 +147,7 @@ fn meta() -> SnapshotMeta {
 }
 
 fn entries() -> Vec<Entry> {
-    let batch = Batch::new(vec![Command::PutNode(node()), Command::PutEndpoint(endpoint())]);
+    let batch = Batch::join([Command::PutNode(node()), Command::PutEndpoint(endpoint())].map(Proposal::new).into());
     [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(membership())]
         .into_iter()
         .zip(1..)
