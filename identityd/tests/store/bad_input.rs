@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use prost::{Message as _, bytes::Bytes};
 use ringfence_identityd::{
     Config, Member, StartError,
     restore::{NewStore, RestoreError, restore},
@@ -14,13 +15,14 @@ use ringfence_policy::{
     store::StoreId,
 };
 use ringfence_proto::{
-    connect::MAX_MESSAGE_BYTES,
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
+    link::{Link, method},
     v1::{
         maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient,
         store_client::StoreClient,
     },
 };
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use tokio::net::TcpListener;
 use tonic::{Request, Status};
 
@@ -47,6 +49,23 @@ fn says<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>, code: Code, e
     assert!(status.message().contains(expected), "{what}: {status} does not say {expected:?}");
 }
 
+/// A link with the certificate of member 2, on which it says from which directory it calls.
+struct MemberLink(Link, &'static str);
+
+impl MemberLink {
+    fn new(store: &Store, address: &str, instance: &'static str) -> Self {
+        let tls = Tls::open(tls_of(&store.configs[&1].tls, 2)).unwrap();
+        let dialer = Dialer::new(Expected::Member, move || tls.client());
+        Self(Link::new(dialer, address, MAX_MESSAGE_BYTES), instance)
+    }
+
+    async fn call(&self, method: u8, payload: &[u8]) -> Result<Bytes, Status> {
+        // Of no store yet; then the directory, and what is said.
+        let head = [&[0, u8::try_from(self.1.len()).unwrap()], self.1.as_bytes()].concat();
+        self.0.call(method, [&head, payload].concat()).await
+    }
+}
+
 /// A connection with the certificate of member 2.
 fn as_member(store: &Store, address: &str) -> Channel {
     dial(&tls_of(&store.configs[&1].tls, 2), address)
@@ -58,14 +77,17 @@ async fn malformed_and_oversized_messages_are_refused_and_change_nothing() {
     store.register().await;
     let before = state(&store).await;
     let address = store.configs[&1].listen.to_string();
-    let garbage = || v1::RaftMessage { payload: vec![1, 0xff, 0xff, 0xff, 0xff, 0xff, 7, 7, 7] };
+    let garbage = [1, 0xff, 0xff, 0xff, 0xff, 0xff, 7, 7, 7];
     let mut raft = RaftClient::new(as_member(&store, &address)).max_encoding_message_size(64 << 20);
-    let (bad, newer) = (Code::InvalidArgument, v1::RaftMessage { payload: vec![9, 0] });
-    says("entries", raft.append_entries(garbage()).await, bad, "RaftMessage.payload: the content does not decode");
-    says("a vote", raft.vote(garbage()).await, bad, "RaftMessage.payload: the content does not decode");
-    says("nothing", raft.vote(v1::RaftMessage::default()).await, bad, "0 bytes are too few");
-    says("a newer format", raft.append_entries(newer).await, bad, "format version 9 is newer");
-    says("commands", raft.propose(garbage()).await, Code::Unavailable, "does not understand the commands");
+    let link = MemberLink::new(&store, &address, "");
+    let bad = Code::InvalidArgument;
+    says("entries", link.call(method::APPEND, &garbage).await, bad, "the content does not decode");
+    says("a vote", link.call(method::VOTE, &garbage).await, bad, "the content does not decode");
+    says("nothing", link.call(method::VOTE, &[]).await, bad, "0 bytes are too few");
+    says("a newer format", link.call(method::APPEND, &[9, 0]).await, bad, "format version 9 is newer");
+    says("commands", link.call(method::PROPOSE, &garbage).await, Code::Unavailable, "does not understand the commands");
+    says("an unknown method", link.call(99, &[]).await, Code::Unimplemented, "no method 99");
+    says("no sender", link.0.call(method::VOTE, vec![]).await, bad, "does not say whose member calls");
     let part = |head: Vec<u8>, data: Vec<u8>| tokio_stream::iter([v1::SnapshotPart { head, data }]);
     says("a snapshot", raft.install_snapshot(part(vec![1, 0xff], vec![7; 100])).await, bad, "does not decode");
     let none = tokio_stream::iter(Vec::<v1::SnapshotPart>::new());
@@ -79,8 +101,9 @@ async fn malformed_and_oversized_messages_are_refused_and_change_nothing() {
         Code::DataLoss,
         "not a file of the store",
     );
-    let large = v1::RaftMessage { payload: vec![0; 3 * MAX_MESSAGE_BYTES] };
-    says("a large message", raft.append_entries(large).await, Code::OutOfRange, "message length too large");
+    // Nobody knows where the next call begins: the link is closed.
+    let large = link.call(method::APPEND, &vec![0; 3 * MAX_MESSAGE_BYTES]).await;
+    says("a large message", large, Code::Unavailable, "broke");
 
     let admin = store.client(1);
     let mut mesh = admin.max_encoding_message_size(64 << 20);
@@ -187,19 +210,14 @@ async fn two_members_with_one_id_and_an_id_that_is_taken_are_refused_and_change_
     until("a twin that is refused", || async { twin.members().describe_quorum().starts_with("1 of 3").then_some(()) })
         .await;
     let other = [1, 2, 3].into_iter().find(|id| ![leader, twin_of].contains(id)).unwrap();
-    let mut ping = RaftClient::new(as_member(&store, &store.configs[&other].listen.to_string()));
-    let mut request = Request::new(v1::PingRequest { from: 2 });
-    request.metadata_mut().insert("ringfence-instance", "somewhere-else".parse().unwrap());
+    let ping = |from| v1::PingRequest { from }.encode_to_vec();
+    let address = |id: &u64| store.configs[id].listen.to_string();
     if other != 2 {
-        says(
-            "a twin",
-            ping.ping(request).await,
-            Code::FailedPrecondition,
-            "two processes with different data directories",
-        );
+        let link = MemberLink::new(&store, &address(&other), "somewhere-else");
+        let twin = link.call(method::MEMBER_PING, &ping(2)).await;
+        says("a twin", twin, Code::FailedPrecondition, "two processes with different data directories");
     }
-    let mut own = RaftClient::new(as_member(&store, &store.configs[&2].listen.to_string()));
-    let itself = own.ping(v1::PingRequest { from: 2 }).await;
+    let itself = MemberLink::new(&store, &address(&2), "").call(method::MEMBER_PING, &ping(2)).await;
     says("itself", itself, Code::FailedPrecondition, "every member has its own id");
     let mut through = StoreClient::new(store.channel(leader));
     let added = through.add_member(v1::AddMemberRequest { address: listen.to_string() }).await;
