@@ -2,24 +2,17 @@
 
 mod command_line;
 
-use std::{
-    process::ExitCode,
-    time::{Duration, SystemTime},
-};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use ringfence_identityd::{
-    Config, StartError,
-    founding::new_store_id,
-    restore::{NewStore, restore},
-};
+use ringfence_identityd::{Config, StartError};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
     telemetry,
 };
 
-use command_line::{Arguments, Command};
+use command_line::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -38,16 +31,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
-    if let Some(Command::Restore { snapshot, store_id, bump_revision, other_mesh }) = arguments.command {
-        let Some(store) = store_id else { return propose_store_id() };
-        let new = NewStore { id: store, bump_revision, other_mesh };
-        return match tasks::block_on(restore(&config, &snapshot, new)) {
-            Ok(revision) => {
-                let directory = config.data_dir.display();
-                println!("{directory} is made; store {store} goes on from revision {revision}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(1, &error.into()),
+    if let Some(command) = arguments.command {
+        return match command.run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error.exit_code(), &error.into()),
         };
     }
     match tasks::block_on(serve(config)) {
@@ -62,19 +49,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     ringfence_identityd::run(config, &mut tasks).await?;
     Ok(tasks.run(grace).await?)
-}
-
-/// Every member of the new store must be given the same id, so none is made up for one of them.
-fn propose_store_id() -> ExitCode {
-    match new_store_id(SystemTime::now()) {
-        Ok(store) => fail(
-            2,
-            &anyhow::anyhow!(
-                "a restored store is another one and needs an id, the same on every member: add --store-id {store}"
-            ),
-        ),
-        Err(error) => fail(1, &error.into()),
-    }
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {

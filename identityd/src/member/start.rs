@@ -20,6 +20,7 @@ use ringfence_proto::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
     },
+    version::Peers,
 };
 use ringfence_runtime::{
     health::HealthError,
@@ -132,14 +133,13 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
     let address = listener.local_addr().map_err(listen_error)?;
     let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
-    let instance = match founding::instance(&config.data_dir) {
-        Ok(instance) => instance,
+    let fellowship = match founding::instance(&config.data_dir) {
+        Ok(instance) => Fellowship::new(storage.history.clone(), &instance),
         Err(source) => {
             storage.abandon();
             return Err(StorageError::Io { path: config.data_dir.join("instance"), source }.into());
         }
     };
-    let fellowship = Fellowship::new(storage.history.clone(), &instance);
     let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()), fellowship.clone());
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());
@@ -154,19 +154,13 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         }
     };
     let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
-    let (own, founders) = (own_member(&config, address), config.members.clone());
-    let digests = storage.applier.digests().clone();
-    let members = Members::new(own, founders, raft.clone(), storage.history.clone(), digests, freshness.clone());
-    let members = Arc::new(members);
+    let members = Arc::new(known(&config, address, &raft, &storage, &freshness));
     let stopping = CancellationToken::new();
     let layer = AccessLayer::new(Site::Store);
     let peers = layer.peers();
     let proposer = Proposer::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
     let reads = Reads::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
-    let times = Times {
-        interval: Duration::from_millis(config.heartbeat_interval_ms),
-        lease: Duration::from_millis(config.election_timeout_max_ms),
-    };
+    let times = times(&config);
     let transfer = Transfer {
         raft: raft.clone(),
         members: members.clone(),
@@ -209,14 +203,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
     let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
     let links = tokio::spawn(links.serve(sessions));
-    let housekeeper = Housekeeper {
-        raft: raft.clone(),
-        proposer: transfer.proposer.clone(),
-        peers,
-        members: members.clone(),
-        applier: storage.applier.clone(),
-        history: storage.history.clone(),
-    };
+    let housekeeper = housekeeper(&transfer, &storage, peers);
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
     let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
     Ok(Member {
@@ -234,6 +221,31 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         tls,
         core: None,
     })
+}
+
+/// Whom the configuration knows, before the log says more.
+fn known(config: &Config, address: SocketAddr, raft: &Raft, storage: &Storage, fresh: &Arc<Freshness>) -> Members {
+    let (own, founders) = (own_member(config, address), config.members.clone());
+    let digests = storage.applier.digests().clone();
+    Members::new(own, founders, raft.clone(), storage.history.clone(), digests, fresh.clone())
+}
+
+fn housekeeper(transfer: &Transfer, storage: &Storage, peers: Arc<Peers>) -> Housekeeper {
+    Housekeeper {
+        raft: transfer.raft.clone(),
+        proposer: transfer.proposer.clone(),
+        peers,
+        members: transfer.members.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+    }
+}
+
+fn times(config: &Config) -> Times {
+    Times {
+        interval: Duration::from_millis(config.heartbeat_interval_ms),
+        lease: Duration::from_millis(config.election_timeout_max_ms),
+    }
 }
 
 /// What is served over gRPC.

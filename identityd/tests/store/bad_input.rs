@@ -135,6 +135,8 @@ async fn malformed_and_oversized_messages_are_refused_and_change_nothing() {
 async fn labels_cluster_ids_and_records_that_cannot_be_are_refused_and_change_nothing() {
     let store = Store::start(5000).await;
     store.register().await;
+    // From now on the cluster has numbers, and with them its id for good.
+    store.execute(1, &allocate("east", "web"), PATIENCE).await.unwrap();
     let before = state(&store).await;
     let allocate_with = |labels: LabelSet| Command::AllocateIdentity { cluster: name("east"), labels };
     let with = |label: Label| allocate_with([Label::new("k8s", "app", "a"), label].into_iter().collect());
