@@ -193,7 +193,9 @@ async fn labels_cluster_ids_and_records_that_cannot_be_are_refused_and_change_no
     for id in [0, 1024, u32::MAX] {
         says("no cluster id", store.client(1).execute(numbered(id)).await, Code::InvalidArgument, "Cluster.id");
     }
-    assert_eq!(state(&store).await, before);
+    // What only the state can refuse has an entry in the log, and does nothing there.
+    let without_log = |state: Vec<_>| state.into_iter().map(|(digest, at, _)| (digest, at)).collect::<Vec<_>>();
+    assert_eq!(without_log(state(&store).await), without_log(before));
 }
 
 #[tokio::test(flavor = "multi_thread")]
