@@ -122,8 +122,8 @@ impl Fellowship {
     /// # Errors
     /// `failed_precondition` if it does not belong to this store, or to the process that is known as this member;
     /// `invalid_argument` if it was not sealed.
-    pub fn open(&self, caller: Option<u64>, sealed: Bytes) -> Result<Bytes, Status> {
-        let (mut rest, mut words) = (&*sealed, [""; 2]);
+    pub fn open(&self, caller: Option<u64>, sealed: &Bytes) -> Result<Bytes, Status> {
+        let (mut rest, mut words) = (&sealed[..], [""; 2]);
         for word in &mut words {
             let parted = rest.split_first().and_then(|(length, rest)| rest.split_at_checked((*length).into()));
             let text = parted.and_then(|(text, rest)| Some((std::str::from_utf8(text).ok()?, rest)));
@@ -204,8 +204,9 @@ mod tests {
             store.into_iter().for_each(|byte| history.found(StoreId::new(1, [byte; 10])));
             Fellowship::new(history, "x")
         };
-        let lets_in =
-            |own, other| member(own).open(Some(1), member(other).seal(b"x").into()).is_ok_and(|payload| payload == "x");
+        let lets_in = |own, other| {
+            member(own).open(Some(1), &member(other).seal(b"x").into()).is_ok_and(|payload| payload == "x")
+        };
         for (own, other, expected) in [
             (Some(1), Some(1), true),
             (Some(1), Some(2), false),
@@ -215,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(lets_in(own, other), expected, "{own:?} {other:?}");
         }
-        let refused = member(Some(1)).open(Some(1), member(Some(2)).seal(b"x").into()).unwrap_err();
+        let refused = member(Some(1)).open(Some(1), &member(Some(2)).seal(b"x").into()).unwrap_err();
         let (own, theirs) = (StoreId::new(1, [1; 10]).to_string(), StoreId::new(1, [2; 10]).to_string());
         assert!(refused.message().contains(&own) && refused.message().contains(&theirs), "{refused}");
     }
@@ -224,7 +225,7 @@ mod tests {
     fn of_two_members_with_one_id_the_first_is_listened_to() {
         let history = || Arc::new(SharedHistory::new(History::new(Mesh::default(), 1)));
         let [own, first, second] = ["own", "first", "second"].map(|instance| Fellowship::new(history(), instance));
-        let lets_in = |caller, from: &Fellowship| own.open(Some(caller), from.seal(&[]).into());
+        let lets_in = |caller, from: &Fellowship| own.open(Some(caller), &from.seal(&[]).into());
         assert!(lets_in(2, &first).is_ok() && lets_in(3, &second).is_ok() && lets_in(2, &first).is_ok());
         let refused = lets_in(2, &second).unwrap_err();
         assert!(refused.message().contains("say that they are member 2"), "{refused}");

@@ -115,7 +115,7 @@ impl Linked {
         }
         let member = if let Role::Member(member) = caller.role { Some(member) } else { None };
         Permit::new(self.site.clone(), caller).check(&Access::Raft)?;
-        let payload = self.links.fellowship.open(member, payload)?;
+        let payload = self.links.fellowship.open(member, &payload)?;
         self.links.raft.answer(method, &payload).await
     }
 

@@ -231,7 +231,9 @@ fn s3_another_store_is_taken_as_a_whole_by_gateway_and_followers_and_only_if_it_
     let with_cache = Config { cache_file: Some(directory.path().join("gateway.cache")), ..config(&tls, &[address]) };
     let running = start(&with_cache);
     eventually("the cluster is registered", || running.cache.revision() == Revision(1));
-    (2..=5).for_each(|id| drop(first.put(cluster(&format!("old{id}"), id))));
+    for id in 2..=5 {
+        first.put(cluster(&format!("old{id}"), id));
+    }
     eventually("all of the old store", || {
         running.cache.position() == Position { store: Some(old), revision: Revision(5) }
     });
@@ -244,7 +246,9 @@ fn s3_another_store_is_taken_as_a_whole_by_gateway_and_followers_and_only_if_it_
     // Restored from a backup of revision 1, and not as far as the old one was: it would take something back.
     let second = TestStore::at(Snapshot { revision: Revision(1), ..Snapshot::default() });
     second.found(new);
-    (11..=14).for_each(|id| drop(second.put(cluster(&format!("new{id}"), id))));
+    for id in 11..=14 {
+        second.put(cluster(&format!("new{id}"), id));
+    }
     assert_eq!(second.revision(), Revision(5));
     let (_, _member) = second.serve("member/1", address, &tls);
     let refused = running.runtime.run(Follower::connect(running.channel(&tls), Revision(5), "x".into())).unwrap();
