@@ -1,7 +1,7 @@
 //! What a change of the mesh costs a node's compiler.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
