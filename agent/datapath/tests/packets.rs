@@ -112,7 +112,7 @@ impl Bed {
     }
 
     /// Tables in which a may send to b.
-    fn from_a_to_b(&self, protocol: u8, port: u16) -> Tables {
+    fn tables_from_a_to_b(&self, protocol: u8, port: u16) -> Tables {
         let mut tables = self.tables();
         allow(&mut tables, LOCAL, EGRESS, OTHER, protocol, port);
         allow(&mut tables, OTHER, INGRESS, LOCAL, protocol, port);
@@ -137,7 +137,7 @@ mod cases {
     use super::*;
 
     pub(super) fn fragments_are_judged_like_the_datagram_they_are_of(bed: &mut Bed) {
-        let tables = bed.from_a_to_b(protocol::UDP, 7);
+        let tables = bed.tables_from_a_to_b(protocol::UDP, 7);
         apply(&mut bed.datapath, &tables);
         for [of_a, of_b, ..] in FAMILIES {
             let (from, allowed, denied) = (at(of_a, 5000), at(of_b, 7), at(of_b, 9));
@@ -192,7 +192,7 @@ mod cases {
     }
 
     pub(super) fn fragments_out_of_order_wait_for_their_first_one(bed: &mut Bed) {
-        let tables = bed.from_a_to_b(protocol::UDP, 7);
+        let tables = bed.tables_from_a_to_b(protocol::UDP, 7);
         apply(&mut bed.datapath, &tables);
         for [of_a, of_b, ..] in FAMILIES {
             let allowed = at(of_b, 7);
@@ -221,7 +221,7 @@ mod cases {
     /// The node's link to b is narrow, and only the node's messages say so.
     pub(super) fn path_mtu_discovery_works_where_icmp_itself_is_denied(bed: &mut Bed) {
         ip("link set ep1 mtu 1300");
-        let tables = bed.from_a_to_b(protocol::TCP, 7);
+        let tables = bed.tables_from_a_to_b(protocol::TCP, 7);
         apply(&mut bed.datapath, &tables);
         for [of_a, of_b, ..] in FAMILIES {
             assert_eq!(bed.b.ask(&format!("listen {}", at(of_b, 7))), "ok");
@@ -235,7 +235,7 @@ mod cases {
     }
 
     pub(super) fn icmp_types_are_judged_one_by_one(bed: &mut Bed) {
-        let mut tables = bed.from_a_to_b(protocol::ICMP, 8);
+        let mut tables = bed.tables_from_a_to_b(protocol::ICMP, 8);
         for (subject, direction, peer) in [(LOCAL, EGRESS, OTHER), (OTHER, INGRESS, LOCAL)] {
             allow(&mut tables, subject, direction, peer, protocol::ICMPV6, 128);
         }
@@ -247,7 +247,7 @@ mod cases {
         assert_eq!(message(&mut bed.a, v4[0], v4[1], 13), "nothing", "a timestamp is another type");
         assert_eq!(message(&mut bed.b, v4[1], v4[0], 8), "nothing", "the other direction");
         assert_eq!(message(&mut bed.b, v6[1], v6[0], 128), "nothing");
-        let mut other = bed.from_a_to_b(protocol::ICMP, 13);
+        let mut other = bed.tables_from_a_to_b(protocol::ICMP, 13);
         allow(&mut other, LOCAL, EGRESS, OTHER, protocol::ICMPV6, 1);
         apply(&mut bed.datapath, &other);
         assert_eq!(message(&mut bed.a, v4[0], v4[1], 13), "14");
@@ -496,7 +496,7 @@ fn build_network() {
         for addresses in FAMILIES {
             let (own, gateway) = (addresses[index], addresses[index + 2]);
             let (family, rest) = if own.contains(':') { ("-6", "64 nodad") } else { ("-4", "24") };
-            let (own, rest) = (format!("{own}/"), rest.replacen(' ', &format!(" dev eth0 "), 1));
+            let (own, rest) = (format!("{own}/"), rest.replacen(' ', " dev eth0 ", 1));
             let rest = if rest.contains("dev") { rest } else { format!("{rest} dev eth0") };
             ip(&format!("-n {namespace} addr add {own}{rest}"));
             ip(&format!("addr add {gateway}/{}", rest.replace("eth0", &format!("ep{index}"))));
