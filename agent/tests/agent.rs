@@ -19,6 +19,7 @@ use ringfence_policy::{
     identity::ClusterId,
     record::{Change, Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
+    store::StoreId,
     tables::{EndpointId, TableDiff},
 };
 use ringfence_proto::v1;
@@ -42,6 +43,7 @@ fn cluster(cluster: &str, id: u32) -> Record {
 /// A store that knows the cluster, as after its gateway has registered it.
 fn store() -> TestStore {
     let store = TestStore::new(100);
+    store.found(StoreId::new(1, [1; 10]));
     store.put(cluster("east", 1));
     store
 }

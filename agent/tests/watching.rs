@@ -49,6 +49,7 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let tls = certificates(directory.path());
         let store = TestStore::new(100);
+        store.found(ringfence_policy::store::StoreId::new(1, [1; 10]));
         store.put(Record::Cluster(Cluster {
             name: name("east"),
             id: ClusterId::new(1).unwrap(),

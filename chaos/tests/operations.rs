@@ -208,7 +208,9 @@ fn binaries() -> &'static Path {
         // What cargo tells this test about itself would make build scripts think that something has changed, and everything
         // behind them be compiled again.
         let of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        std::env::vars().filter(|(name, _)| of_this_test(name)).for_each(|(name, _)| drop(cargo.env_remove(name)));
+        for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
+            cargo.env_remove(name);
+        }
         cargo.args(own.ends_with("release").then_some("--release"));
         cargo.arg("--target-dir").arg(own.parent().expect("a profile's directory is in the target directory"));
         assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts").success());

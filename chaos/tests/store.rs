@@ -33,7 +33,9 @@ fn build_members() -> PathBuf {
     // What cargo tells this test about itself would make build scripts think that something has changed, and everything
     // behind them be compiled again.
     let of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    std::env::vars().filter(|(name, _)| of_this_test(name)).for_each(|(name, _)| drop(cargo.env_remove(name)));
+    for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
+        cargo.env_remove(name);
+    }
     cargo.args(own.ends_with("release").then_some("--release"));
     cargo
         .arg("--target-dir")

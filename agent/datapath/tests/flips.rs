@@ -116,6 +116,7 @@ fn s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised() {
     play(FIRST, run_first);
 }
 
+#[test]
 fn s8_an_upgrade_from_layout_v1_changes_no_verdict_with_clsact() {
     play(UPGRADE_WITH_CLSACT, || run_upgrade(UPGRADE_WITH_CLSACT));
 }

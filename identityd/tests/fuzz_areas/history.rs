@@ -20,9 +20,9 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let (Some(mode), body) = (bytes.first(), bytes.get(1..).unwrap_or_default()) else { return false };
     let mut file = SegmentHeader { member: MEMBER, sequence: FIRST }.encode().to_vec();
     if *mode == 0 {
-        file.extend_from_slice(body)
+        file.extend_from_slice(body);
     } else {
-        push_deltas(&mut file, body)
+        push_deltas(&mut file, body);
     }
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(format!("{FIRST:016x}.deltas")), &file).expect("a file");

@@ -17,9 +17,9 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let header = SegmentHeader { member: MEMBER, sequence: SEQUENCE };
     let mut segment = header.encode().to_vec();
     if *mode == 0 {
-        segment.extend_from_slice(body)
+        segment.extend_from_slice(body);
     } else {
-        push_records(&mut segment, body)
+        push_records(&mut segment, body);
     }
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(format!("{SEQUENCE:016x}.segment")), &segment).expect("a segment");
