@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    follow::{FollowError, Follower, Interest},
+    follow::{FollowError, Follower, Interest, Position},
     pool::Server,
 };
 use ringfence_runtime::backoff::Backoff;
@@ -24,8 +24,8 @@ pub struct Following {
     pub feed: Arc<Feed>,
     /// Told to the gateways, for their logs.
     pub follower: String,
-    /// What is followed: what this node needs of the mesh.
-    pub interest: Interest,
+    /// What this node needs of the mesh; none to follow all of it.
+    pub interest: Option<Interest>,
 }
 
 /// Why a gateway is not followed any more.
@@ -41,10 +41,12 @@ impl Following {
     /// Follows until cancelled; a gateway that is lost is followed by the next one, from the revision that is here.
     pub async fn run(self, token: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        // Of nothing yet; moves with the feed.
+        let mut position = Position::default();
         for gateway in self.gateways.all().iter().cycle() {
             let lost = tokio::select! {
                 () = token.cancelled() => return,
-                lost = self.follow(gateway, &mut backoff) => lost,
+                lost = self.follow(gateway, &mut position, &mut backoff) => lost,
             };
             if self.feed.gateway().is_empty() {
                 tracing::debug!(gateway = gateway.address, reason = %lost, "gateway cannot be followed");
@@ -61,19 +63,27 @@ impl Following {
         }
     }
 
-    async fn follow(&self, gateway: &Server, backoff: &mut Backoff) -> Lost {
-        match self.follow_until_lost(gateway, backoff).await {
+    async fn follow(&self, gateway: &Server, position: &mut Position, backoff: &mut Backoff) -> Lost {
+        match self.follow_until_lost(gateway, position, backoff).await {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
     }
 
-    async fn follow_until_lost(&self, gateway: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
-        let from = self.feed.followed().mesh.revision();
-        let (channel, follower, interest) = (gateway.channel.clone(), self.follower.clone(), self.interest.clone());
-        let mut follower = Follower::connect_to_view(channel, from, follower, interest).await?;
+    async fn follow_until_lost(
+        &self,
+        gateway: &Server,
+        position: &mut Position,
+        backoff: &mut Backoff,
+    ) -> Result<Infallible, Lost> {
+        let (channel, follower) = (gateway.channel.clone(), self.follower.clone());
+        let mut follower = match self.interest.clone() {
+            Some(interest) => Follower::connect_to_view(channel, *position, follower, interest).await?,
+            None => Follower::connect(channel, *position, follower).await?,
+        };
         loop {
             self.feed.take(follower.next().await?)?;
+            *position = follower.position();
             if self.feed.gateway().is_empty() {
                 self.feed.set_gateway(&gateway.address);
                 backoff.reset();

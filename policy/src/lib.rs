@@ -38,6 +38,7 @@ pub mod reserved;
 pub mod revision;
 pub mod rule;
 pub mod selector;
+pub mod store;
 pub mod tables;
 pub mod view;
 pub mod world;

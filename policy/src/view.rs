@@ -10,7 +10,8 @@
 //! and endpoints
 //!
 //! - the node's own endpoints,
-//! - the identities that a selector of a rule can match that is applied to one of these, and the endpoints behind them,
+//! - the identities that a selector of a rule can match that is applied to one of these or to the node's host, and the
+//!   endpoints behind them,
 //! - the endpoints that would be taken for something else if they were left out (below), with their identities.
 //!
 //! Whoever is left out is `unknown` to the node: its address lies in a range of pods and in no other record, so it is never
@@ -21,6 +22,10 @@
 //! - if another record claims one of its addresses, too: such an address is `unknown`, and must not become the other's;
 //! - if its identity has no labels: no revision with it can be enforced, here as everywhere;
 //! - if it is the first one with a named port: what names mean to egress rules depends on all peers that have them.
+//!
+//! What a node alone knows cannot count here: addresses of its devices that its record does not name. An endpoint elsewhere
+//! that claims one of these, too, makes it `unknown` to a node that knows the mesh, and leaves it the host's where the
+//! endpoint is left out. Hence an agent that enforces policies of the host follows the whole mesh.
 //!
 //! A view is a function of the mesh and the node alone, so every server has the same at the same revision, and a change of
 //! rules or of the node's endpoints brings what they need in the very revision that makes them count. A node never has to
@@ -71,7 +76,7 @@ struct Touched {
     endpoints: RoaringBitmap,
     /// Identities that endpoints had before or have now.
     worn: BTreeSet<Identity>,
-    /// Nodes of the cluster whose endpoints changed.
+    /// Nodes of the cluster whose record or endpoints changed.
     nodes: BTreeSet<Name>,
     /// Whom rules that changed are or were applied to.
     subjects: Vec<Subject>,

@@ -15,7 +15,7 @@ mod tests {
     };
 
     use ringfence_policy::{
-        compile::{Compiler, LocalNode, Problem},
+        compile::{Compiler, LocalHost, LocalNode, Problem},
         flow::{Direction, Flow, protocol},
         identity::{ClusterId, Identity},
         label::LabelSet,
@@ -94,7 +94,8 @@ mod tests {
     fn policy(random: &mut Random) -> Record {
         let app = |random: &mut Random| format!("{{matchLabels: {{app: {}}}}}", random.pick(&PODS[..3]));
         let element = |random: &mut Random| {
-            let peers = match random.below(5) {
+            let peers = match random.below(7) {
+                5 => format!("toNodes: [{{matchLabels: {{role: {}}}}}]", random.pick(&["edge", "core"])),
                 0 => "toEntities: [all]".to_owned(),
                 1 => "toEntities: [cluster, world]".to_owned(),
                 2 => format!(
@@ -113,7 +114,10 @@ mod tests {
             format!("{{{peers}{ports}}}")
         };
         let lists = [
-            format!("ingress: [{}]", element(random).replace("toE", "fromE").replace("toC", "fromC")),
+            format!(
+                "ingress: [{}]",
+                element(random).replace("toE", "fromE").replace("toC", "fromC").replace("toN", "fromN")
+            ),
             format!("egress: [{}, {}]", element(random), element(random)),
             format!("egressDeny: [{}]", element(random)),
         ];
@@ -124,11 +128,21 @@ mod tests {
             if random.one_in(3) { "{}".to_owned() } else { app(random) },
             random.pick(&lists)
         );
+        let text = if random.one_in(6) {
+            let nodes = random.pick(&["nodeSelector: {}, ", "nodeSelector: {matchLabels: {role: edge}}, "]);
+            let content = &text[text.find("ingress").or_else(|| text.find("egress")).unwrap()..];
+            format!(
+                "{{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {{name: p{number}}}, \
+                 spec: {{{nodes}{content}"
+            )
+        } else {
+            text
+        };
         let parsed = parse_objects(&text);
         assert!(!parsed.has_errors(), "{:?}\n{text}", parsed.diagnostics);
         let key = parsed.objects[0].key.clone();
         // Nobody can read it.
-        let text = if random.one_in(16) { text.replace("endpointSelector", "endpointSelectorV3") } else { text };
+        let text = if random.one_in(16) { text.replace("Selector", "SelectorV3") } else { text };
         Record::Policy(PolicyRecord { key, text })
     }
 
@@ -142,7 +156,9 @@ mod tests {
             1 => {
                 let last = u8::try_from(random.below(4)).unwrap();
                 let addresses = vec![[10, 1, 2, last].into(), [192, 0, 2, last].into()];
-                Record::Node(Node { cluster: name("east"), name: name(random.pick(&["n1", "n2"])), addresses })
+                let labels = random.pick(&[&[][..], &["k8s:role=edge"], &["k8s:role=edge", "k8s:zone=a"]]);
+                let (node, labels) = (name(random.pick(&["n1", "n2", "n3"])), LabelSet::parse(labels).unwrap());
+                Record::Node(Node { cluster: name("east"), name: node, addresses, labels })
             }
             2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
             5..8 => endpoint(random),
@@ -245,7 +261,12 @@ mod tests {
     fn history(seed: u64, seen: &mut Seen) {
         let random = &mut Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let endpoints = BTreeMap::new();
-        let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+        let host = random.one_in(2).then(|| LocalHost {
+            addresses: [[10, 1, 2, 1].into(), [10, 9, 9, 9].into()].into(),
+            failsafe: [(6, 80)].into(),
+            audit: random.one_in(4),
+        });
+        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut world =
             World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
         for step in 0..24 {
@@ -258,12 +279,17 @@ mod tests {
                     Some(_) if random.one_in(2) => {}
                     _ => {
                         let id = EndpointId(
-                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 1)
+                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 2)
                                 .unwrap(),
                         );
                         world.local.endpoints.insert(name(pod), id);
                     }
                 }
+            }
+            if random.one_in(10)
+                && let Some(host) = &mut world.local.host
+            {
+                host.addresses.pop_first();
             }
             if random.one_in(10) {
                 world.local.audited = BTreeSet::from([name(random.pick(&PODS))]);
@@ -301,8 +327,9 @@ mod tests {
         let mut seen = Seen::default();
         for seed in 0..64 {
             let random = &mut Random(seed);
-            let endpoints = PODS.iter().zip(1..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-            let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+            let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+            let host = random.one_in(2).then(LocalHost::default);
+            let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
             let mut world =
                 World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
             for step in 0..10 {
@@ -367,13 +394,20 @@ mod tests {
         quiet: usize,
         anew: usize,
         verdicts: usize,
+        of_hosts: usize,
         strangers: usize,
     }
 
     fn view_history(seed: u64, seen: &mut Compared) {
         let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let endpoints = PODS.iter().zip(1..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-        let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+        let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+        // No endpoint has an address of the host's that the node's record does not name.
+        let host = random.one_in(2).then(|| LocalHost {
+            addresses: [[10, 9, 9, 9].into()].into(),
+            failsafe: [(6, 80)].into(),
+            audit: random.one_in(4),
+        });
+        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut mesh = Mesh::default();
         mesh.apply(&Delta { revision: Revision(1), changes: first(random) }).unwrap();
         let mut views = Views::new(&mesh, name("east"));
@@ -439,6 +473,7 @@ mod tests {
                     seen.equal += 1;
                     let (all, own) = (judged(&known_all), judged(&known));
                     seen.verdicts += all.len();
+                    seen.of_hosts += all.iter().filter(|outcome| outcome.0 == EndpointId::HOST).count();
                     assert_eq!(all.len(), own.len(), "the same endpoints");
                     assert_eq!(all.iter().zip(&own).find(|(all, own)| all != own), None, "the same verdicts");
                     let stranger = |address: &&IpAddr| {
@@ -465,8 +500,8 @@ mod tests {
             assert!(outcome.is_ok(), "history {seed}");
         }
         println!("{histories} histories: {seen:?}");
-        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, strangers } = seen;
-        let counts = [equal, incomplete, hidden, quiet, anew, verdicts, strangers];
+        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers } = seen;
+        let counts = [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers];
         assert!(histories < 100 || counts.iter().all(|count| *count > 50));
     }
 }

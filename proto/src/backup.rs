@@ -177,6 +177,7 @@ fn next(bytes: &[u8], offset: &mut usize) -> Result<Frame, InvalidBackup> {
 mod tests {
     use super::*;
     use ringfence_policy::{
+        label::LabelSet,
         name::Name,
         record::{Node, Record},
     };
@@ -184,7 +185,7 @@ mod tests {
     fn snapshot(nodes: usize) -> Snapshot {
         let node = |number: usize| {
             let (cluster, name) = (Name::new("east").unwrap(), Name::new(format!("n{number}")).unwrap());
-            Record::Node(Node { cluster, name, addresses: vec![] })
+            Record::Node(Node { cluster, name, addresses: vec![], labels: LabelSet::default() })
         };
         let records = (0..nodes).map(node).map(|record| (record.key(), Versioned { revision: Revision(3), record }));
         Snapshot { revision: Revision(9), records: records.collect() }

@@ -8,12 +8,16 @@
 //!
 //! Writers come first: followers are told by a task of its own, a group at a time and, where there are many, not of every
 //! revision alone. A follower that takes nothing is cut off with a reason and resumes where it was.
+//!
+//! A follower says which store its revision is of (`Position`): in another one, such as one that was restored from a
+//! backup, it does not resume but gets the whole state, and never one that is older than what it has.
 
 mod assembly;
 mod client;
 mod encode;
 mod frames;
 mod past;
+mod position;
 mod seat;
 mod server;
 mod shared;
@@ -25,7 +29,8 @@ pub mod wire;
 
 pub use client::{FollowError, FollowEvent, Follower};
 pub use past::Past;
-pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve};
+pub use position::{OtherStore, Position};
+pub use server::{FollowResponseStream, ListResponseStream, Staleness, list, serve, serve_position};
 pub use shared::SharedHistory;
 pub use until::until;
 pub use views::Interest;

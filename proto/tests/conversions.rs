@@ -60,7 +60,7 @@ fn cluster() -> Cluster {
 
 fn node() -> Node {
     let addresses = vec!["10.40.1.1".parse().unwrap(), "fd40::1:1".parse().unwrap()];
-    Node { cluster: name("east"), name: name("n1"), addresses }
+    Node { cluster: name("east"), name: name("n1"), addresses, labels: LabelSet::parse(["k8s:role=edge"]).unwrap() }
 }
 
 fn spec() -> EndpointSpec {

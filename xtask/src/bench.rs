@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: figures beside their targets. A short figure is shown, never an error.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::shell;
+use crate::{setup, shell};
 
 /// A bench: its name here, and the arguments for `cargo bench`.
 const BENCHES: [(&str, &[&str]); 3] = [
@@ -67,10 +68,7 @@ fn install_peer(peer: Option<&str>) -> Result<()> {
     match peer {
         None => Ok(()),
         Some("etcd") if shell::is_installed("etcd") => Ok(()),
-        Some("etcd") if shell::is_root() => {
-            let mut install = std::process::Command::new("apt-get");
-            shell::show(install.args(["install", "--yes", "--no-install-recommends", "etcd-server"]))
-        }
+        Some("etcd") if shell::is_root() => setup::install(&BTreeSet::from(["etcd-server"])),
         Some("etcd") => bail!("etcd is not installed: as root, `apt-get install etcd-server`"),
         Some(other) => bail!("there is no peer `{other}` for the store; there is: etcd"),
     }

@@ -35,8 +35,11 @@ impl Bed {
     fn new() -> Self {
         ip("link add ep0 type veth peer name peer0");
         let directory = Path::new(BPFFS).join("parser");
-        let options =
-            KernelOptions { directory: directory.clone(), capacity: Capacity { flows: 1024, ..Capacity::default() } };
+        let options = KernelOptions {
+            directory: directory.clone(),
+            capacity: Capacity { flows: 1024, ..Capacity::default() },
+            tcx: true,
+        };
         let mut datapath = KernelDatapath::open(&options).unwrap();
         let endpoint = datapath.attach(&name("local"), "ep0").unwrap();
         let mut tables = world(endpoint, EndpointId(9999));

@@ -5,8 +5,12 @@
 //! judges a packet on its whole way through the node (S1).
 
 use crate::{
+    host,
     judge::{Judgement, judge},
-    layout::{Address, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, INGRESS, NO_COUNTER},
+    layout::{
+        Address, EGRESS, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, HOST_ENDPOINT, INGRESS,
+        NO_COUNTER,
+    },
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
     state::{Cached, State},
@@ -28,9 +32,9 @@ pub(crate) struct Moment {
 pub struct Work {
     /// What the parser found.
     pub packet: Packet,
-    own: End,
+    pub(crate) own: End,
     theirs: End,
-    fragment: FragmentValue,
+    pub(crate) fragment: FragmentValue,
     /// What `decide` said.
     pub decision: Decision,
 }
@@ -132,7 +136,7 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn of(end: &End) -> Self {
+    pub(crate) const fn of(end: &End) -> Self {
         let Judgement { reason, tell, .. } = end.judgement;
         let counters = [end.value.flow.counter, NO_COUNTER];
         Self { allow: reason.passes(), reason, judged_both: false, tell, at_receiver: false, counters }
@@ -149,6 +153,9 @@ pub fn decide<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u3
 
 #[inline(always)]
 fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
+    if hook.is_uplink() {
+        return host::decision(state, generation, hook, work);
+    }
     let Work { packet, own, theirs, fragment, .. } = work;
     own.subject = Subject::of(endpoint, hook.side());
     if let PacketKind::NeighbourDiscovery = packet.kind {
@@ -163,8 +170,9 @@ fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32,
         return Decision::plain(Reason::Fragment);
     }
     own.value.key = packet.flow_key(hook.side());
-    // What changes a connection, or could, is not for the cache.
+    // What changes a connection, or could, is not for the cache; nor is a first fragment, which others will ask for.
     if let PacketKind::Data = packet.kind
+        && !matches!(packet.fragment, Fragment::First)
         && let Some(cached) = state.cached(&own.value.key, endpoint, generation)
     {
         return Decision {
@@ -181,8 +189,22 @@ fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32,
     own.value.flow.endpoint = endpoint;
     judge(state, moment, hook.side(), own, packet);
     let peer_endpoint = own.value.flow.peer_endpoint;
-    let local_pair = own.judgement.reason.passes() && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
-    let decision = if !local_pair {
+    let passes = own.judgement.reason.passes();
+    let local_pair = passes && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
+    // The node's own packets meet no other hook on their way to an endpoint.
+    let of_host = passes && peer_endpoint == HOST_ENDPOINT && matches!(hook, Hook::ToEndpoint);
+    let decision = if of_host {
+        theirs.value.key = packet.flow_key(EGRESS);
+        theirs.value.flow.endpoint = HOST_ENDPOINT;
+        if packet.passed {
+            host::borrow(state, moment, theirs, packet);
+            own.judgement.remember(state, &own.value);
+            Decision::of(own)
+        } else {
+            judge(state, moment, EGRESS, theirs, packet);
+            both_ends(state, own, theirs)
+        }
+    } else if !local_pair {
         own.judgement.remember(state, &own.value);
         Decision::of(own)
     } else if let Reason::Hairpin = own.judgement.reason {
@@ -202,7 +224,8 @@ fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32,
     decision
 }
 
-/// The receiver is on this node and was judged, too.
+/// The other end is on this node and was judged, too. Here it is called the receiver, which it is but for packets of the node
+/// itself.
 #[inline(always)]
 fn both_ends<S: State>(state: &mut S, own: &End, theirs: &End) -> Decision {
     let (sender, receiver) = (own.judgement, theirs.judgement);
@@ -228,7 +251,7 @@ fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decisi
     let local_pair = own.value.flow.peer_endpoint != 0;
     let whole_judgement = match hook {
         Hook::FromEndpoint => local_pair == decision.judged_both,
-        Hook::ToEndpoint => !local_pair,
+        Hook::ToEndpoint | Hook::FromHost | Hook::ToHost => !local_pair,
     };
     if known && own.judgement.steady && whole_judgement && own.value.flow.owned != 0 {
         let [counter, peer_counter] = decision.counters;
@@ -238,7 +261,7 @@ fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decisi
 
 /// Gives a later fragment the ports of the first one.
 #[inline(always)]
-fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
+pub(crate) fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
     fragment.key = packet.fragment_key();
     let Some(first) = state.fragment(&fragment.key) else { return false };
     packet.source_port = first.source_port;
@@ -249,7 +272,7 @@ fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Pack
 }
 
 #[inline(always)]
-fn remember_ports<S: State>(state: &mut S, moment: Moment, fragment: &mut FragmentValue, packet: &Packet) {
+pub(crate) fn remember_ports<S: State>(state: &mut S, moment: Moment, fragment: &mut FragmentValue, packet: &Packet) {
     fragment.key = packet.fragment_key();
     fragment.ports = FragmentPorts {
         seen_ns: moment.now_ns,

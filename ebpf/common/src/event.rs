@@ -76,8 +76,8 @@ impl Event {
     #[inline(always)]
     pub fn new(time_ns: u64, revision: u64, hook: Hook, work: &Work) -> Self {
         let (subject, decision) = (work.subject(), &work.decision);
-        // The refusing end may be the receiver although the packet is seen at the sender's hook.
-        let side = if decision.at_receiver { Hook::ToEndpoint.side() } else { hook.side() };
+        // The refusing end may be the other one than that whose hook it is.
+        let side = if decision.at_receiver { hook.other_side() } else { hook.side() };
         Self {
             time_ns,
             revision,

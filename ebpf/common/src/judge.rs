@@ -4,8 +4,8 @@ use crate::{
     decide::{End, Moment, Subject},
     event::{EVENT_CUT, EVENT_SHADOW_DIFFERS},
     layout::{
-        Address, AddressValue, EGRESS, ENDPOINT_AUDIT, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING,
-        Flow, FlowKey, FlowValue, NO_COUNTER, PortsKey, RowKey, band_owner,
+        Address, AddressValue, BORROWED, EGRESS, ENDPOINT_AUDIT, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED,
+        FLOW_OPENING, Flow, FlowKey, FlowValue, HOST_ENDPOINT, NO_COUNTER, PortsKey, RowKey, band_owner,
     },
     packet::{Packet, PacketKind},
     reason::{Reason, Tally},
@@ -105,7 +105,7 @@ fn judgement<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, p
         }
         _ => false,
     };
-    if known && value.flow.generation == moment.generation {
+    if known && (value.flow.generation == moment.generation || value.flow.peer_endpoint == BORROWED) {
         return go_on(moment, side, &mut value.flow, packet);
     }
     if !known {
@@ -246,9 +246,12 @@ fn lookup_peer<S: State>(state: &S, address: &Address) -> AddressValue {
     AddressValue { identity, endpoint: 0 }
 }
 
-/// Whether an endpoint, which is not 0, has an address.
+/// Whether an endpoint, which is not 0, has an address. The node has whatever comes from itself.
 #[inline(always)]
 fn owns<S: State>(state: &S, endpoint: u32, address: &Address) -> bool {
+    if endpoint == HOST_ENDPOINT {
+        return true;
+    }
     // Not one condition: the compiler would read the value that is not there, and the verifier would refuse that.
     let owner = match state.address(address) {
         Some(value) => value.endpoint,
@@ -263,7 +266,7 @@ const fn is_tcp(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn next_phase(phase: u8, packet: &Packet) -> u8 {
+pub(crate) fn next_phase(phase: u8, packet: &Packet) -> u8 {
     match packet.kind {
         PacketKind::Open => FLOW_OPENING,
         PacketKind::Close => FLOW_CLOSING,
@@ -276,7 +279,7 @@ fn next_phase(phase: u8, packet: &Packet) -> u8 {
 }
 
 #[inline(always)]
-fn alive(flow: &Flow, now_ns: u64) -> bool {
+pub(crate) fn alive(flow: &Flow, now_ns: u64) -> bool {
     let lifetime_s = match flow.phase {
         FLOW_ESTABLISHED => 6 * 3600,
         FLOW_CLOSING => 10,

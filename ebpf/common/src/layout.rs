@@ -50,6 +50,10 @@ pub mod program {
     pub const FROM_ENDPOINT: &str = "from_endpoint";
     /// Packets towards an endpoint: egress of its host-side device.
     pub const TO_ENDPOINT: &str = "to_endpoint";
+    /// Packets that leave the node: egress of an uplink.
+    pub const FROM_HOST: &str = "from_host";
+    /// Packets that come to the node: ingress of an uplink.
+    pub const TO_HOST: &str = "to_host";
     /// `u32`: cells of `CACHE` per CPU, minus one; the number of cells is a power of two.
     pub const CACHE_MASK: &str = "CACHE_MASK";
 }
@@ -87,6 +91,14 @@ pub const MARK_MASK: u32 = 0x0f00;
 /// Both ends of this packet have been judged at the sender's hook. The kernel clears the mark when a packet enters
 /// the node's network namespace from another one, so an endpoint cannot set it.
 pub const MARK_JUDGED: u32 = 0x0400;
+
+/// The packet is not the node's own to judge: an endpoint's, judged where it left that, or of a connection that must not be
+/// cut (the agent's own to its gateways). Only who has `CAP_NET_ADMIN` on the node can set it.
+pub const MARK_PASSED: u32 = 0x0800;
+/// The endpoint that is the node itself: the index of the loopback device, which no endpoint can have.
+pub const HOST_ENDPOINT: u32 = 1;
+/// `Flow::peer_endpoint`: the connection goes under the node's address and is not the node's own to judge.
+pub const BORROWED: u32 = u32::MAX;
 
 /// An address in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -219,7 +231,7 @@ pub struct Flow {
     pub generation: u32,
     /// Interface index of the endpoint that the key is seen from.
     pub endpoint: u32,
-    /// Interface index of the other side if it is on this node, at `generation`.
+    /// Interface index of the other side if it is on this node, at `generation`; or `BORROWED`.
     pub peer_endpoint: u32,
     /// The slot of `BAND_COUNTERS` that its packets are counted in.
     pub counter: u32,

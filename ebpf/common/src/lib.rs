@@ -13,6 +13,7 @@
 
 pub mod decide;
 pub mod event;
+mod host;
 mod judge;
 pub mod layout;
 pub mod packet;

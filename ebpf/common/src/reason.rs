@@ -42,6 +42,10 @@ pub enum Reason {
     AuditNoProxy = 17,
     /// An ICMP error about nothing that is known here.
     Unrelated = 18,
+    /// Seen at an uplink, and not the node's own: an endpoint's, forwarded, or not IP.
+    Passing = 19,
+    /// What must never be cut at an uplink: DHCP, IGMP.
+    Exempt = 20,
 }
 
 /// What is counted beside packets; the index of its counter.
@@ -64,7 +68,7 @@ pub enum Tally {
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 21;
     /// Every reason, in the order of its counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Established,
@@ -86,6 +90,8 @@ impl Reason {
         Self::NoProxy,
         Self::AuditNoProxy,
         Self::Unrelated,
+        Self::Passing,
+        Self::Exempt,
     ];
 
     /// A short name for people and metrics.
@@ -111,6 +117,8 @@ impl Reason {
             Self::NoProxy => "no-proxy",
             Self::AuditNoProxy => "audit-no-proxy",
             Self::Unrelated => "unrelated",
+            Self::Passing => "passing-through",
+            Self::Exempt => "exempt",
         }
     }
 
@@ -128,7 +136,9 @@ impl Reason {
             | Self::Hairpin
             | Self::AuditDefault
             | Self::AuditExplicit
-            | Self::AuditNoProxy => true,
+            | Self::AuditNoProxy
+            | Self::Passing
+            | Self::Exempt => true,
             Self::DenyDefault
             | Self::DenyExplicit
             | Self::NotRealised

@@ -3,7 +3,7 @@
 //! Whatever is not understood is dropped and counted.
 
 use aya_ebpf::programs::TcContext;
-use ringfence_ebpf_common::{Address, Fragment, Hook, MARK_JUDGED, Packet, Reason};
+use ringfence_ebpf_common::{Address, Fragment, Hook, MARK_JUDGED, MARK_PASSED, Packet, Reason};
 
 use crate::{
     headers::{At, Ipv4, Ipv6, copy, read},
@@ -41,12 +41,15 @@ pub fn parse(context: &TcContext, hook: Hook, packet: &mut Packet) -> Result<(),
     let (protocol, tagged, mark) =
         unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).vlan_present, (*context.skb.skb).mark) };
     packet.judged = mark & MARK_JUDGED != 0;
+    packet.passed = mark & MARK_PASSED != 0;
+    // At an uplink, policies speak of IP alone; what is tagged is seen again at its own device.
+    let other = if hook.is_uplink() { Reason::Passing } else { Reason::Unparsable };
     match protocol {
-        _ if tagged != 0 => Err(Reason::Unparsable),
+        _ if tagged != 0 => Err(other),
         ETHERTYPE_IPV4 => parse_ipv4(context, hook, packet),
         ETHERTYPE_IPV6 => parse_ipv6(context, hook, packet),
         ETHERTYPE_ARP => Err(Reason::NeighbourDiscovery),
-        _ => Err(Reason::Unparsable),
+        _ => Err(other),
     }
 }
 

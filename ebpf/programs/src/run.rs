@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, decide,
+    Decision, Fragment, HOST_ENDPOINT, Hook, MARK_JUDGED, MARK_MASK, MARK_PASSED, NO_COUNTER, Packet, PacketKind, Reason, decide,
 };
 
 use crate::{
@@ -36,8 +36,12 @@ pub fn run(context: &TcContext, hook: Hook) -> i32 {
 /// Reads `ACTIVE` once and decides with the set it selects.
 #[inline(always)]
 fn judge(context: &TcContext, hook: Hook) -> Decision {
-    // SAFETY: the context is valid while the program runs.
-    let endpoint = unsafe { (*context.skb.skb).ifindex };
+    let endpoint = if hook.is_uplink() {
+        HOST_ENDPOINT
+    } else {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*context.skb.skb).ifindex }
+    };
     let (Some(active), Some(work)) = (ACTIVE.get_ptr(0), WORK.get_ptr_mut(0)) else {
         return Decision::plain(Reason::Internal);
     };
@@ -106,7 +110,7 @@ fn answer(context: &TcContext, hook: Hook, decision: &Decision) -> i32 {
         (*skb).cb[0] = decision.reason as u32;
         if hook == Hook::FromEndpoint {
             let judged = if decision.judged_both { MARK_JUDGED } else { 0 };
-            (*skb).mark = (*skb).mark & !MARK_MASK | judged;
+            (*skb).mark = (*skb).mark & !MARK_MASK | MARK_PASSED | judged;
         }
     }
     if decision.allow { TC_ACT_UNSPEC } else { TC_ACT_SHOT as i32 }

@@ -130,7 +130,7 @@ fn parse_error(packet: &mut Packet, hook: Hook, at: At<'_>) -> Result<(), Reason
     packet.fragment = Fragment::Whole;
     packet.kind = PacketKind::Error;
     // An endpoint speaks for itself only: of a packet that came to it.
-    let honest = matches!(hook, Hook::ToEndpoint) || same(&from, &packet.source);
+    let honest = !matches!(hook, Hook::FromEndpoint) || same(&from, &packet.source);
     if honest && same(&to, &packet.destination) { Ok(()) } else { Err(Reason::Unrelated) }
 }
 

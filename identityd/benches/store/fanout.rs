@@ -106,7 +106,8 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
 pub(crate) async fn follow(channel: Channel, from: u64) -> Streaming<Vec<u8>> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.unwrap();
-    let request = v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), interests: None };
+    let request =
+        v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
     let path = PathAndQuery::from_static("/ringfence.v1.Mesh/Follow");
     let codec = Raw(std::marker::PhantomData);
     let stream = grpc.server_streaming(Request::new(request), path, codec).await.unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use ringfence_policy::{
-    command::{Command, Committed, Refusal},
+    command::{Command, Committed, Housekeeping, Refusal},
     mesh::Mesh,
     record::{Change, Delta},
     revision::Revision,
@@ -71,6 +71,7 @@ impl Applier {
         ledger: Ledger,
     ) -> Self {
         let book = history.read(|history| Book::of(history.mesh(), ledger));
+        book.ledger().store().into_iter().for_each(|store| history.found(store));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
         let position = Arc::new(Mutex::new(Position { marker, book, passed: Vec::new() }));
@@ -153,6 +154,9 @@ impl Applier {
             book.apply(mesh, &transition);
             Ok::<_, Refusal>((transition.changes, transition.identity))
         })?;
+        if let Command::Housekeeping(Housekeeping::Found(_)) = command {
+            book.ledger().store().into_iter().for_each(|store| self.history.found(store));
+        }
         if changes.is_empty() {
             return Ok(Committed { revision: marker.revision, changed: false, identity });
         }
@@ -243,8 +247,9 @@ impl RaftStateMachine<TypeConfig> for Applier {
         let mut position = self.position();
         marker.note(&self.digests);
         self.past.reset(mesh.revision());
+        let store = ledger.store();
         *position = Position { marker, book: Book::of(&mesh, ledger), passed: Vec::new() };
-        self.history.reset(mesh);
+        self.history.replace(store, mesh);
         Ok(())
     }
 

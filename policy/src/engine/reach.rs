@@ -85,10 +85,11 @@ impl Reach {
         subjects
     }
 
-    /// The selectors of peers in the rules that are applied to any of them.
+    /// The selectors of peers in the rules that are applied to any of them, or to a host with these labels.
     #[must_use]
-    pub fn peers(&self, subjects: &BTreeSet<Identity>) -> Peers {
-        let known: Vec<_> = subjects.iter().filter_map(|subject| Some((*subject, self.labels(*subject)?))).collect();
+    pub fn peers(&self, subjects: &BTreeSet<Identity>, host: &LabelSet) -> Peers {
+        let of_pods = subjects.iter().filter_map(|subject| Some((*subject, self.labels(*subject)?)));
+        let known: Vec<_> = of_pods.chain([(Identity::HOST, host)]).collect();
         let applied = |rule: &&Reaching| known.iter().any(|(subject, labels)| rule.subject.selects(*subject, labels));
         let rules = self.objects.values().flatten().filter(applied);
         rules.flat_map(|rule| &rule.peers).copied().collect()

@@ -8,6 +8,7 @@ use super::{Touched, is_everywhere, peers::Peers};
 use crate::{
     engine::{PeerSelectors, Reach},
     identity::Identity,
+    label::LabelSet,
     name::Name,
     record::RecordKey,
 };
@@ -17,6 +18,8 @@ use crate::{
 pub(super) struct View {
     /// The identities of its endpoints.
     subjects: BTreeSet<Identity>,
+    /// The labels of its host.
+    host: LabelSet,
     /// Of the rules that are applied to these.
     selectors: PeerSelectors,
     /// Whom these select, as identities' bits.
@@ -29,8 +32,9 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(node: &Name, reach: &Reach, peers: &Peers) -> Self {
-        let mut view = Self { subjects: peers.identities_on(node), ..Self::default() };
-        view.selectors = reach.peers(&view.subjects);
+        let (subjects, host) = (peers.identities_on(node), peers.host(node));
+        let mut view = Self { subjects, host, ..Self::default() };
+        view.selectors = reach.peers(&view.subjects, &view.host);
         view.selected = reach.selected(&view.selectors);
         view.endpoints = peers.on_node(node) | peers.always();
         for identity in &view.selected {
@@ -98,17 +102,19 @@ impl View {
         let mut stale = false;
         if touched.nodes.contains(node) {
             let subjects = peers.identities_on(node);
-            stale = subjects != self.subjects;
-            self.subjects = subjects;
+            let host = peers.host(node);
+            stale = subjects != self.subjects || host != self.host;
+            (self.subjects, self.host) = (subjects, host);
         }
         stale |= touched.identities.iter().any(|identity| self.subjects.contains(identity));
         stale |= touched.subjects.iter().any(|rule| {
-            self.subjects
-                .iter()
-                .any(|subject| reach.labels(*subject).is_some_and(|labels| rule.selects(*subject, labels)))
+            let selects_host = rule.selects(Identity::HOST, &self.host);
+            let mut subjects = self.subjects.iter();
+            selects_host
+                || subjects.any(|subject| reach.labels(*subject).is_some_and(|labels| rule.selects(*subject, labels)))
         });
         if stale {
-            self.selectors = reach.peers(&self.subjects);
+            self.selectors = reach.peers(&self.subjects, &self.host);
             let selected = reach.selected(&self.selectors);
             return std::mem::replace(&mut self.selected, selected) ^ &self.selected;
         }

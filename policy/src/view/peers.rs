@@ -12,8 +12,10 @@ use crate::{
     cidr::Cidr,
     engine::Reach,
     identity::Identity,
+    label::LabelSet,
     name::Name,
-    record::{Endpoint, NamedPort, Record, RecordKey},
+    record::{Endpoint, NamedPort, Node, Record, RecordKey},
+    reserved::reserved_labels,
 };
 
 /// All endpoints of the mesh, each with a slot that is its own until it is gone.
@@ -28,6 +30,8 @@ pub(super) struct Peers {
     of_identity: HashMap<Identity, RoaringBitmap>,
     /// Of this cluster.
     on_node: BTreeMap<Name, RoaringBitmap>,
+    /// What rules for nodes select the hosts of this cluster by.
+    hosts: BTreeMap<Name, LabelSet>,
     /// In every view.
     always: RoaringBitmap,
     claims: HashMap<IpAddr, Claims>,
@@ -62,6 +66,7 @@ impl Peers {
             removed: Vec::new(),
             of_identity: HashMap::new(),
             on_node: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             always: RoaringBitmap::new(),
             claims: HashMap::new(),
             named_ports: BTreeMap::new(),
@@ -96,6 +101,11 @@ impl Peers {
         self.on_node(node).iter().filter_map(|slot| self.identity(slot)).collect()
     }
 
+    /// A node without a record has what is built in.
+    pub(super) fn host(&self, node: &Name) -> LabelSet {
+        self.hosts.get(node).cloned().unwrap_or_else(|| reserved_labels(Identity::HOST))
+    }
+
     pub(super) const fn always(&self) -> &RoaringBitmap {
         &self.always
     }
@@ -107,6 +117,7 @@ impl Peers {
                 Some(Record::Endpoint(endpoint)) if comes => self.put(endpoint, touched),
                 Some(Record::Endpoint(endpoint)) => self.remove(endpoint, touched),
                 Some(Record::Node(node)) => {
+                    self.change_host(node, comes, touched);
                     for address in node.addresses.iter().collect::<BTreeSet<_>>() {
                         let claims = self.claims.entry(*address).or_default();
                         claims.nodes = if comes { claims.nodes + 1 } else { claims.nodes - 1 };
@@ -216,6 +227,20 @@ impl Peers {
         }
         self.removed.push(slot);
         self.note(endpoint, slot, touched);
+    }
+
+    fn change_host(&mut self, node: &Node, comes: bool, touched: &mut Touched) {
+        if node.cluster != self.cluster {
+            return;
+        }
+        if comes {
+            let built_in = reserved_labels(Identity::HOST);
+            let labels = node.labels.iter().chain(built_in.iter()).cloned().collect();
+            self.hosts.insert(node.name.clone(), labels);
+        } else {
+            self.hosts.remove(&node.name);
+        }
+        touched.nodes.insert(node.name.clone());
     }
 
     fn note(&self, endpoint: &Endpoint, slot: u32, touched: &mut Touched) {

@@ -10,6 +10,7 @@ use ringfence_policy::{
     label::{Label, LabelSet},
     record::{Change, Delta, Endpoint, IdentityRecord, Record, RecordKey, Versioned},
     revision::Revision,
+    store::StoreId,
 };
 
 use crate::v1;
@@ -59,11 +60,14 @@ impl Chunk {
         prost::encoding::message::encode(4, &v1::RecordKey::from(key.clone()), &mut self.bytes);
     }
 
-    /// The last chunk says of which revision all of them are.
-    pub(super) fn finish(mut self, whole_at: Option<Revision>) -> Bytes {
-        if let Some(revision) = whole_at {
+    /// The last chunk says of which revision, and of which store, all of them are.
+    pub(super) fn finish(mut self, whole_at: Option<(Revision, Option<StoreId>)>) -> Bytes {
+        if let Some((revision, store)) = whole_at {
             prost::encoding::bool::encode(3, &true, &mut self.bytes);
             prost::encoding::uint64::encode(6, &revision.0, &mut self.bytes);
+            if let Some(store) = store {
+                prost::encoding::string::encode(15, &store.to_string(), &mut self.bytes);
+            }
         }
         let length = self.bytes.len() - HEAD_BYTES;
         let mut head = Vec::with_capacity(HEAD_BYTES);
@@ -230,8 +234,10 @@ mod tests {
         }
         chunk.remove(&RecordKey::Settings);
         message.removed.push(RecordKey::Settings.into());
+        let store = StoreId::new(1_795_000_000_000, [7; 10]);
         (message.revision, message.last, message.anew, message.whole_at) = (7, true, true, 9);
-        let read = FollowEvent::decode(chunk.finish(Some(Revision(9)))).unwrap();
+        message.store_id = store.to_string();
+        let read = FollowEvent::decode(chunk.finish(Some((Revision(9), Some(store))))).unwrap();
         assert_eq!(read, FollowEvent::from(Event::Snapshot(message)));
         let empty = FollowEvent::decode(Chunk::new(Revision(7), false, 0).finish(None)).unwrap();
         let message = v1::SnapshotChunk { revision: 7, ..Default::default() };

@@ -14,6 +14,7 @@ use tokio_stream::{Stream, wrappers::WatchStream};
 use tonic::Status;
 
 use super::{
+    position::{Begin, OtherStore, Position},
     seat::{Held, Seat, Taken},
     shared::{Next, SharedHistory},
     views::{Entrance, Feed, Interest},
@@ -45,7 +46,21 @@ pub fn serve(
     interest: Option<Interest>,
     staleness: Staleness,
 ) -> FollowResponseStream {
-    Box::pin(Following::new(history, from, interest, staleness, PATIENCE))
+    Box::pin(Following::new(history, Begin::Resume(from), interest, staleness, PATIENCE))
+}
+
+/// As `serve`, for a follower that says which store it has followed so far: in another one it does not resume.
+///
+/// # Errors
+/// `OtherStore` if it has followed that one further than this one is.
+pub fn serve_position(
+    history: Arc<SharedHistory>,
+    from: Position,
+    interest: Option<Interest>,
+    staleness: Staleness,
+) -> Result<FollowResponseStream, OtherStore> {
+    let begin = from.begin(history.position())?;
+    Ok(Box::pin(Following::new(history, begin, interest, staleness, PATIENCE)))
 }
 
 /// One follower's stream. There is no task behind it: whoever sends it asks for what is next, so that nothing is queued
@@ -76,12 +91,20 @@ enum Caught {
 impl Following {
     fn new(
         history: Arc<SharedHistory>,
-        from: Revision,
+        begin: Begin,
         interest: Option<Interest>,
         staleness: Staleness,
         patience: Duration,
     ) -> Self {
+        // A view that is entered with nothing is told as a whole.
+        let (from, whole) = match begin {
+            Begin::Resume(from) => (from, false),
+            Begin::Whole => (Revision::ZERO, interest.is_none()),
+        };
         let seat = Arc::new(Seat::new(from, patience));
+        if whole {
+            seat.hold(Held::Snapshot { snapshot: history.snapshot(), next: 0 });
+        }
         history.look_after(&seat);
         let nothing = || watch::channel(Arc::new(Round::at(from, 0))).1;
         let rounds = if interest.is_some() { nothing() } else { history.waker().join() };
@@ -276,7 +299,8 @@ mod tests {
     }
 
     fn follow(history: &Arc<SharedHistory>, from: u64, patience: Duration) -> Following {
-        Following::new(Arc::clone(history), Revision(from), None, Arc::new(|| Duration::ZERO), patience)
+        let begin = Begin::Resume(Revision(from));
+        Following::new(Arc::clone(history), begin, None, Arc::new(|| Duration::ZERO), patience)
     }
 
     /// Looks again and again, for ten seconds.

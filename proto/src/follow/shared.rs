@@ -9,8 +9,9 @@ use std::{
 use ringfence_policy::{
     mesh::{History, Mesh, RevisionGap},
     name::Name,
-    record::Delta,
+    record::{Delta, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use tokio::sync::watch;
 
@@ -18,6 +19,7 @@ use super::{
     encode::encode_delta,
     frames::{Frames, Run},
     past::Past,
+    position::Position,
     seat::Seat,
     snapshot::EncodedSnapshot,
     views::{Cluster, Entrance, Feed, Interest},
@@ -33,6 +35,8 @@ const KEEP_SNAPSHOT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct SharedHistory {
     history: RwLock<History>,
+    /// Whose history it is. Taken only under the lock of the history where both are read, and changed with it.
+    store: Mutex<Option<StoreId>>,
     frames: RwLock<Frames>,
     head: watch::Sender<Revision>,
     waker: Waker,
@@ -65,6 +69,7 @@ impl SharedHistory {
         Self {
             head: watch::Sender::new(history.mesh().revision()),
             history: RwLock::new(history),
+            store: Mutex::default(),
             frames: RwLock::default(),
             waker: Waker::new(),
             waking: OnceLock::new(),
@@ -110,10 +115,47 @@ impl SharedHistory {
         oldest.min(past.oldest())
     }
 
+    /// Whose history it is, and its head.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let history = self.lock_read();
+        Position { store: *self.lock_store(), revision: history.mesh().revision() }
+    }
+
+    /// The whole state, and whose it is.
+    #[must_use]
+    pub fn whole(&self) -> (Option<StoreId>, Snapshot) {
+        let history = self.lock_read();
+        (*self.lock_store(), history.mesh().snapshot())
+    }
+
+    /// Says whose history it is, as soon as that is known.
+    pub fn found(&self, store: StoreId) {
+        let history = self.lock_read();
+        let before = self.lock_store().replace(store);
+        drop(history);
+        if before != Some(store) {
+            // A snapshot says whose it is, too.
+            *self.kept() = None;
+        }
+    }
+
     /// Replaces the state; every follower gets a snapshot.
     pub fn reset(&self, mesh: Mesh) {
+        let store = self.position().store;
+        self.replace(store, mesh);
+    }
+
+    /// Replaces the state by one of a store, perhaps another; every follower gets a snapshot.
+    pub fn replace(&self, store: Option<StoreId>, mesh: Mesh) {
         let revision = mesh.revision();
-        self.lock_write().reset(mesh);
+        {
+            let mut clusters = self.views();
+            let mut history = self.lock_write();
+            *self.lock_store() = store;
+            history.reset(mesh);
+            clusters.values_mut().for_each(|cluster| cluster.renew(history.mesh()));
+        }
         *self.frames() = Frames::default();
         *self.kept() = None;
         self.head.send_replace(revision);
@@ -140,7 +182,8 @@ impl SharedHistory {
         let new = || Cluster::new(interest.cluster.clone(), history.mesh());
         let cluster = clusters.entry(interest.cluster.clone()).or_insert_with(new);
         cluster.advance(history.mesh());
-        cluster.enter(&interest.node, from, history.mesh())
+        let store = *self.lock_store();
+        cluster.enter(&interest.node, from, history.mesh(), store)
     }
 
     /// Brings the views to the head; what their followers are told through.
@@ -225,7 +268,7 @@ impl SharedHistory {
     }
 
     /// One that is there already, if the deltas since are, too; else a new one.
-    fn snapshot(self: &Arc<Self>) -> Arc<EncodedSnapshot> {
+    pub(super) fn snapshot(self: &Arc<Self>) -> Arc<EncodedSnapshot> {
         let mut kept = self.kept();
         let resumable = |kept: &&mut Kept| kept.snapshot.revision().is_none_or(|at| self.lock_read().covers(at));
         if let Some(kept) = kept.as_mut().filter(resumable) {
@@ -236,7 +279,13 @@ impl SharedHistory {
         *kept = Some(Kept { snapshot: snapshot.clone(), used: Instant::now() });
         let (history, filled) = (self.clone(), snapshot.clone());
         // Where it keeps no other task waiting.
-        tokio::task::spawn_blocking(move || filled.fill(|look| look(history.lock_read().mesh())));
+        tokio::task::spawn_blocking(move || {
+            filled.fill(|look| {
+                let inner = history.lock_read();
+                let store = *history.lock_store();
+                look(inner.mesh(), store);
+            });
+        });
         snapshot
     }
 
@@ -246,6 +295,10 @@ impl SharedHistory {
 
     fn lock_write(&self) -> RwLockWriteGuard<'_, History> {
         self.history.write().expect("History's methods do not panic while the lock is held")
+    }
+
+    fn lock_store(&self) -> MutexGuard<'_, Option<StoreId>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_frames(&self) -> RwLockReadGuard<'_, Frames> {

@@ -11,6 +11,7 @@ use ringfence_policy::{
     mesh::Mesh,
     record::{RecordKey, Versioned},
     revision::Revision,
+    store::StoreId,
 };
 use tokio::sync::watch;
 
@@ -49,10 +50,14 @@ impl EncodedSnapshot {
     }
 
     /// Of records that are all of one revision.
-    pub(super) fn of<'r>(revision: Revision, records: impl Iterator<Item = &'r Versioned>) -> Self {
+    pub(super) fn of<'r>(
+        revision: Revision,
+        store: Option<StoreId>,
+        records: impl Iterator<Item = &'r Versioned>,
+    ) -> Self {
         let (mut chunk, mut parts) = (Chunk::new(revision, false, PART_BYTES + SLACK_BYTES), Vec::new());
         put_all(&mut chunk, &mut parts, revision, records);
-        parts.push(chunk.finish(Some(revision)));
+        parts.push(chunk.finish(Some((revision, store))));
         let progress = Progress { parts: parts.len(), whole_at: Some(revision) };
         Self { parts: Mutex::new(parts), progress: watch::Sender::new(progress) }
     }
@@ -77,13 +82,13 @@ impl EncodedSnapshot {
         self.progress.subscribe().wait_for(is_there).await.expect("its sender is here");
     }
 
-    /// Reads the mesh to its end; `read` gives access to it for a moment.
-    pub(super) fn fill(&self, read: impl Fn(&mut dyn FnMut(&Mesh))) {
+    /// Reads the mesh to its end; `read` gives access to it, and to whose it is, for a moment.
+    pub(super) fn fill(&self, read: impl Fn(&mut dyn FnMut(&Mesh, Option<StoreId>))) {
         let mut reader = Reader::default();
         while self.revision().is_none() {
             let mut whole_at = None;
             let mut fresh = Vec::new();
-            read(&mut |mesh| whole_at = reader.next(mesh, &mut fresh));
+            read(&mut |mesh, store| whole_at = reader.next(mesh, store, &mut fresh));
             let mut parts = self.parts();
             parts.append(&mut fresh);
             self.progress.send_replace(Progress { parts: parts.len(), whole_at });
@@ -98,14 +103,14 @@ impl EncodedSnapshot {
 /// How far a mesh was read.
 #[derive(Debug, Default)]
 struct Reader {
-    began: Option<Revision>,
+    began: Option<(Revision, Option<StoreId>)>,
     last: Option<RecordKey>,
 }
 
 impl Reader {
     /// Adds the next part; at the end also what mends the ones before, and answers with the revision of the whole.
-    fn next(&mut self, mesh: &Mesh, parts: &mut Vec<Bytes>) -> Option<Revision> {
-        let began = *self.began.get_or_insert(mesh.revision());
+    fn next(&mut self, mesh: &Mesh, store: Option<StoreId>, parts: &mut Vec<Bytes>) -> Option<Revision> {
+        let (began, of) = *self.began.get_or_insert((mesh.revision(), store));
         let mut chunk = Chunk::new(began, false, PART_BYTES + SLACK_BYTES);
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         for (key, record) in mesh.records().range((after, Bound::Unbounded)) {
@@ -117,7 +122,8 @@ impl Reader {
             }
         }
         let whole_at = mesh.revision();
-        if let Some(changed) = mesh.changed_since(began) {
+        // Revisions of another store say nothing about this one's.
+        if let Some(changed) = mesh.changed_since(began).filter(|_| of == store) {
             for key in changed.into_keys() {
                 match mesh.records().get(key) {
                     Some(record) => chunk.put(record),
@@ -133,7 +139,7 @@ impl Reader {
             chunk = Chunk::new(began, true, PART_BYTES + SLACK_BYTES);
             put_all(&mut chunk, parts, began, mesh.records().values());
         }
-        parts.push(chunk.finish(Some(whole_at)));
+        parts.push(chunk.finish(Some((whole_at, store))));
         Some(whole_at)
     }
 }
@@ -161,8 +167,10 @@ mod tests {
         assembly::Assembly,
         wire::{FollowEvent, follow_event::Event},
     };
+    use crate::v1;
     use prost::Message;
     use ringfence_policy::{
+        label::LabelSet,
         name::Name,
         record::{Change, Delta, Node, Record, Snapshot},
     };
@@ -172,7 +180,7 @@ mod tests {
         let addresses =
             (0..32).map(|n| std::net::Ipv6Addr::from((0xfd00 << 112) | ((number as u128) << 32) | n).into());
         let (cluster, name) = (Name::new("east").unwrap(), Name::new(format!("n{number:06}")).unwrap());
-        Record::Node(Node { cluster, name, addresses: addresses.collect() })
+        Record::Node(Node { cluster, name, addresses: addresses.collect(), labels: LabelSet::default() })
     }
 
     fn apply(mesh: &mut Mesh, changes: Vec<Change>) {
@@ -182,7 +190,7 @@ mod tests {
     /// Changes the mesh after every part; what a follower makes of the parts.
     fn read(mesh: &mut Mesh, mut change: impl FnMut(&mut Mesh, usize)) -> (Snapshot, usize) {
         let (mut reader, mut parts) = (Reader::default(), Vec::new());
-        while reader.next(mesh, &mut parts).is_none() {
+        while reader.next(mesh, None, &mut parts).is_none() {
             change(mesh, parts.len());
         }
         let mut assembly = Assembly::default();
@@ -224,5 +232,25 @@ mod tests {
         });
         assert_eq!(mesh.changed_since(Revision(1)), None);
         assert_eq!(whole, mesh.snapshot());
+    }
+
+    #[test]
+    fn s13_of_another_store_that_came_meanwhile_everything_comes_anew() {
+        let store = |number| Some(StoreId::new(1_795_000_000_000, [number; 10]));
+        let mut mesh = Mesh::default();
+        apply(&mut mesh, (0..300).map(|number| Change::Put(node(number))).collect());
+        let (mut reader, mut parts) = (Reader::default(), Vec::new());
+        assert_eq!(reader.next(&mesh, store(1), &mut parts), None);
+        while reader.next(&mesh, store(2), &mut parts).is_none() {}
+        let chunks: Vec<v1::SnapshotChunk> = parts
+            .into_iter()
+            .map(|part| match FollowEvent::decode(part).unwrap().event {
+                Some(Event::Snapshot(chunk)) => chunk,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let anew = chunks.iter().position(|chunk| chunk.anew).expect("everything comes once more");
+        assert_eq!(chunks[anew..].iter().map(|chunk| chunk.records.len()).sum::<usize>(), 300);
+        assert_eq!(chunks.last().unwrap().store_id, store(2).unwrap().to_string());
     }
 }

@@ -19,12 +19,14 @@ use ringfence_policy::{
     name::Name,
     record::{Change, Delta},
     revision::Revision,
+    store::StoreId,
     view::Views,
 };
 use tokio::sync::watch;
+use tonic::Status;
 
 use super::{encode::encode_step, frames::Run, snapshot::EncodedSnapshot, waker::Round};
-use crate::{convert::InvalidMessage, v1};
+use crate::{access::Role, convert::InvalidMessage, v1};
 
 /// Bytes of steps that are kept of each view, for followers that lag or come back.
 const BYTES: usize = 1 << 20;
@@ -73,6 +75,23 @@ pub(super) struct Entrance {
     pub(super) snapshot: Option<Arc<EncodedSnapshot>>,
 }
 
+impl Interest {
+    /// A view is for its own node's agent.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for any other role.
+    pub fn check(&self, role: &Role) -> Result<(), Status> {
+        let Self { cluster, node } = self;
+        if matches!(role, Role::Agent { cluster: of, node: on } if of == cluster && on == node) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "the view of node {cluster}/{node} is for agent/{cluster}/{node} alone, and the certificate is of {role}: \
+             correct the agent's cluster and node, or give it a certificate of its own"
+        )))
+    }
+}
+
 impl TryFrom<v1::Interests> for Interest {
     type Error = InvalidMessage;
     fn try_from(message: v1::Interests) -> Result<Self, InvalidMessage> {
@@ -98,11 +117,7 @@ impl Cluster {
             return;
         }
         let Some(mut changes) = self.views.advance(mesh) else {
-            self.views = Views::new(mesh, self.views.cluster().clone());
-            for (node, feed) in &self.feeds {
-                self.views.add(node);
-                *feed.log() = Log::new(mesh.revision());
-            }
+            self.renew(mesh);
             return;
         };
         for (node, feed) in &self.feeds {
@@ -110,8 +125,17 @@ impl Cluster {
         }
     }
 
+    /// Nothing that is here leads to the mesh: all followers get their views anew.
+    pub(super) fn renew(&mut self, mesh: &Mesh) {
+        self.views = Views::new(mesh, self.views.cluster().clone());
+        for (node, feed) in &self.feeds {
+            self.views.add(node);
+            feed.log().renew(mesh.revision());
+        }
+    }
+
     /// A follower comes that has the view of a revision, or none. The views are at the mesh's revision.
-    pub(super) fn enter(&mut self, node: &Name, from: Revision, mesh: &Mesh) -> Entrance {
+    pub(super) fn enter(&mut self, node: &Name, from: Revision, mesh: &Mesh, store: Option<StoreId>) -> Entrance {
         self.views.add(node);
         let at = self.views.revision();
         let feed = self.feeds.entry(node.clone()).or_insert_with(|| Arc::new(Feed::new(at))).clone();
@@ -119,7 +143,7 @@ impl Cluster {
         let resumes = feed.log().since < from && feed.after(from).is_some();
         let snapshot = (!resumes).then(|| {
             let records = self.views.records(node, mesh).map(|(_, versioned)| versioned);
-            Arc::new(EncodedSnapshot::of(at, records))
+            Arc::new(EncodedSnapshot::of(at, store, records))
         });
         Entrance { rounds: feed.rounds.subscribe(), feed, at, snapshot }
     }
@@ -176,6 +200,11 @@ impl Log {
         Self { since: at, at, steps: VecDeque::new(), bytes: 0, followed: Instant::now() }
     }
 
+    fn renew(&mut self, at: Revision) {
+        *self = Self { followed: self.followed, ..Self::new(at) };
+    }
+
+    /// What is larger than all that is kept comes with a snapshot, in parts.
     fn step(&mut self, revision: Revision, changes: Option<Vec<Change>>) {
         self.at = revision;
         let Some(changes) = changes else { return };
@@ -195,12 +224,19 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::follow::snapshot::Part;
+    use crate::{
+        connect::MAX_MESSAGE_BYTES,
+        follow::{
+            snapshot::Part,
+            wire::{FollowEvent, follow_event::Event},
+        },
+    };
+    use prost::Message as _;
     use ringfence_policy::{
         identity::{ClusterId, Identity},
         label::LabelSet,
         object::parse_objects,
-        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyRecord, Record},
+        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyKey, PolicyRecord, Record},
     };
 
     const ENDPOINTS_OF_NODE: u32 = 100;
@@ -253,6 +289,39 @@ mod tests {
         (0..).map_while(part).sum()
     }
 
+    #[test]
+    fn a_step_above_the_limit_of_messages_comes_with_a_snapshot() {
+        let mut mesh = Mesh::default();
+        let first = Delta { revision: Revision(1), changes: vec![endpoint(1)] };
+        mesh.apply(&first).unwrap();
+        let mut cluster = Cluster::new(name("east"), &mesh);
+        let (node, store) = (name("n0"), StoreId::new(1_795_000_000_000, [7; 10]));
+        let feed = cluster.enter(&node, Revision(0), &mesh, None).feed;
+        mesh.apply(&Delta { revision: Revision(2), changes: vec![endpoint(2)] }).unwrap();
+        cluster.advance(&mesh);
+        assert!(feed.after(Revision(1)).is_some_and(|(steps, _)| steps.len() == 1), "a small one is a step");
+        let Change::Put(Record::Policy(record)) = policy(0) else { panic!() };
+        let large = (0..17).map(|number| {
+            let key = PolicyKey { name: name(&format!("large-{number}")), ..record.key.clone() };
+            Change::Put(Record::Policy(PolicyRecord {
+                key,
+                text: format!("# {}\n{}", "x".repeat(1 << 20), record.text),
+            }))
+        });
+        mesh.apply(&Delta { revision: Revision(3), changes: large.collect() }).unwrap();
+        cluster.advance(&mesh);
+        assert!(feed.after(Revision(2)).is_none(), "it is no step");
+        let snapshot = cluster.enter(&node, Revision(2), &mesh, Some(store)).snapshot.expect("it does not resume");
+        let mut parts = Vec::new();
+        while let Part::Ready(part) = snapshot.part(parts.len()) {
+            assert!(part.len() < MAX_MESSAGE_BYTES / 4, "{} bytes", part.len());
+            parts.push(part);
+        }
+        let last = FollowEvent::decode(parts.pop().unwrap()).unwrap().event;
+        let Some(Event::Snapshot(last)) = last else { panic!("{last:?}") };
+        assert_eq!((last.whole_at, last.store_id), (3, store.to_string()), "a view says of which store it is");
+    }
+
     /// `RINGFENCE_ENDPOINTS=100000` and `--nocapture` tell what a node of a large mesh gets.
     #[test]
     fn a_node_gets_a_small_part_of_a_large_mesh() {
@@ -274,10 +343,10 @@ mod tests {
         let started = Instant::now();
         let mut cluster = Cluster::new(name("east"), &mesh);
         let indexed = started.elapsed();
-        let all = size(&EncodedSnapshot::of(Revision(1), mesh.records().values()));
+        let all = size(&EncodedSnapshot::of(Revision(1), None, mesh.records().values()));
         let node = name("n3");
         let started = Instant::now();
-        let entrance = cluster.enter(&node, Revision(0), &mesh);
+        let entrance = cluster.enter(&node, Revision(0), &mesh, None);
         let entered = started.elapsed();
         let own = size(&entrance.snapshot.unwrap());
         let records = cluster.views.records(&node, &mesh).count();

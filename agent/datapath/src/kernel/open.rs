@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -22,7 +21,8 @@ use super::{
     KernelDatapath, KernelOptions,
     cells::Cells,
     error::{OpenError, UninstallError},
-    links::{Links, pin_name},
+    features::Features,
+    links::{Links, OF_ENDPOINTS, OF_UPLINKS, pin_name, take_off_all},
     reports::Reports,
     sets::{KernelSet, KernelSets, Maps},
     system,
@@ -61,6 +61,12 @@ pub fn uninstall(directory: &Path) -> Result<(), UninstallError> {
     if !system::is_bpf_filesystem(directory).map_err(remove)? {
         return Err(UninstallError::NotBpfFilesystem { path: directory.to_owned() });
     }
+    // Filters are not held by pins. What records of them say goes last.
+    for layout in fs::read_dir(directory).map_err(remove)? {
+        let layout = layout.map_err(remove)?.path();
+        take_off_all(&layout.join("links"), &OF_ENDPOINTS)?;
+        take_off_all(&layout.join("uplinks"), &OF_UPLINKS)?;
+    }
     fs::remove_dir_all(directory).map_err(remove)
 }
 
@@ -68,10 +74,11 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     let directory = options.directory.join(LAYOUT);
     let lock = prepare(&options.directory, &directory)?;
     let older = Older::find(&options.directory)?;
-    let mut ebpf = load(&directory, options.capacity)?;
+    let features = Features::find(options.tcx);
+    let mut ebpf = load(&directory, options.capacity, &features)?;
     // Before any map is taken out: programs are bound to maps when they are loaded.
-    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT] {
-        classifier(&mut ebpf, name)?.load().map_err(|source| OpenError::Program { program: name, source })?;
+    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT, program::FROM_HOST, program::TO_HOST] {
+        classifier(&mut ebpf, name)?.load().map_err(|source| not_loaded(name, source))?;
     }
     check_layout::<FlowKey, FlowValue>(map::FLOWS, ebpf.map(map::FLOWS))?;
     check_layout::<u32, BandCounter>(map::BAND_COUNTERS, ebpf.map(map::BAND_COUNTERS))?;
@@ -83,13 +90,16 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     if let Err(error) = flip.repair(Revision::ZERO) {
         tracing::warn!(%error, "the idle set cannot be repaired now: it is tried again before the next change");
     }
-    let mut links = Links::new(directory.join("links"));
+    let mut links = Links::new(directory.join("links"), OF_ENDPOINTS, features.mechanism);
+    let mut uplinks = Links::new(directory.join("uplinks"), OF_UPLINKS, features.mechanism);
     links.adopt(&mut ebpf)?;
+    uplinks.adopt(&mut ebpf)?;
     if let Some(older) = &older {
-        older.adopt(&mut links)?;
+        older.adopt(&mut links, &mut uplinks)?;
     }
     let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
-    let mut datapath = KernelDatapath { ebpf, flip, links, reports, older, _lock: lock };
+    tracing::info!(%features, "what the kernel offers");
+    let mut datapath = KernelDatapath { ebpf, flip, links, uplinks, reports, features, older, directory, _lock: lock };
     if revision != Revision::ZERO {
         // The process that was replacing them has died.
         datapath.replace_older();
@@ -125,8 +135,9 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
     if !system::is_bpf_filesystem(there).map_err(fail(there))? {
         return Err(OpenError::NotBpfFilesystem { path: given.to_owned(), mount_point: there.to_owned() });
     }
-    let links = directory.join("links");
-    fs::create_dir_all(&links).map_err(fail(&links))?;
+    for pins in ["links", "uplinks"].map(|pins| directory.join(pins)) {
+        fs::create_dir_all(&pins).map_err(fail(&pins))?;
+    }
     let lock = File::open(directory).map_err(fail(directory))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -136,7 +147,7 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
 }
 
 /// Loads the object; maps that are pinned in `directory` are adopted, the others are made and pinned there.
-fn load(directory: &Path, capacity: Capacity) -> Result<Ebpf, OpenError> {
+fn load(directory: &Path, capacity: Capacity, features: &Features) -> Result<Ebpf, OpenError> {
     let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
     if cpus > capacity::CPUS as usize {
         return Err(OpenError::TooManyCpus { cpus, max: capacity::CPUS });
@@ -155,16 +166,28 @@ fn load(directory: &Path, capacity: Capacity) -> Result<Ebpf, OpenError> {
         loader.map_max_entries(map::DIRECTORIES[parity], capacity.ports);
         loader.map_max_entries(map::ROWS[parity], capacity.rows);
     }
-    loader.load(OBJECT).map_err(|source| {
-        let refused = match &source {
-            EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error.kind()),
-            _ => None,
-        };
-        match refused {
-            Some(io::ErrorKind::PermissionDenied) => OpenError::NotPermitted { source },
-            _ => OpenError::Load { source },
-        }
+    loader.load(OBJECT).map_err(|source| match source {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => match io_error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { source: io_error },
+            // No bpf(2), or no such kind of map.
+            Some(libc::ENOSYS | libc::EINVAL) => OpenError::NotOffered {
+                release: features.release.clone(),
+                what: format!("map {name}"),
+                source: io_error,
+            },
+            _ => OpenError::Load { source: EbpfError::MapError(MapError::CreateError { name, io_error }) },
+        },
+        source => OpenError::Load { source },
     })
+}
+
+fn not_loaded(program: &'static str, source: ProgramError) -> OpenError {
+    match source {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            OpenError::NotPermitted { source: io_error }
+        }
+        source => OpenError::Program { program, source },
+    }
 }
 
 fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {

@@ -82,14 +82,22 @@ impl Older {
     }
 
     /// Makes the endpoints of the older layouts known. Their programs stay.
-    pub(super) fn adopt(&self, links: &mut Links) -> Result<(), OpenError> {
-        self.directories.iter().try_for_each(|directory| links.adopt_older(&directory.join("links")))
+    pub(super) fn adopt(&self, links: &mut Links, uplinks: &mut Links) -> Result<(), OpenError> {
+        self.directories.iter().try_for_each(|directory| {
+            links.adopt_older(&directory.join("links"))?;
+            uplinks.adopt_older(&directory.join("uplinks"))
+        })
     }
 
     /// Puts the new programs in the place of the old ones, and removes what is left.
-    pub(super) fn replace(&mut self, ebpf: &mut Ebpf, links: &mut Links, generation: u32) -> Result<(), LinkFailure> {
+    pub(super) fn replace(
+        &mut self,
+        ebpf: &mut Ebpf,
+        links: [&mut Links; 2],
+        generation: u32,
+    ) -> Result<(), LinkFailure> {
         self.copy_flows(ebpf, generation);
-        links.replace_older(ebpf)?;
+        links.into_iter().try_for_each(|links| links.replace_older(ebpf))?;
         self.copy_flows(ebpf, generation);
         for directory in &self.directories {
             tracing::info!(directory = %directory.display(), "an older layout is replaced");

@@ -79,6 +79,11 @@ impl Shared {
         self.tallies.add(tally, 1);
     }
 
+    /// Connections, in order.
+    pub(super) const fn flows(&self) -> &BTreeMap<FlowKey, Flow> {
+        &self.flows
+    }
+
     /// Owners of slots, with what they counted.
     pub(super) fn bands(&self) -> impl Iterator<Item = (u64, BandCounter)> {
         self.bands.iter().map(|(slot, owner)| (*owner, self.counters.get(slot).copied().unwrap_or_default()))
