@@ -10,7 +10,6 @@ use std::{
 use ringfence_datapath::{Datapath, MARK_PASSED, ObserveError};
 use ringfence_proto::{
     connect::{Dialer, Expected, InvalidAddress},
-    follow::Interest,
     v1::agent_server::AgentServer,
 };
 use ringfence_runtime::{
@@ -182,19 +181,11 @@ fn load_kept(kept: &Path) -> Result<EndpointsFile, ConfigError> {
     }
 }
 
-/// What is followed. Addresses of the host's devices, which only the agent knows, count in the whole mesh: where the host
-/// is enforced, its view does not do.
-fn interest(config: &Config) -> Option<Interest> {
-    let view = || Interest { cluster: config.cluster.clone(), node: config.node.clone() };
-    config.local_node().host.is_none().then(view)
-}
-
 fn spawn_followers(config: &Config, parts: &Parts, tasks: &mut Tasks) {
     let following = Following {
         gateways: Arc::clone(&parts.gateways),
         feed: Arc::clone(&parts.feed),
         follower: format!("agent {}/{}", config.cluster, config.node),
-        interest: interest(config),
     };
     spawn(tasks, "following", |token| following.run(token));
     let verify = Some(config.verify_interval_ms).filter(|ms| *ms != 0).map(Duration::from_millis);

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    follow::{FollowError, Follower, Interest, Position},
+    follow::{FollowError, Follower, Position},
     pool::Server,
 };
 use ringfence_runtime::backoff::Backoff;
@@ -24,8 +24,6 @@ pub struct Following {
     pub feed: Arc<Feed>,
     /// Told to the gateways, for their logs.
     pub follower: String,
-    /// What this node needs of the mesh; none to follow all of it.
-    pub interest: Option<Interest>,
 }
 
 /// Why a gateway is not followed any more.
@@ -76,11 +74,7 @@ impl Following {
         position: &mut Position,
         backoff: &mut Backoff,
     ) -> Result<Infallible, Lost> {
-        let (channel, follower) = (gateway.channel.clone(), self.follower.clone());
-        let mut follower = match self.interest.clone() {
-            Some(interest) => Follower::connect_to_view(channel, *position, follower, interest).await?,
-            None => Follower::connect(channel, *position, follower).await?,
-        };
+        let mut follower = Follower::connect(gateway.channel.clone(), *position, self.follower.clone()).await?;
         loop {
             self.feed.take(follower.next().await?)?;
             *position = follower.position();

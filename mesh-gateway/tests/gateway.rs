@@ -440,7 +440,7 @@ fn a_view_is_for_the_agent_of_its_node_alone() {
         gateway.runtime.run(async move { client.follow(request).await.map(|_| ()) })
     };
     follow("agent/east/n1", "east", "n1").unwrap();
-    for (role, cluster) in [("agent/east/n2", "east"), ("agent/west/n1", "east"), ("admin/alice", "east")] {
+    for (role, cluster) in [("agent/east/n2", "east"), ("agent/west/n1", "east"), ("admin/test", "east")] {
         let refused = follow(role, cluster, "n1").unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{role}: {refused}");
     }

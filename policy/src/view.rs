@@ -25,7 +25,7 @@
 //!
 //! What a node alone knows cannot count here: addresses of its devices that its record does not name. An endpoint elsewhere
 //! that claims one of these, too, makes it `unknown` to a node that knows the mesh, and leaves it the host's where the
-//! endpoint is left out. Hence an agent that enforces policies of the host follows the whole mesh.
+//! endpoint is left out. So a view does not do for an agent that enforces policies of the host.
 //!
 //! A view is a function of the mesh and the node alone, so every server has the same at the same revision, and a change of
 //! rules or of the node's endpoints brings what they need in the very revision that makes them count. A node never has to
