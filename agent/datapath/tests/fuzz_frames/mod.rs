@@ -74,7 +74,7 @@ pub(crate) fn exercise(bytes: &[u8]) -> Seen {
 pub(crate) fn exercise_with(bytes: &[u8], mistake: impl Fn(&mut Tables)) -> Seen {
     let mut datapath = MemoryDatapath::default();
     let endpoint = datapath.attach(&name("local"), "ep0").expect("it is the first");
-    assert_eq!(endpoint, EndpointId(1), "the tables are made for it");
+    assert_eq!(endpoint, EndpointId(2), "the tables are made for it: the first one is the node");
     let tables = TABLES.get_or_init(|| tables(endpoint)).clone();
     let mut wrong = tables.clone();
     mistake(&mut wrong);
