@@ -76,7 +76,7 @@ fn measure(quick: bool) -> Vec<Figure> {
     let started = cpu_ms();
     datapath.apply(Revision(1), &diff).unwrap();
     let fill_ms = cpu_ms() - started;
-    let mut figures = packets(&mut datapath, endpoint, &directory.join("v2"), quick);
+    let mut figures = packets(&mut datapath, endpoint, &directory.join("v3"), quick);
     figures.push(Figure::new("apply 116k entries to both empty sets, CPU time", fill_ms, "ms", None));
     figures.extend(flips(&mut datapath, &tables, quick));
     figures
@@ -200,12 +200,7 @@ fn flips(datapath: &mut KernelDatapath, tables: &Tables, quick: bool) -> Vec<Fig
 
 /// Loads an object's programs onto the datapath's own maps.
 fn load(object: &[u8], pins: &Path) -> Ebpf {
-    let cells: u32 = 131_072;
-    let mask = cells - 1;
-    let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(pins).override_global("CACHE_MASK", &mask, true);
-    let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
-    let mut ebpf = loader.map_max_entries("CACHE", cells * cpus).load(object).unwrap();
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(object).unwrap();
     for (_, program) in ebpf.programs_mut() {
         let program: &mut SchedClassifier = program.try_into().unwrap();
         program.load().unwrap();

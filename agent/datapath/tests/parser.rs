@@ -42,7 +42,7 @@ impl Bed {
         let mut tables = world(endpoint, EndpointId(9999));
         rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
         apply(&mut datapath, &tables);
-        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v2")).load(OBJECT).unwrap();
+        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v3")).load(OBJECT).unwrap();
         let program: &mut SchedClassifier = ebpf.program_mut("from_endpoint").unwrap().try_into().unwrap();
         program.load().unwrap();
         Self { ebpf, endpoint }

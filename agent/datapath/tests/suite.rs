@@ -693,7 +693,7 @@ mod in_kernel {
 
     /// Rows of both sets, as somebody else with the right to do so sees them.
     fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
-        let pin = options().directory.join(format!("v2/ROWS_{set}"));
+        let pin = options().directory.join(format!("v3/ROWS_{set}"));
         HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
     }
 
@@ -720,7 +720,7 @@ mod in_kernel {
             }
             rows(1 - active).insert([9; 12], all, 0).unwrap();
             // And page 1, which has port 80.
-            let pages = MapData::from_pin(options().directory.join("v2/PAGES")).unwrap();
+            let pages = MapData::from_pin(options().directory.join("v3/PAGES")).unwrap();
             let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
             pages.set(1, [7; 512], 0).unwrap();
             assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
@@ -741,7 +741,7 @@ mod in_kernel {
             assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
             drop(datapath);
             let directory = options().directory;
-            assert!(directory.join("v2/links/local/from_endpoint").exists());
+            assert!(directory.join("v3/links/local/from_endpoint").exists());
             uninstall(&directory).unwrap();
             assert!(!directory.exists());
             uninstall(&directory).unwrap();

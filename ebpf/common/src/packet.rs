@@ -69,6 +69,13 @@ pub enum Fragment {
 }
 
 impl Hook {
+    /// The hook of a side.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(side: u64) -> Self {
+        if side == EGRESS as u64 { Self::FromEndpoint } else { Self::ToEndpoint }
+    }
+
     /// `EGRESS` where the endpoint sends.
     #[must_use]
     #[inline(always)]

@@ -1,11 +1,12 @@
 //! What happens at a hook.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, decide,
+    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, Work, judge_ends,
+    recall, remember,
 };
 
 use crate::{
@@ -53,22 +54,57 @@ fn judge(context: &TcContext, hook: Hook) -> Decision {
         fragment: Fragment::Whole,
         ..work.packet
     };
-    match parse(context, hook, &mut work.packet) {
-        Err(reason) => work.forget(endpoint, hook, reason),
-        Ok(()) => {
+    match ringfence_parse(context.skb.skb, &mut work.packet, u64::from(hook.side())) {
+        PARSED => {
             settle(&mut work.packet);
-            if generation & 1 == 0 {
-                decide(&mut Even, generation, hook, endpoint, work);
-            } else {
-                decide(&mut Odd, generation, hook, endpoint, work);
+            // `decide`, in parts. The first and the last do not look at a set.
+            if !recall(&mut Even, generation, hook, endpoint, work) {
+                let side = u64::from(hook.side());
+                if generation & 1 == 0 {
+                    ringfence_judge_even(work, generation, side);
+                } else {
+                    ringfence_judge_odd(work, generation, side);
+                }
+                settle(work);
+                remember(&mut Even, work);
             }
         }
+        reason => work.forget(endpoint, hook, Reason::of_parser(reason)),
     }
     settle(work);
     if work.decision.tell {
         tell(generation, hook, work);
     }
     work.decision
+}
+
+/// What `ringfence_parse` answers for a packet that policy can be asked about.
+const PARSED: u64 = u64::MAX;
+
+/// Out of line for the stack. No mangled name: it would have a hash of where the sources lie in it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ringfence_parse(skb: *mut __sk_buff, packet: &mut Packet, side: u64) -> u64 {
+    match parse(&TcContext::new(skb), Hook::of(side), packet) {
+        Ok(()) => PARSED,
+        Err(reason) => reason as u64,
+    }
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ringfence_judge_even(work: &mut Work, generation: u32, side: u64) -> u64 {
+    judge_ends(&mut Even, generation, Hook::of(side), work);
+    0
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ringfence_judge_odd(work: &mut Work, generation: u32, side: u64) -> u64 {
+    judge_ends(&mut Odd, generation, Hook::of(side), work);
+    0
 }
 
 #[inline(always)]

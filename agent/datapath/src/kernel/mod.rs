@@ -1,9 +1,9 @@
 //! The datapath in the kernel: eBPF programs on the endpoints' devices, maps and links pinned in a bpffs.
 //!
 //! ```text
-//! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
-//! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
+//! <directory>/v3/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
+//! <directory>/v3/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
+//! <directory>/v2/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
 //! Everything that judges packets is in the kernel and stays there when this process ends. Opening adopts it; only
@@ -12,6 +12,7 @@
 
 mod batch;
 mod cells;
+mod connections;
 mod error;
 mod frame;
 mod links;
@@ -45,6 +46,7 @@ use crate::{
 pub use error::{LinkFailure, OpenError, UninstallError};
 pub use open::{pin_directory, uninstall};
 
+use connections::Flows;
 use links::Links;
 use reports::Reports;
 use sets::KernelSets;
@@ -63,6 +65,7 @@ pub struct KernelOptions {
 pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
+    flows: Flows,
     links: Links,
     reports: Reports,
     /// Layouts of older versions that are still in force.
@@ -86,7 +89,7 @@ impl KernelDatapath {
     /// Puts the programs of this version in the place of older ones, now that the maps they read hold a revision.
     fn replace_older(&mut self) {
         if let Some(mut older) = self.older.take()
-            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, self.flip.generation())
+            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, &self.flows, self.flip.generation())
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);

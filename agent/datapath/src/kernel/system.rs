@@ -128,6 +128,27 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     }
 }
 
+/// Secret words (getrandom(2)).
+pub(super) fn random() -> io::Result<[u64; 5]> {
+    let mut words = [0_u64; 5];
+    let bytes = size_of_val(&words);
+    // SAFETY: room for so many bytes; any bytes are words.
+    match unsafe { libc::getrandom(words.as_mut_ptr().cast(), bytes, 0) } {
+        // Up to 256 bytes come whole.
+        length if usize::try_from(length) == Ok(bytes) => Ok(words),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nanoseconds of the clock that the programs read, CLOCK_MONOTONIC.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+}
+
 /// Bytes of memory of this machine; 0 if the kernel does not say.
 pub(super) fn memory_bytes() -> u64 {
     let mut info = MaybeUninit::<libc::sysinfo>::uninit();
