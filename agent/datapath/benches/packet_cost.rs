@@ -68,7 +68,8 @@ fn main() {
 fn measure(quick: bool) -> Vec<Figure> {
     ip("link add ep0 type veth peer name peer0");
     let directory = Path::new(BPFFS).join("bench");
-    let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default() };
+    let flows = std::env::var("FLOWS").map_or(1 << 20, |v| v.parse().unwrap());
+    let options = KernelOptions { directory: directory.clone(), capacity: Capacity { flows, ..Capacity::default() } };
     let mut datapath = KernelDatapath::open(&options).unwrap();
     let endpoint = datapath.attach(&Name::new("bench").unwrap(), "ep0").unwrap();
     let tables = tables(endpoint);

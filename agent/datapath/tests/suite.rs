@@ -622,7 +622,7 @@ mod in_kernel {
 
     use aya::maps::{Array, HashMap, Map, MapData};
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Verified,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
@@ -633,7 +633,7 @@ mod in_kernel {
     use super::{
         LOCAL, REMOTE, SMALL, families,
         namespaces::{BPFFS, in_own_namespaces, ip},
-        worlds::{apply, name, next, open as open_connection, rule, world},
+        worlds::{apply, name, next, open as open_connection, reply, rule, world},
     };
 
     fn options() -> KernelOptions {
@@ -731,6 +731,55 @@ mod in_kernel {
             assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
             assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
             assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+        });
+    }
+
+    /// Cells of connections, as somebody else with the right to do so sees them.
+    fn flows() -> Array<MapData, [u64; 8]> {
+        let pin = options().directory.join("v3/FLOWS");
+        Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_cell_that_goes_to_another_connection_is_not_believed() {
+        in_own_namespaces("in_kernel::a_cell_that_goes_to_another_connection_is_not_believed", || {
+            let mut datapath = open();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+            apply(&mut datapath, &tables);
+            for family in families() {
+                let packet = open_connection(family.local, family.remote, 80);
+                assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+                let answer = |datapath: &mut KernelDatapath| {
+                    datapath.probe(Hook::ToEndpoint, local, &reply(packet)).unwrap().reason
+                };
+                assert_eq!(answer(&mut datapath), Reason::Established);
+                let mut flows = flows();
+                let (index, cell) = (0..2 * SMALL.flows)
+                    .map(|index| (index, flows.get(&index, 0).unwrap()))
+                    .find(|(_, cell)| cell[6] & 0xffff_ffff != 0)
+                    .unwrap();
+                let mut with = |word: usize, bits: u64| {
+                    let mut changed = cell;
+                    changed[word] ^= bits;
+                    flows.set(index, changed, 0).unwrap();
+                };
+                let reused = |datapath: &KernelDatapath| datapath.observe().unwrap().tallies.get(Tally::Reused);
+                let before = reused(&datapath);
+                // Its version says that it is being moved; each word of its key is another one's.
+                with(7, 3);
+                assert_eq!(answer(&mut datapath), Reason::DenyDefault);
+                assert_eq!(reused(&datapath), before + 1);
+                for word in 0..5 {
+                    with(word, 1);
+                    assert_eq!(answer(&mut datapath), Reason::DenyDefault, "word {word}");
+                }
+                assert_eq!(reused(&datapath), before + 1);
+                with(7, 1);
+                assert_eq!(answer(&mut datapath), Reason::Established, "a writer that only updates it hides nothing");
+                flows.set(index, [0; 8], 0).unwrap();
+            }
         });
     }
 
