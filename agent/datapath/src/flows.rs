@@ -92,7 +92,8 @@ mod tests {
 
     use super::*;
 
-    const KEY: [u64; 5] = [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321, 7, 0xdead_beef_0bad_cafe, 0x5555_aaaa_1234_9876];
+    const KEY: [u64; 5] =
+        [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321, 7, 0xdead_beef_0bad_cafe, 0x5555_aaaa_1234_9876];
     /// What decides about packets says which connection it belongs to: a mixture of two shows.
     fn connection(number: u32) -> FlowValue {
         let host = |base: u32| Address::from_ipv4((base + number).to_be());
@@ -205,7 +206,12 @@ mod tests {
         let interrupt = || {
             // A full set, twice: nothing stays where it was.
             for number in 1..=2 * WAYS {
-                write(&slice, &table, &FlowValue { flow: Flow { last_seen: number, ..flow(number, 0) }, ..connection(number) }, 100);
+                write(
+                    &slice,
+                    &table,
+                    &FlowValue { flow: Flow { last_seen: number, ..flow(number, 0) }, ..connection(number) },
+                    100,
+                );
             }
         };
         let interrupted = Interrupted { inner: slice, at: Cell::new(at), interrupt: &interrupt, sees_versions };
@@ -239,7 +245,8 @@ mod tests {
                 write(&slice, &table, &connection(100), 0);
                 write(&slice, &table, &one, 0);
             };
-            let interrupted = Interrupted { inner: slice, at: Cell::new(at), interrupt: &interrupt, sees_versions: true };
+            let interrupted =
+                Interrupted { inner: slice, at: Cell::new(at), interrupt: &interrupt, sees_versions: true };
             write(&interrupted, &table, &changed(0), 0);
             write(&interrupted, &table, &connection(200), 0);
             remove(&interrupted, &table, &other.key);

@@ -48,7 +48,10 @@ pub struct Work {
     fragment: FragmentValue,
     /// What `decide` said.
     pub decision: Decision,
-    now_ns: u64,
+    /// Coarse monotonic time, which the caller sets before.
+    pub now_ns: u64,
+    /// For the caller: which tick of the clock `now_ns` belongs to.
+    pub tick: u64,
 }
 
 /// One end of the packet's connection.
@@ -117,7 +120,7 @@ impl Work {
         let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
-        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision, now_ns: 0 }
+        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision, now_ns: 0, tick: 0 }
     }
 
     /// Clears what the last packet left, for one that was not understood.
@@ -176,7 +179,8 @@ pub fn decide<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u3
     }
 }
 
-/// What needs no set: true if the packet is decided about. Most are.
+/// What needs no set: true if the packet is decided about. Most are, so nothing here may call anything: on processors
+/// whose returns have to be guarded, a call costs as much as the rest.
 #[inline(always)]
 pub fn recall<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> bool {
     let Work { packet, own, fragment, decision, now_ns, .. } = work;
@@ -188,7 +192,6 @@ pub fn recall<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u3
         *decision = Decision::plain(Reason::Judged);
         return true;
     }
-    *now_ns = state.now_ns();
     if let Fragment::Later = packet.fragment
         && !complete(state, *now_ns, fragment, packet)
     {
@@ -246,7 +249,7 @@ pub fn judge_ends<S: State>(state: &mut S, generation: u32, hook: Hook, work: &m
 /// Writes down what `judge_ends` says of the connection.
 #[inline(always)]
 pub fn remember<S: State>(state: &mut S, work: &mut Work) {
-    let Work { packet, own, theirs, fragment, decision, now_ns } = work;
+    let Work { packet, own, theirs, fragment, decision, now_ns, .. } = work;
     theirs.judgement.remember(state, &theirs.value);
     own.judgement.remember(state, &own.value);
     if let Fragment::First = packet.fragment

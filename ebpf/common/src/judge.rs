@@ -151,13 +151,7 @@ fn go_on(moment: Moment, side: u8, flow: &mut Flow, packet: &Packet) -> Judgemen
 
 /// A connection that is new, or that another generation judged.
 #[inline(always)]
-fn ask_policy<S: State>(
-    state: &mut S,
-    moment: Moment,
-    side: u8,
-    end: &mut End,
-    packet: &Packet,
-) -> Judgement {
+fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) -> Judgement {
     let End { value: FlowValue { key, flow }, peer_endpoint, known, subject, .. } = end;
     let (endpoint, known) = (flow.endpoint, *known != 0);
     let memory = if known { Memory::Forget } else { Memory::Keep };

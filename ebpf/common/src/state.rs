@@ -2,16 +2,14 @@
 
 use crate::{
     layout::{
-        Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
-        PortsKey, RowKey, RowValue,
+        Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, PortsKey,
+        RowKey, RowValue,
     },
     reason::Tally,
 };
 
 /// The maps of one set, and what both sets share.
 pub trait State {
-    /// A monotonic clock that may be coarse.
-    fn now_ns(&self) -> u64;
     /// Exact address.
     fn address(&self, address: &Address) -> Option<AddressValue>;
     /// Longest prefix: identity bits.

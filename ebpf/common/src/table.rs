@@ -14,9 +14,7 @@
 //! Two CPUs that see a new connection at once may both insert it. Both entries were judged; a lookup finds the same one
 //! each time, the other one ages.
 
-use crate::layout::{
-    Address, FLOW_CLOSING, FLOW_ESTABLISHED, Flow, FlowKey, FlowTable, FlowValue, NO_COUNTER, field,
-};
+use crate::layout::{Address, FLOW_CLOSING, FLOW_ESTABLISHED, Flow, FlowKey, FlowTable, FlowValue, NO_COUNTER, field};
 
 /// Cells of a set; a power of two, and the bits of a home.
 pub const WAYS: u32 = 32;
@@ -200,6 +198,33 @@ const fn slot(bits: u32) -> u32 {
 #[inline(always)]
 const fn phase_of(state: u64) -> u8 {
     (state >> 59) as u8 & 3
+}
+
+/// What the home of a connection says of it.
+pub enum Home {
+    /// It is there.
+    Known(Flow),
+    /// There is none.
+    Unknown,
+    /// Ask `find`.
+    Elsewhere,
+}
+
+/// Looks at the home of a connection only.
+#[inline(always)]
+pub fn find_at_home<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Home {
+    let home = table.home(table.hash(key));
+    let Some(cell) = cells.cell(home) else { return Home::Unknown };
+    let homes = cells.half(cell, field::HOMES);
+    if homes == 0 {
+        return Home::Unknown;
+    }
+    if homes >> (home & (WAYS - 1)) & 1 != 0
+        && let Look::Known(flow, _) = read(cells, cell, home, key)
+    {
+        return Home::Known(flow);
+    }
+    Home::Elsewhere
 }
 
 /// Finds a connection.

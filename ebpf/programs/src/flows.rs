@@ -4,13 +4,10 @@ use core::arch::asm;
 
 use ringfence_ebpf_common::{
     FlowCell, FlowKey, FlowTable, FlowValue, Tally, field,
-    table::{self, Cells, Look, Written},
+    table::{self, Cells, Home, Look, Written},
 };
 
-use crate::{
-    maps,
-    shared::{now_tick, tally},
-};
+use crate::{maps, shared::tally};
 
 /// The cells of `FLOWS`.
 ///
@@ -99,7 +96,15 @@ fn table() -> Option<&'static FlowTable> {
 /// As `State::flow`.
 #[inline(always)]
 pub fn flow(value: &mut FlowValue) -> bool {
-    ringfence_find_flow(value) != 0
+    let Some(table) = table() else { return false };
+    match table::find_at_home(&Map, table, &value.key) {
+        Home::Known(flow) => {
+            value.flow = flow;
+            true
+        }
+        Home::Unknown => false,
+        Home::Elsewhere => ringfence_find_flow(value) != 0,
+    }
 }
 
 /// Out of line, as the next ones, for the stack and for the verifier. No mangled names: they would have a hash of where
@@ -129,7 +134,7 @@ pub fn set_flow(value: &FlowValue) {
 #[unsafe(no_mangle)]
 extern "C" fn ringfence_write_flow(value: &FlowValue) -> u64 {
     let Some(table) = table() else { return 0 };
-    match table::write(&Map, table, value, now_tick()) {
+    match table::write(&Map, table, value, value.flow.last_seen) {
         Written::Kept => {}
         Written::Evicted => tally(Tally::FlowsEvicted),
         // Its next packet is judged as a first one.

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Bucket, Directory, EndpointValue, EpochCell, FlowCell, FlowTable,
-    FragmentKey, FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
+    Address, AddressValue, BandCounter, Bucket, Directory, EndpointValue, EpochCell, FlowCell, FlowTable, FragmentKey,
+    FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
 };
 
 #[map]

@@ -5,15 +5,15 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, Work, judge_ends,
-    recall, remember,
+    Decision, Fragment, Hook, MARK_JUDGED, MARK_MASK, NO_COUNTER, Packet, PacketKind, Reason, Work, judge_ends, recall,
+    remember,
 };
 
 use crate::{
     epoch::Epoch,
     maps::{ACTIVE, BAND_COUNTERS, PACKETS, WORK},
-    parse::parse,
-    shared::settle,
+    parse::{parse, parse_plain},
+    shared::{set_clock, settle},
     state::{Even, Odd},
     tell::tell,
 };
@@ -54,7 +54,13 @@ fn judge(context: &TcContext, hook: Hook) -> Decision {
         fragment: Fragment::Whole,
         ..work.packet
     };
-    match ringfence_parse(context.skb.skb, &mut work.packet, u64::from(hook.side())) {
+    set_clock(work);
+    let parsed = if parse_plain(context, &mut work.packet) {
+        PARSED
+    } else {
+        ringfence_parse(context.skb.skb, &mut work.packet, u64::from(hook.side()))
+    };
+    match parsed {
         PARSED => {
             settle(&mut work.packet);
             // `decide`, in parts. The first and the last do not look at a set.

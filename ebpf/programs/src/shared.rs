@@ -2,25 +2,24 @@
 
 use core::ptr::addr_of;
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use ringfence_ebpf_common::{FLOW_TICK_NS, FragmentKey, FragmentPorts, FragmentValue, Tally, capacity};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use ringfence_ebpf_common::{FragmentKey, FragmentPorts, FragmentValue, Tally, Work, capacity};
 
 use crate::maps;
 
 /// How many slots of `BANDS` an owner may try.
 const BAND_PROBES: u32 = 4;
 
-/// As `State::now_ns`.
+/// Coarse monotonic time. It moves with the kernel's ticks, so that it is asked for once for each.
 #[inline(always)]
-pub fn now_ns() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// Now, as connections have it.
-#[inline(always)]
-pub fn now_tick() -> u32 {
-    (now_ns() / FLOW_TICK_NS) as u32
+pub fn set_clock(work: &mut Work) {
+    // SAFETY: the helper has no preconditions; the kernel makes one read of it.
+    let tick = unsafe { bpf_jiffies64() };
+    if work.tick != tick {
+        work.tick = tick;
+        // SAFETY: the helper has no preconditions.
+        work.now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    }
 }
 
 /// As `State::fragment`.

@@ -2,8 +2,8 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
-    PortsKey, RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
+    Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, PortsKey,
+    RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
 };
 
 use crate::{flows, maps, shared};
@@ -17,11 +17,6 @@ pub struct Odd;
 macro_rules! state {
     ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $directories:ident, $rows:ident) => {
         impl State for $set {
-            #[inline(always)]
-            fn now_ns(&self) -> u64 {
-                shared::now_ns()
-            }
-
             #[inline(always)]
             fn address(&self, address: &Address) -> Option<AddressValue> {
                 // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes

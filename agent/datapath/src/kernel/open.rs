@@ -13,8 +13,8 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, FlowCell, LAYOUT, Page,
-    PortsKey, RangeKey, RowKey, RowValue, capacity, map, program,
+    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, FlowCell, LAYOUT, Page, PortsKey,
+    RangeKey, RowKey, RowValue, capacity, map, program,
 };
 use ringfence_policy::{name::Name, revision::Revision};
 

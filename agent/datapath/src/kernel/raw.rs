@@ -2,8 +2,8 @@
 
 use aya::Pod;
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, Event, FlowCell, FlowKey, FlowTable,
-    Page, PortsKey, RangeKey, RowKey, RowValue,
+    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, Event, FlowCell, FlowKey, FlowTable, Page,
+    PortsKey, RangeKey, RowKey, RowValue,
 };
 
 /// A type of the maps' layout, in a shape that aya accepts.

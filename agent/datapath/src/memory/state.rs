@@ -101,10 +101,6 @@ impl Shared {
 }
 
 impl State for MemoryState<'_> {
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
     fn address(&self, address: &Address) -> Option<AddressValue> {
         self.set.addresses.get(address).copied()
     }
