@@ -18,7 +18,8 @@ use crate::{
 const SECOND_NS: u64 = 1_000_000_000;
 const TCP: u8 = 6;
 /// A write per packet would cost more than the rest of the decision: the time of a connection is kept to a second.
-pub(crate) const NOTE_TICKS: u32 = (SECOND_NS / FLOW_TICK_NS) as u32 + 1;
+pub(crate) const NOTE_TICKS: u32 = 15;
+const _: () = assert!(NOTE_TICKS as u64 == SECOND_NS.div_ceil(FLOW_TICK_NS), "a second");
 /// For how long a first fragment is remembered: as receivers do (RFC 791 §3.2: 15 s, RFC 8200 §4.5: 60 s).
 const FRAGMENT_NS: u64 = 60 * SECOND_NS;
 

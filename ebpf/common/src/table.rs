@@ -425,5 +425,5 @@ const fn lowest(bits: u32) -> u32 {
     let below = (bits & bits.wrapping_neg()).wrapping_sub(1);
     let pairs = below - (below >> 1 & 0x5555_5555);
     let fours = (pairs & 0x3333_3333) + (pairs >> 2 & 0x3333_3333);
-    ((fours + (fours >> 4) & 0x0f0f_0f0f).wrapping_mul(0x0101_0101) >> 24) & (WAYS - 1)
+    (((fours + (fours >> 4)) & 0x0f0f_0f0f).wrapping_mul(0x0101_0101) >> 24) & (WAYS - 1)
 }

@@ -43,7 +43,7 @@ impl Flows {
 
     /// How many connections there is room for.
     pub(super) const fn capacity(&self) -> u32 {
-        (self.table.mask + 1) / 2
+        self.table.mask.div_ceil(2)
     }
 
     /// Every connection.
