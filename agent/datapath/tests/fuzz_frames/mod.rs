@@ -20,7 +20,7 @@ use ringfence_policy::{
 };
 
 use crate::{
-    parse::parse,
+    parse::{parse, parse_plain},
     programs::TcContext,
     worlds::{LOCAL, OTHER, REMOTE, families, name, policy, rule, say, world},
 };
@@ -96,7 +96,9 @@ pub(crate) fn exercise_with(bytes: &[u8], mistake: impl Fn(&mut Tables)) -> Seen
         let linear = if how & 2 == 0 { frame.len() } else { usize::from(input.byte()) };
         let context = TcContext::new(&frame, linear, tagged, 0);
         let mut packet = nothing();
-        let passes = match parse(&context, hook, &mut packet) {
+        // As the programs do.
+        let plain = parse_plain(&context, &mut packet);
+        let passes = match if plain { Ok(()) } else { parse(&context, hook, &mut packet) } {
             Err(reason) => reason.passes(),
             Ok(()) => datapath.judge(hook, endpoint, packet).allowed,
         };
