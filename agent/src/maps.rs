@@ -237,7 +237,7 @@ impl Question {
                 phase: connection.phase.name().to_owned(),
                 idle_ms: head.now_ns.saturating_sub(connection.last_seen_ns) / 1_000_000,
                 current: connection.generation == head.generation,
-                peer_endpoint: connection.peer.map(|id| words.name(id)).unwrap_or_default(),
+                peer_endpoint: peer(&connection, words),
                 generation: connection.generation,
             }))
         })?;
@@ -317,6 +317,12 @@ impl Uses {
     fn names(uses: &BTreeMap<PolicyId, BTreeSet<EndpointId>>, policy: PolicyId, words: &Words) -> Vec<String> {
         uses.get(&policy).into_iter().flatten().map(|id| words.name(*id)).collect()
     }
+}
+
+/// The name of the endpoint at the other side, if that is on this node.
+fn peer(connection: &Connection, words: &Words) -> String {
+    let at = || words.at(connection.remote.0).map(|id| words.name(id));
+    connection.peer_is_local.then(at).flatten().unwrap_or_default()
 }
 
 /// The ports of each band but 0, which has what is left.

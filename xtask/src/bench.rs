@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::{setup, shell};
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 3] = [
+const BENCHES: [(&str, &[&str]); 4] = [
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
+    ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "throughput"]),
     ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),
     ("store", &["-p", "ringfence-identityd", "--bench", "store"]),
 ];
@@ -56,11 +57,23 @@ impl Arguments {
                 install_peer(self.peer.as_deref())?;
                 flags.extend(own);
             }
-            _ if own.is_empty() || self.name == "all" => {}
-            _ => bail!("bench {name} does not take {}", own.join(" ")),
+            _ if !own.is_empty() && self.name != "all" => bail!("bench {name} does not take {}", own.join(" ")),
+            "datapath" => install_tools()?,
+            _ => {}
         }
         Ok(flags)
     }
+}
+
+/// Installs what the throughput between namespaces is measured with, and beside; without it the bench says so.
+fn install_tools() -> Result<()> {
+    let tools = [("iperf3", "iperf3"), ("nft", "nftables")];
+    let missing: BTreeSet<&str> =
+        tools.into_iter().filter(|(program, _)| !shell::is_installed(program)).map(|(_, package)| package).collect();
+    if missing.is_empty() || !shell::is_root() {
+        return Ok(());
+    }
+    setup::install(&missing)
 }
 
 /// Installs the peer where it is missing and we may.
@@ -97,7 +110,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen: Vec<_> =
         BENCHES.iter().filter(|(name, _)| arguments.name == "all" || arguments.name == *name).collect();
     if chosen.is_empty() {
-        let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        let known: BTreeSet<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = known.into_iter().collect();
         bail!("there is no bench `{}`; there are: all, {}", arguments.name, known.join(", "));
     }
     let mut rows = Vec::new();

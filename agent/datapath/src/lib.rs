@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 pub mod error;
 mod flip;
+mod flows;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod memory;

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::ControlFlow};
 
-use ringfence_ebpf_common::{FLOW_CLOSING, FLOW_ESTABLISHED, Flow, FlowKey};
+use ringfence_ebpf_common::{FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_TICK_NS, Flow, FlowKey};
 use ringfence_policy::{
     cidr::Cidr,
     flow::Direction,
@@ -87,8 +87,8 @@ pub struct Head {
 pub struct Connection {
     /// Whose.
     pub endpoint: EndpointId,
-    /// The other side, if it was on this node when the connection was judged.
-    pub peer: Option<EndpointId>,
+    /// Whether the other side was on this node when the connection was judged.
+    pub peer_is_local: bool,
     /// The endpoint's address and port; for ICMP, see `ProbePacket`.
     pub local: (IpAddr, u16),
     /// The other side's.
@@ -138,7 +138,7 @@ impl Connection {
         }
         Some(Self {
             endpoint: EndpointId(flow.endpoint),
-            peer: (flow.peer_endpoint != 0).then_some(EndpointId(flow.peer_endpoint)),
+            peer_is_local: flow.peer_local != 0,
             local: (encode::ip(&key.local), key.local_port()),
             remote: (encode::ip(&key.remote), key.remote_port()),
             protocol: key.protocol(),
@@ -150,7 +150,7 @@ impl Connection {
             },
             port: flow.port,
             generation: flow.generation,
-            last_seen_ns: flow.last_seen_ns,
+            last_seen_ns: u64::from(flow.last_seen) * FLOW_TICK_NS,
         })
     }
 }

@@ -5,7 +5,7 @@
 //!   client        └──── forwards packets ──┘         server
 //! ```
 //!
-//! The same is asked of an upgrade from layout v1. And a control: somebody who writes the maps that packets read, one
+//! The same is asked of an upgrade from layout v2. And a control: somebody who writes the maps that packets read, one
 //! after the other, is caught by the same client and server.
 //!
 //! The client's connection to port 7 is allowed by both revisions, that to port 9 by neither; but every mixture of their
@@ -47,7 +47,7 @@ use ringfence_datapath::{
     Capacity, Datapath, KernelDatapath, KernelOptions, PacketCounters, Reason, kernel::pin_directory,
 };
 use ringfence_policy::{
-    flow::protocol,
+    flow::Direction,
     name::Name,
     revision::Revision,
     tables::{EndpointId, Tables},
@@ -59,13 +59,13 @@ const FLOOD: &str = "s1_s2_a_flood_between_namespaces_meets_whole_revisions_only
 const UNPINNED: &str = "s8_control_programs_without_pins_end_with_their_process";
 const SPOOFED: &str = "a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted";
 const FIRST: &str = "s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised";
-const UPGRADE: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict";
+const UPGRADE: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict";
 const FLIPS_WITH_CLSACT: &str = "s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact";
-const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict_with_clsact";
+const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact";
 /// The same as on a kernel without TCX.
 const WITH_CLSACT: &str = "_with_clsact";
-/// Programs of layout v1, as they were released.
-static LAYOUT_V1: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v1.o");
+/// Programs of layout v2, as they were released.
+static LAYOUT_V2: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v2.o");
 /// What a child process of the test is to do.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
 const SOCKETS: usize = 16;
@@ -92,7 +92,7 @@ fn control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read() {
 }
 
 #[test]
-fn s8_an_upgrade_from_layout_v1_changes_no_verdict() {
+fn s8_an_upgrade_from_layout_v2_changes_no_verdict() {
     play(UPGRADE, || run_upgrade(UPGRADE));
 }
 
@@ -117,7 +117,7 @@ fn s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised() {
 }
 
 #[test]
-fn s8_an_upgrade_from_layout_v1_changes_no_verdict_with_clsact() {
+fn s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact() {
     play(UPGRADE_WITH_CLSACT, || run_upgrade(UPGRADE_WITH_CLSACT));
 }
 
@@ -215,7 +215,7 @@ fn run_naive() {
 fn naive() {
     fn pinned(name: &str) -> MapData {
         let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-        MapData::from_pin(directory.join("v2").join(name)).unwrap()
+        MapData::from_pin(directory.join("v3").join(name)).unwrap()
     }
     let endpoints = ["ep0", "ep1"].map(interface);
     let mut active: Array<_, u32> = Array::try_from(Map::Array(pinned("ACTIVE"))).unwrap();
@@ -340,7 +340,7 @@ fn run_unpinned() {
 
 /// The same programs on the same maps, with links that nothing but this process holds.
 fn unpinned() {
-    let pins = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap()).join("v2");
+    let pins = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap()).join("v3");
     let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(OBJECT).unwrap();
     for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
         let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
@@ -418,7 +418,7 @@ fn run_upgrade(test: &str) {
     build_network();
     await_addresses();
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-    let endpoints = install_layout_v1(&directory.join("v1"));
+    let endpoints = install_layout_v2(&directory.join("v2"));
     let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
     let mut client = spawn(test, "client", Some("a"));
@@ -426,16 +426,16 @@ fn run_upgrade(test: &str) {
     client_makes_progress();
     let mut datapath = open();
     assert_eq!(attach(&mut datapath), endpoints, "they are known, and their old programs stay");
-    assert!(is_pinned(&directory.join("v1/links/a/from_endpoint")));
+    assert!(is_pinned(&directory.join("v2/links/a/from_endpoint")));
     drop(datapath);
     // A second process finds the same: an upgrade may be interrupted.
     let mut datapath = open();
     assert_eq!(datapath.attached().len(), 2);
     client_makes_progress();
     datapath.apply(Revision(6), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
-    assert!(!directory.join("v1").exists());
+    assert!(!directory.join("v2").exists());
     for pin in ["a/from_endpoint", "a/to_endpoint", "b/from_endpoint", "b/to_endpoint"] {
-        assert!(is_pinned(&directory.join("v2/links").join(pin)), "{pin}");
+        assert!(is_pinned(&directory.join("v3/links").join(pin)), "{pin}");
     }
     let packets = datapath.observe().unwrap().packets;
     client_makes_progress();
@@ -478,14 +478,14 @@ fn interface(device: &str) -> EndpointId {
 }
 
 /// What an agent of the last version leaves behind at revision 5: see `tables(_, 0)`.
-fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
+fn install_layout_v2(directory: &Path) -> [EndpointId; 2] {
     fs::create_dir_all(directory).unwrap();
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory);
-    for map in ["ADDRESSES_0", "ADDRESSES_1", "RULES_0", "RULES_1", "FLOWS"] {
+    for map in ["ADDRESSES_0", "ADDRESSES_1", "ROWS_0", "ROWS_1", "FLOWS"] {
         loader.map_max_entries(map, 1024);
     }
-    let mut ebpf = loader.load(LAYOUT_V1).unwrap();
+    let mut ebpf = loader.load(LAYOUT_V2).unwrap();
     let mut endpoints = [EndpointId(0); 2];
     for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
         let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
@@ -508,11 +508,11 @@ fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
             }
         }
     }
-    fill_layout_v1(&mut ebpf, &tables(endpoints, 0));
+    fill_layout_v2(&mut ebpf, &tables(endpoints, 0));
     endpoints
 }
 
-fn fill_layout_v1(ebpf: &mut Ebpf, tables: &Tables) {
+fn fill_layout_v2(ebpf: &mut Ebpf, tables: &Tables) {
     let mut addresses: HashMap<_, [u8; 16], [u32; 2]> =
         HashMap::try_from(ebpf.take_map("ADDRESSES_0").unwrap()).unwrap();
     for (address, entry) in &tables.addresses {
@@ -522,17 +522,32 @@ fn fill_layout_v1(ebpf: &mut Ebpf, tables: &Tables) {
         };
         addresses.insert(key, [entry.identity.bits(), entry.endpoint.unwrap().0], 0).unwrap();
     }
-    // Identity, and what no rule allows is denied by default (2) in both directions.
-    let mut entries: HashMap<_, u32, [u32; 2]> = HashMap::try_from(ebpf.take_map("ENDPOINTS_0").unwrap()).unwrap();
-    // Subject, peer, and port, protocol and direction in one word; 1 is allow.
-    let mut rules: HashMap<_, [u32; 3], u32> = HashMap::try_from(ebpf.take_map("RULES_0").unwrap()).unwrap();
-    let subjects: Vec<u32> = tables.endpoints.values().map(|entry| entry.identity.bits()).collect();
+    let mut entries: HashMap<_, u32, [u32; 4]> = HashMap::try_from(ebpf.take_map("ENDPOINTS_0").unwrap()).unwrap();
     for (endpoint, entry) in &tables.endpoints {
-        entries.insert(endpoint.0, [entry.identity.bits(), 2 << 16 | 2], 0).unwrap();
+        entries.insert(endpoint.0, [entry.identity.bits(), entry.policy.0, 0, 0], 0).unwrap();
     }
-    for (direction, subject, peer) in [(1, subjects[0], subjects[1]), (0, subjects[1], subjects[0])] {
-        let udp = u32::from(ALLOWED) | u32::from(protocol::UDP) << 16 | direction << 24;
-        rules.insert([subject, peer, udp], 1, 0).unwrap();
+    // Page 1 has the bands of ports 0 to 255, for both policies.
+    let ports = tables.ports.values().next().unwrap();
+    let mut page = [0_u8; 512];
+    for port in 0..256_u16 {
+        let at = usize::from(port) * 2;
+        page[at..at + 2].copy_from_slice(&ports.band(port).to_ne_bytes());
+    }
+    let mut pages: Array<_, [u8; 512]> = Array::try_from(ebpf.take_map("PAGES").unwrap()).unwrap();
+    pages.set(1, page, 0).unwrap();
+    let direction = |direction: Direction| u32::from(direction == Direction::Egress);
+    let mut directories: HashMap<_, [u32; 2], [u8; 512]> =
+        HashMap::try_from(ebpf.take_map("DIRECTORIES_0").unwrap()).unwrap();
+    for key in tables.ports.keys() {
+        let mut directory = [0_u8; 512];
+        directory[0..2].copy_from_slice(&1_u16.to_ne_bytes());
+        let key = [key.policy.0, direction(key.direction) | u32::from(key.protocol) << 8];
+        directories.insert(key, directory, 0).unwrap();
+    }
+    let mut rows: HashMap<_, [u32; 3], [u64; 2]> = HashMap::try_from(ebpf.take_map("ROWS_0").unwrap()).unwrap();
+    for (key, row) in &tables.rows {
+        let rest = u32::from(key.chunk) | direction(key.direction) << 16;
+        rows.insert([key.policy.0, key.peer.bits(), rest], [row.low, row.high], 0).unwrap();
     }
     let mut revision: Array<_, u64> = Array::try_from(ebpf.take_map("REVISION").unwrap()).unwrap();
     revision.set(0, 5, 0).unwrap();

@@ -181,7 +181,7 @@ fn mixed(before: &PacketCounters, after: &PacketCounters, forbidden: u64) -> Mix
 
 /// One thread: its own copy of the programs, on the same maps.
 fn send(sent: &Sent, endpoint: EndpointId, number: u16, wanted: u64) {
-    let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory().join("v2")).load(OBJECT).unwrap();
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory().join("v3")).load(OBJECT).unwrap();
     let program: &mut SchedClassifier = ebpf.program_mut("from_endpoint").unwrap().try_into().unwrap();
     program.load().unwrap();
     let mut context = [0_u8; 192];
@@ -249,7 +249,7 @@ struct Careless {
 
 impl Careless {
     fn open() -> Self {
-        let pinned = |name: &str| MapData::from_pin(directory().join("v2").join(name)).unwrap();
+        let pinned = |name: &str| MapData::from_pin(directory().join("v3").join(name)).unwrap();
         let hash = |name: &str, parity: usize| Map::HashMap(pinned(&format!("{name}_{parity}")));
         Self {
             addresses: [0, 1].map(|parity| HashMap::try_from(hash("ADDRESSES", parity)).unwrap()),

@@ -601,7 +601,7 @@ fn a_reader_finds_what_was_applied_and_what_is_open(bed: &mut Bed) {
     for (connection, family) in connections.iter().zip(families()) {
         let expected = Connection {
             endpoint: bed.local,
-            peer: None,
+            peer_is_local: false,
             local: (family.local, 40_000),
             remote: (family.remote, 80),
             protocol: protocol::TCP,
@@ -767,7 +767,7 @@ mod in_kernel {
         programs::{SchedClassifier, TcAttachType},
     };
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Verified,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
@@ -778,7 +778,7 @@ mod in_kernel {
     use super::{
         LOCAL, REMOTE, SMALL, families,
         namespaces::{BPFFS, in_own_namespaces, ip},
-        worlds::{apply, name, next, open as open_connection, rule, world},
+        worlds::{apply, name, next, open as open_connection, reply, rule, world},
     };
 
     fn options(tcx: bool) -> KernelOptions {
@@ -858,7 +858,7 @@ mod in_kernel {
 
     /// Rows of both sets, as somebody else with the right to do so sees them.
     fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
-        let pin = options(true).directory.join(format!("v2/ROWS_{set}"));
+        let pin = options(true).directory.join(format!("v3/ROWS_{set}"));
         HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
     }
 
@@ -883,7 +883,7 @@ mod in_kernel {
         }
         rows(1 - active).insert([9; 12], all, 0).unwrap();
         // And page 1, which has port 80.
-        let pages = MapData::from_pin(options(tcx).directory.join("v2/PAGES")).unwrap();
+        let pages = MapData::from_pin(options(tcx).directory.join("v3/PAGES")).unwrap();
         let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
         pages.set(1, [7; 512], 0).unwrap();
         assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
@@ -901,7 +901,7 @@ mod in_kernel {
         assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
         drop(datapath);
         let directory = options(tcx).directory;
-        assert!(directory.join("v2/links/local/from_endpoint").symlink_metadata().is_ok());
+        assert!(directory.join("v3/links/local/from_endpoint").symlink_metadata().is_ok());
         assert_eq!(programs("ep0", tcx), 2, "they outlive the process");
         uninstall(&directory).unwrap();
         assert!(!directory.exists());
@@ -927,7 +927,7 @@ mod in_kernel {
         let mut datapath = open(tcx);
         let local = datapath.attach(&name("local"), "ep0").unwrap();
         drop(datapath);
-        let pins = options(tcx).directory.join("v2/links/local");
+        let pins = options(tcx).directory.join("v3/links/local");
         let hooks = ["from_endpoint", "to_endpoint"];
         if tcx {
             hooks.iter().for_each(|hook| std::fs::remove_file(pins.join(hook)).unwrap());
@@ -952,6 +952,55 @@ mod in_kernel {
                 assert_ne!(programs("ep0", false), 2, "the removal has an effect");
                 datapath.verify(&tables).unwrap();
                 assert_eq!(programs("ep0", false), 2);
+            }
+        });
+    }
+
+    /// Cells of connections, as somebody else with the right to do so sees them.
+    fn flows() -> Array<MapData, [u64; 8]> {
+        let pin = options(true).directory.join("v3/FLOWS");
+        Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_cell_that_goes_to_another_connection_is_not_believed() {
+        in_own_namespaces("in_kernel::a_cell_that_goes_to_another_connection_is_not_believed", || {
+            let mut datapath = open(true);
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+            apply(&mut datapath, &tables);
+            for family in families() {
+                let packet = open_connection(family.local, family.remote, 80);
+                assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+                let answer = |datapath: &mut KernelDatapath| {
+                    datapath.probe(Hook::ToEndpoint, local, &reply(packet)).unwrap().reason
+                };
+                assert_eq!(answer(&mut datapath), Reason::Established);
+                let mut flows = flows();
+                let (index, cell) = (0..2 * SMALL.flows)
+                    .map(|index| (index, flows.get(&index, 0).unwrap()))
+                    .find(|(_, cell)| cell[6] & 0xffff_ffff != 0)
+                    .unwrap();
+                let mut with = |word: usize, bits: u64| {
+                    let mut changed = cell;
+                    changed[word] ^= bits;
+                    flows.set(index, changed, 0).unwrap();
+                };
+                let reused = |datapath: &KernelDatapath| datapath.observe().unwrap().tallies.get(Tally::Reused);
+                let before = reused(&datapath);
+                // Its version says that it is being moved; each word of its key is another one's.
+                with(7, 3);
+                assert_eq!(answer(&mut datapath), Reason::DenyDefault);
+                assert_eq!(reused(&datapath), before + 1);
+                for word in 0..5 {
+                    with(word, 1);
+                    assert_eq!(answer(&mut datapath), Reason::DenyDefault, "word {word}");
+                }
+                assert_eq!(reused(&datapath), before + 1);
+                with(7, 1);
+                assert_eq!(answer(&mut datapath), Reason::Established, "a writer that only updates it hides nothing");
+                flows.set(index, [0; 8], 0).unwrap();
             }
         });
     }

@@ -8,23 +8,30 @@
 //! ```
 
 use crate::{
-    decide::{Decision, End, Moment, Subject, Work, complete, remember_ports},
-    judge::{alive, judge, next_phase},
-    layout::{Address, BORROWED, EGRESS, Flow, HOST_ENDPOINT},
+    decide::{Decision, End, Moment, NOTE_TICKS, Subject, Work, complete},
+    judge::{Judgement, judge, look, next_phase},
+    layout::{Address, EGRESS, Flow, HOST_ENDPOINT},
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
     state::State,
 };
 
 const IDENTITY_UNKNOWN: u32 = 0;
-const SECOND_NS: u64 = 1_000_000_000;
 const IGMP: u8 = 2;
 const UDP: u8 = 17;
 
-/// Decides about a packet at an uplink.
+/// Decides about a packet at an uplink, and leaves what `remember` is to write.
 #[inline(always)]
-pub(crate) fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, work: &mut Work) -> Decision {
-    let Work { packet, own, fragment, .. } = work;
+pub fn judge_uplink<S: State>(state: &mut S, generation: u32, hook: Hook, work: &mut Work) {
+    work.theirs.judgement = Judgement::NONE;
+    work.own.judgement = Judgement::NONE;
+    work.decision = decision(state, generation, hook, work);
+    S::settle(work);
+}
+
+#[inline(always)]
+fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, work: &mut Work) -> Decision {
+    let Work { packet, own, fragment, now_ns, .. } = work;
     let side = hook.side();
     own.subject = Subject::of(HOST_ENDPOINT, side);
     if let PacketKind::NeighbourDiscovery = packet.kind {
@@ -33,57 +40,58 @@ pub(crate) fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, wor
     let address = if side == EGRESS { &packet.source } else { &packet.destination };
     // Without an entry, no revision says that the node is under enforcement.
     if !is_host(state, address) || state.endpoint(HOST_ENDPOINT).is_none() {
-        return Decision::plain(Reason::Passing);
+        return passing(packet);
     }
     if let Fragment::Later = packet.fragment
-        && !complete(state, fragment, packet)
+        && !complete(state, *now_ns, fragment, packet)
     {
         return Decision::plain(Reason::Fragment);
     }
     if is_exempt(side, packet) {
         return Decision::plain(Reason::Exempt);
     }
-    let moment = Moment { generation, now_ns: state.now_ns() };
+    let moment = Moment::new(generation, *now_ns);
     own.value.key = packet.flow_key(side);
-    own.value.flow.endpoint = HOST_ENDPOINT;
-    let decision = if side == EGRESS && packet.passed {
-        borrow(state, moment, own, packet);
+    let found = state.flow(&mut own.value);
+    if side == EGRESS && packet.passed {
+        borrow(moment, own, packet, found);
         Decision::plain(Reason::Passing)
     } else {
+        look(moment, side, HOST_ENDPOINT, own, packet, found);
         judge(state, moment, side, own, packet);
-        own.judgement.remember(state, &own.value);
         Decision::of(own)
-    };
-    if let Fragment::First = packet.fragment
-        && decision.allow
-    {
-        remember_ports(state, moment, fragment, packet);
     }
-    decision
 }
 
-/// Remembers a connection that goes under the node's address and is not the node's own to judge, so that its answers pass:
-/// `end` has the key.
+/// Not the node's: what it says of its datagram is for the hook where it is judged to remember.
 #[inline(always)]
-pub(crate) fn borrow<S: State>(state: &mut S, moment: Moment, end: &mut End, packet: &Packet) {
-    let Moment { generation, now_ns } = moment;
-    end.value.flow = match state.flow(&end.value.key) {
-        // Somebody asked the node, and an endpoint answers under its address: judged where it was asked.
-        Some(flow) if flow.endpoint == HOST_ENDPOINT && flow.peer_endpoint != BORROWED && alive(&flow, now_ns) => {
-            return;
-        }
-        Some(flow) if flow.endpoint == HOST_ENDPOINT && flow.peer_endpoint == BORROWED && alive(&flow, now_ns) => {
-            if now_ns.saturating_sub(flow.last_seen_ns) < SECOND_NS && next_phase(flow.phase, packet) == flow.phase {
-                return;
-            }
-            flow
-        }
-        _ => Flow { endpoint: HOST_ENDPOINT, peer_endpoint: BORROWED, direction: EGRESS, owned: 1, ..Flow::NONE },
-    };
-    end.value.flow.generation = generation;
-    end.value.flow.phase = next_phase(end.value.flow.phase, packet);
-    end.value.flow.last_seen_ns = now_ns;
-    state.set_flow(&end.value);
+const fn passing(packet: &mut Packet) -> Decision {
+    packet.fragment = Fragment::Whole;
+    Decision::plain(Reason::Passing)
+}
+
+/// Notes a connection that goes under the node's address and is not the node's own to judge, so that its answers pass:
+/// `end` has the key, and the connection if it was `found`.
+#[inline(always)]
+pub(crate) fn borrow(moment: Moment, end: &mut End, packet: &Packet, found: bool) {
+    end.judgement = Judgement::NONE;
+    let flow = &mut end.value.flow;
+    let known = found && flow.endpoint == HOST_ENDPOINT && flow.is_alive(moment.now);
+    // Somebody asked the node, and an endpoint answers under its address: judged where it was asked.
+    if known && !flow.is_borrowed() {
+        return;
+    }
+    if !known {
+        *flow = Flow { endpoint: HOST_ENDPOINT, direction: EGRESS, owned: 1, both: 1, ..Flow::NONE };
+    }
+    let phase = next_phase(flow.phase, packet);
+    if known && phase == flow.phase && Flow::age(flow.last_seen, moment.now) < NOTE_TICKS {
+        return;
+    }
+    flow.generation = moment.generation;
+    flow.phase = phase;
+    flow.last_seen = moment.now;
+    end.judgement.write();
 }
 
 /// Whether an address may be the node's own: it is, unless it is known to be somebody else's. An address that several claim

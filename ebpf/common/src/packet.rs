@@ -75,6 +75,25 @@ pub enum Fragment {
 }
 
 impl Hook {
+    /// From what `number` says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(number: u64) -> Self {
+        match number {
+            0 => Self::FromEndpoint,
+            1 => Self::ToEndpoint,
+            2 => Self::FromHost,
+            _ => Self::ToHost,
+        }
+    }
+
+    /// For a call that takes numbers only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+
     /// `EGRESS` where the endpoint sends.
     #[must_use]
     #[inline(always)]

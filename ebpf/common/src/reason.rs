@@ -58,12 +58,17 @@ pub enum Tally {
     EventsSuppressed = 1,
     /// Events that were written.
     EventsWritten = 2,
-    /// Elements of an LRU map that went to another key while they were read; treated as not found.
+    /// Cells of connections, and elements of an LRU map, that went to another key while they were read; treated as not
+    /// found.
     Reused = 3,
     /// Judgements that allow what the shadow policy would refuse.
     ShadowRefuses = 4,
     /// Judgements that refuse what the shadow policy would allow.
     ShadowAllows = 5,
+    /// Connections that were alive and had to make room for others.
+    FlowsEvicted = 6,
+    /// Connections that were not remembered because other CPUs were writing where they could have been.
+    FlowsNotKept = 7,
 }
 
 impl Reason {
@@ -93,6 +98,25 @@ impl Reason {
         Self::Passing,
         Self::Exempt,
     ];
+
+    /// The reason with a number; `Internal` for what is none that the parser gives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_parser(number: u64) -> Self {
+        const PASS: u64 = Reason::NeighbourDiscovery as u64;
+        const PASSING: u64 = Reason::Passing as u64;
+        const UNPARSABLE: u64 = Reason::Unparsable as u64;
+        const FRAGMENT: u64 = Reason::Fragment as u64;
+        const UNRELATED: u64 = Reason::Unrelated as u64;
+        match number {
+            PASS => Self::NeighbourDiscovery,
+            PASSING => Self::Passing,
+            UNPARSABLE => Self::Unparsable,
+            FRAGMENT => Self::Fragment,
+            UNRELATED => Self::Unrelated,
+            _ => Self::Internal,
+        }
+    }
 
     /// A short name for people and metrics.
     #[must_use]
@@ -166,7 +190,7 @@ impl Reason {
 
 impl Tally {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 8;
     /// Every tally, in the order of its counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::EventsLost,
@@ -175,6 +199,8 @@ impl Tally {
         Self::Reused,
         Self::ShadowRefuses,
         Self::ShadowAllows,
+        Self::FlowsEvicted,
+        Self::FlowsNotKept,
     ];
 
     /// A short name for people and metrics.
@@ -187,6 +213,8 @@ impl Tally {
             Self::Reused => "flow-elements-reused",
             Self::ShadowRefuses => "shadow-refuses",
             Self::ShadowAllows => "shadow-allows",
+            Self::FlowsEvicted => "flows-evicted",
+            Self::FlowsNotKept => "flows-not-kept",
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The datapath in the kernel: eBPF programs on the endpoints' devices, maps and links pinned in a bpffs.
 //!
 //! ```text
-//! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
-//! <directory>/v2/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
-//! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
+//! <directory>/v3/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
+//! <directory>/v3/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
+//! <directory>/v3/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
+//! <directory>/v2/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
 //! Everything that judges packets is in the kernel and stays there when this process ends. Opening adopts it; only
@@ -14,6 +14,7 @@
 mod attachment;
 mod batch;
 mod cells;
+mod connections;
 mod error;
 mod features;
 mod frame;
@@ -36,7 +37,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use ringfence_ebpf_common::Hook;
+use ringfence_ebpf_common::{FlowValue, Hook};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -57,6 +58,7 @@ pub use error::{LinkFailure, OpenError, UninstallError};
 pub use features::{Features, Mechanism};
 pub use open::{pin_directory, uninstall};
 
+use connections::Flows;
 use links::Links;
 use reader::KernelReader;
 use reports::Reports;
@@ -78,6 +80,7 @@ pub struct KernelOptions {
 pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
+    flows: Flows,
     links: Links,
     uplinks: Links,
     reports: Reports,
@@ -106,11 +109,16 @@ impl KernelDatapath {
     fn replace_older(&mut self) {
         if let Some(mut older) = self.older.take()
             && let Err(error) =
-                older.replace(&mut self.ebpf, [&mut self.links, &mut self.uplinks], self.flip.generation())
+                older.replace(&mut self.ebpf, [&mut self.links, &mut self.uplinks], &self.flows, self.flip.generation())
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
         }
+    }
+
+    /// Every connection that is known now. Those that come, go or move meanwhile may be left out.
+    pub fn connections(&self) -> impl Iterator<Item = FlowValue> {
+        self.flows.each()
     }
 
     /// Gives back the counters of policies that no endpoint has any more.

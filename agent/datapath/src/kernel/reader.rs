@@ -10,8 +10,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, FlowKey, FlowValue, Page, PortsKey as PortsBytes,
-    RangeKey, RowKey as RowBytes, RowValue, capacity, map,
+    Address, AddressValue, BandCounter, Directory, EndpointValue, FlowValue, Page, PortsKey as PortsBytes, RangeKey,
+    RowKey as RowBytes, RowValue, capacity, map,
 };
 use ringfence_policy::{
     cidr::Cidr,
@@ -20,7 +20,7 @@ use ringfence_policy::{
     tables::{AddressEntry, EndpointEntry, EndpointId, PortsKey, PortsOfProtocol, Row, RowKey},
 };
 
-use super::{batch, error::io_error, raw::Raw, reports, system};
+use super::{batch, connections::Flows, error::io_error, raw::Raw, reports, system};
 use crate::{
     encode::{self, PrefixedRange},
     error::{ObserveError, Table},
@@ -127,15 +127,13 @@ impl MapReader for KernelReader {
     }
 
     fn connections(&self, take: Take<'_, Connection>) -> Result<(), ObserveError> {
-        let data = data(&self.directory, map::FLOWS)?;
-        let read = batch::read(data.fd().as_fd(), |key: FlowKey, value: FlowValue| {
-            // The element may have gone to another connection while it was copied.
-            match Connection::new(&key, &value.flow).filter(|_| value.key.is(&key)) {
-                Some(connection) => take(connection),
-                None => ControlFlow::Continue(()),
+        let flows = Flows::of_pin(&data(&self.directory, map::FLOWS)?)?;
+        for FlowValue { key, flow } in flows.each() {
+            if Connection::new(&key, &flow).is_some_and(|connection| take(connection).is_break()) {
+                break;
             }
-        });
-        read.map_err(|source| ObserveError::Map { map: map::FLOWS, source })
+        }
+        Ok(())
     }
 }
 

@@ -173,6 +173,27 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     }
 }
 
+/// Secret words (getrandom(2)).
+pub(super) fn random() -> io::Result<[u64; 5]> {
+    let mut words = [0_u64; 5];
+    let bytes = size_of_val(&words);
+    // SAFETY: room for so many bytes; any bytes are words.
+    match unsafe { libc::getrandom(words.as_mut_ptr().cast(), bytes, 0) } {
+        // Up to 256 bytes come whole.
+        length if usize::try_from(length) == Ok(bytes) => Ok(words),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nanoseconds of the clock that the programs read, CLOCK_MONOTONIC.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+}
+
 /// Bytes of memory of this machine; 0 if the kernel does not say.
 pub(super) fn memory_bytes() -> u64 {
     let mut info = MaybeUninit::<libc::sysinfo>::uninit();
@@ -183,19 +204,6 @@ pub(super) fn memory_bytes() -> u64 {
     // SAFETY: the call succeeded, so the answer is there.
     let info = unsafe { info.assume_init() };
     info.totalram.saturating_mul(u64::from(info.mem_unit))
-}
-
-/// The clock of the programs: CLOCK_MONOTONIC, to a tick.
-pub(super) fn monotonic_ns() -> u64 {
-    let mut now = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: room for the answer.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, now.as_mut_ptr()) } != 0 {
-        return 0;
-    }
-    // SAFETY: the call succeeded, so the answer is there.
-    let now = unsafe { now.assume_init() };
-    let [seconds, rest] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 /// How many CPUs this machine can have: one more than the highest number in the kernel's list.

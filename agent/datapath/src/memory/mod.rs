@@ -60,11 +60,12 @@ impl MemoryDatapath {
         let generation = self.flip.generation();
         let revision = self.flip.revision().unwrap_or_default().0;
         let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
+        work.now_ns = now_ns;
         decide(&mut sets.state(now_ns), generation, hook, endpoint.0, &mut work);
         let (shared, decision) = (sets.shared_mut(), work.decision);
         shared.count(&decision, PROBE_BYTES);
         if decision.tell {
-            shared.tell(Event::new(now_ns, revision, hook, &work));
+            shared.tell(Event::new(revision, hook, &work));
         }
         self.packets.add(decision.reason, 1);
         ProbeOutcome { allowed: decision.allow, reason: decision.reason, judged_both: decision.judged_both }

@@ -32,7 +32,7 @@ impl MemoryReader {
             strays: content.strays.len(),
             tables: content.tables,
             bands: shared.bands().map(|(owner, counter)| BandReport::new(owner, counter)).collect(),
-            connections: shared.flows().iter().filter_map(|(key, flow)| Connection::new(key, flow)).collect(),
+            connections: shared.connections().filter_map(|value| Connection::new(&value.key, &value.flow)).collect(),
         }
     }
 
