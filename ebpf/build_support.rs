@@ -173,8 +173,8 @@ pub(crate) fn tools(root: &Path) -> Result<Tools, BuildError> {
 /// As `tools`; `BuildError::Failed` if they do not compile.
 pub(crate) fn compile(root: &Path, out_dir: &Path) -> Result<Tools, BuildError> {
     let tools = tools(root)?;
-    let absolute = |path: PathBuf| path.canonicalize().map_err(|source| BuildError::File { path, source });
-    let ebpf = absolute(root.join("ebpf"))?;
+    let ebpf = stage(root, &out_dir.join("ebpf-sources"))?;
+    let ebpf = ebpf.canonicalize().map_err(|source| BuildError::File { path: ebpf, source })?;
     let target_dir = out_dir.join("ebpf-target");
     let cargo_home = env::var_os("CARGO_HOME")
         .map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from);
@@ -184,7 +184,7 @@ pub(crate) fn compile(root: &Path, out_dir: &Path) -> Result<Tools, BuildError> 
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
     let status = clean("cargo")
-        .current_dir(ebpf.join("programs"))
+        .current_dir(&ebpf)
         .args(["build", "--release", "--locked", "--bins", "-Zbuild-std=core", "--target", TARGET])
         .env("RUSTUP_TOOLCHAIN", &tools.toolchain)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -198,6 +198,43 @@ pub(crate) fn compile(root: &Path, out_dir: &Path) -> Result<Tools, BuildError> 
         copy(&target_dir.join(TARGET).join("release").join(name), &out_dir.join(format!("{name}.o")))?;
     }
     Ok(tools)
+}
+
+/// Copies the sources to where both crates lie in one workspace.
+///
+/// Cargo gives a crate outside the workspace a hash of its absolute path, and the compiler and the linker sort by names that
+/// contain it: the same functions would come in another order in another checkout.
+fn stage(root: &Path, stage: &Path) -> Result<PathBuf, BuildError> {
+    const COMMON: &str = "[package]\nname = \"ringfence-ebpf-common\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        |source| BuildError::File { path, source }
+    };
+    let mut staged = Vec::new();
+    for file in source_files(root)? {
+        let inside = file.strip_prefix(root.join("ebpf")).unwrap_or(&file);
+        let to = stage.join(inside.strip_prefix("programs").unwrap_or(inside));
+        let mut bytes = fs::read(&file).map_err(fail(&file))?;
+        if inside == Path::new("programs/Cargo.toml") {
+            bytes = String::from_utf8_lossy(&bytes).replace("\"../common\"", "\"common\"").into_bytes();
+        } else if inside == Path::new("common/Cargo.toml") {
+            // The other one inherits from the workspace of the repository.
+            bytes = COMMON.into();
+        }
+        // What has not changed keeps its time, so that cargo compiles nothing twice.
+        if fs::read(&to).ok().as_ref() != Some(&bytes) {
+            fs::create_dir_all(to.parent().unwrap_or(stage)).map_err(fail(&to))?;
+            fs::write(&to, bytes).map_err(fail(&to))?;
+        }
+        staged.push(to);
+    }
+    let mut there = Vec::new();
+    list(&stage.join("src"), &mut there)?;
+    list(&stage.join("common/src"), &mut there)?;
+    for gone in there.iter().filter(|file| !staged.contains(file)) {
+        fs::remove_file(gone).map_err(fail(gone))?;
+    }
+    Ok(stage.to_owned())
 }
 
 /// Puts objects that `compile` made into `ebpf/objects`, with the hash of their sources.

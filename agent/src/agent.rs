@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ringfence_datapath::{Datapath, ObserveError};
+use ringfence_datapath::{Datapath, MARK_PASSED, ObserveError};
 use ringfence_proto::{
     connect::{Dialer, Expected, InvalidAddress},
     v1::agent_server::AgentServer,
@@ -18,7 +18,10 @@ use ringfence_runtime::{
     tasks::{OnEnd, Tasks},
     tls::{Tls, TlsError},
 };
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, watch},
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -31,14 +34,15 @@ use crate::{
     follow::Following,
     gateways::Gateways,
     local::LocalEndpoints,
-    observe,
+    maps, monitor, observe,
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
+    people::People,
     realise::{Audit, Realiser},
     register::Registering,
     registry::Registry,
     report::Reporter,
-    service::AgentService,
+    service::{AgentService, NodeModes},
     socket::{Socket, SocketError, beside},
 };
 
@@ -93,6 +97,7 @@ struct Parts {
     feed: Arc<Feed>,
     registry: Arc<Registry>,
     datapath: DatapathHandle,
+    people: Arc<People>,
     problem: watch::Sender<Option<String>>,
 }
 
@@ -125,19 +130,25 @@ impl Agent {
         let tls = Tls::open(config.tls.clone())?;
         let client_tls = tls.clone();
         let dialer = Dialer::new(Expected::Gateway(config.cluster.clone()), move || client_tls.client());
+        // What this node hears from its gateways could not be put right once a policy had cut it off from them.
+        let dialer = if config.uplinks.is_empty() { dialer } else { dialer.marked(MARK_PASSED) };
         let gateways = Arc::new(Gateways::new(&config.gateways, &dialer)?);
         let registry = Arc::new(load_registry(config)?);
         let mut socket = Socket::bind(&config.socket)?;
         let audit = if config.policy_audit_mode { Audit::Everything } else { Audit::Off };
-        let realiser = Realiser::adopt(open()?, config.cluster.clone(), config.node.clone(), audit)?;
+        let people = Arc::new(People::default());
+        let realiser =
+            Realiser::adopt(open()?, config.local_node(), config.uplinks.clone(), audit, Arc::clone(&people))?;
         let revision = realiser.revision();
         tracing::info!(cluster = %config.cluster, node = %config.node, datapath = realiser.kind(), %revision, "datapath adopted");
         let feed = Arc::new(Feed::new());
         let (datapath, requests) = owner::channel(&realiser);
-        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, problem: watch::Sender::new(None) };
+        let owners = Arc::clone(&registry);
+        let problem = watch::Sender::new(None);
+        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, people, problem };
 
         tasks.spawn("datapath", OnEnd::Stop, async move {
-            tokio::task::spawn_blocking(move || requests.serve(realiser, &feed)).await
+            tokio::task::spawn_blocking(move || requests.serve(realiser, &feed, &owners)).await
         });
         if let Some(address) = config.health_listen {
             let (feed, registry) = (Arc::clone(&parts.feed), Arc::clone(&parts.registry));
@@ -177,7 +188,8 @@ fn spawn_followers(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         follower: format!("agent {}/{}", config.cluster, config.node),
     };
     spawn(tasks, "following", |token| following.run(token));
-    let pump = parts.datapath.clone().pump(Arc::clone(&parts.feed), tasks.token());
+    let verify = Some(config.verify_interval_ms).filter(|ms| *ms != 0).map(Duration::from_millis);
+    let pump = parts.datapath.clone().pump(Arc::clone(&parts.feed), verify, tasks.token());
     spawn(tasks, "realising", |_| pump);
     let reporter = Reporter {
         cluster: config.cluster.clone(),
@@ -198,6 +210,7 @@ fn spawn_endpoints(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         cluster: config.cluster.clone(),
         node: config.node.clone(),
         addresses: config.addresses.clone(),
+        labels: config.node_labels(),
         gateways: Arc::clone(&parts.gateways),
         registry: Arc::clone(&parts.registry),
         feed: Arc::clone(&parts.feed),
@@ -219,6 +232,14 @@ fn service(config: &Config, parts: &Parts) -> AgentService {
         feed: Arc::clone(&parts.feed),
         problem: parts.problem.subscribe(),
         probes: AtomicU16::new(0),
+        people: Arc::clone(&parts.people),
+        modes: NodeModes {
+            enforcement: config.policy_enforcement,
+            audit: config.policy_audit_mode,
+            verify_interval_ms: config.verify_interval_ms,
+        },
+        watchers: Arc::new(Semaphore::new(monitor::WATCHERS)),
+        readings: Arc::new(Semaphore::new(maps::READINGS)),
     }
 }
 

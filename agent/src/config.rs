@@ -6,7 +6,13 @@ use std::{
     str::FromStr as _,
 };
 
-use ringfence_policy::name::Name;
+use ringfence_policy::{
+    compile::{LocalHost, LocalNode},
+    flow::protocol,
+    label::{LabelSet, SOURCE_K8S},
+    name::Name,
+    world::Enforcement,
+};
 use ringfence_runtime::{checked, telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -23,6 +29,17 @@ pub struct Config {
     /// The node's own addresses: `host` for its own endpoints, `remote-node` everywhere else.
     #[serde(deserialize_with = "node_addresses")]
     pub addresses: Vec<IpAddr>,
+    /// The node's labels, as `key=value`: what `nodeSelector`, `fromNodes` and `toNodes` select it by.
+    #[serde(default, deserialize_with = "node_labels")]
+    pub labels: Vec<String>,
+    /// The devices that lead off the node, like `eth0`: policies for nodes (`nodeSelector`) are enforced there. Without any
+    /// the node itself is not under enforcement, and says so where a policy selects it.
+    #[serde(default)]
+    pub uplinks: Vec<String>,
+    /// Ports of the node that anybody reaches whatever policies say, as `tcp/22`: who closes them by mistake could not put it
+    /// right any more.
+    #[serde(default = "default_failsafe_ports", deserialize_with = "failsafe_ports")]
+    pub failsafe_ports: Vec<String>,
     /// The cluster's gateways as `host:port`; the first one is taken first, the others when it is out of reach.
     #[serde(deserialize_with = "gateways")]
     pub gateways: Vec<String>,
@@ -33,6 +50,14 @@ pub struct Config {
     /// Policies are tried out: what they would refuse, to or from any endpoint of the node, is reported and passes.
     #[serde(default)]
     pub policy_audit_mode: bool,
+    /// Which directions of endpoints, and of the node with uplinks, are enforced: where a policy selects them (`default`), all of them (`always`), or
+    /// none, deny rules included (`never`).
+    #[serde(default)]
+    pub policy_enforcement: EnforcementMode,
+    /// How often the datapath's maps are read back and compared with what was written; 0 for never. What somebody else
+    /// changed is repaired, and told in log, status and metrics.
+    #[serde(default = "default_verify_interval_ms")]
+    pub verify_interval_ms: u64,
     /// The node's endpoints; read when the agent starts.
     #[serde(default)]
     pub endpoints_file: Option<PathBuf>,
@@ -54,6 +79,24 @@ pub struct Config {
     pub drain_timeout_ms: u64,
 }
 
+impl Config {
+    /// The node's labels.
+    pub(crate) fn node_labels(&self) -> LabelSet {
+        LabelSet::parse(self.labels.iter().map(|label| format!("{SOURCE_K8S}:{label}"))).unwrap_or_default()
+    }
+
+    /// The node as the compiler has to know it.
+    pub(crate) fn local_node(&self) -> LocalNode {
+        let failsafe = self.failsafe_ports.iter().filter_map(|text| failsafe_port(text).ok()).collect();
+        let host = LocalHost { failsafe, audit: self.policy_audit_mode, ..LocalHost::default() };
+        LocalNode {
+            enforcement: self.policy_enforcement.into(),
+            host: (!self.uplinks.is_empty()).then_some(host),
+            ..LocalNode::new(self.cluster.clone(), self.node.clone())
+        }
+    }
+}
+
 /// Where packets are judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +106,10 @@ pub struct DatapathConfig {
     /// A mounted bpffs: enforcement outlives the agent there. The kernel datapath's alone.
     #[serde(default = "default_bpffs")]
     pub bpffs: PathBuf,
+    /// False: endpoints are attached as on kernels without TCX (before Linux 6.6), with filters of a clsact qdisc. For
+    /// endpoints that are not attached yet.
+    #[serde(default = "default_tcx")]
+    pub tcx: bool,
 }
 
 /// The kinds of datapaths.
@@ -75,12 +122,55 @@ pub enum DatapathKind {
     Memory,
 }
 
+/// When a direction of an endpoint is enforced (policy semantics §4.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnforcementMode {
+    /// Where a policy selects the endpoint.
+    #[default]
+    Default,
+    /// Everywhere: what nothing allows is refused, whether a policy selects the endpoint or not.
+    Always,
+    /// Nowhere, deny rules included.
+    Never,
+}
+
+impl EnforcementMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl From<EnforcementMode> for Enforcement {
+    fn from(mode: EnforcementMode) -> Self {
+        match mode {
+            EnforcementMode::Default => Self::Default,
+            EnforcementMode::Always => Self::Always,
+            EnforcementMode::Never => Self::Never,
+        }
+    }
+}
+
+const fn default_verify_interval_ms() -> u64 {
+    30_000
+}
+
 const fn default_report_interval_ms() -> u64 {
     1000
 }
 
 const fn default_drain_timeout_ms() -> u64 {
     5000
+}
+
+const fn default_tcx() -> bool {
+    true
 }
 
 fn default_bpffs() -> PathBuf {
@@ -99,6 +189,47 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
 
 fn node_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     checked::texts(deserializer, ip_address, |addresses| some(addresses, "IPv4 or IPv6 address of the node"))
+}
+
+fn node_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let check = |labels: &[String]| {
+        LabelSet::parse(labels.iter().map(|label| format!("{SOURCE_K8S}:{label}"))).map(drop).map_err(|e| e.to_string())
+    };
+    checked::texts(deserializer, node_label, check)
+}
+
+fn node_label(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() && !key.contains(':') => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not a label of a node: write it as key=value, like zone=a")),
+    }
+}
+
+/// Shells, and what Ringfence's own processes listen on: all of them ask for proof of who is there.
+fn default_failsafe_ports() -> Vec<String> {
+    ["tcp/22", "tcp/7400", "tcp/7401"].map(str::to_owned).to_vec()
+}
+
+fn failsafe_ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    checked::texts(
+        deserializer,
+        |text| failsafe_port(text).map(|_| text.to_owned()),
+        |_: &[String]| Ok::<(), String>(()),
+    )
+}
+
+/// An IP protocol number and a port.
+fn failsafe_port(text: &str) -> Result<(u8, u16), String> {
+    let parsed = text.split_once('/').and_then(|(protocol, port)| {
+        let protocol = match protocol {
+            "tcp" => protocol::TCP,
+            "udp" => protocol::UDP,
+            "sctp" => protocol::SCTP,
+            _ => return None,
+        };
+        Some((protocol, port.parse().ok().filter(|port| *port != 0)?))
+    });
+    parsed.ok_or_else(|| format!("{text:?} is not a port: write it as tcp/22, udp/53 or sctp/3868"))
 }
 
 fn gateways<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -137,8 +268,18 @@ mod tests {
     #[test]
     fn a_dumped_configuration_loads_to_the_same() {
         let config = load(GOOD).unwrap();
-        assert_eq!(config.datapath, DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into() });
-        assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config));
+        assert_eq!(
+            config.datapath,
+            DatapathConfig { kind: DatapathKind::Kernel, bpffs: "/sys/fs/bpf".into(), tcx: true }
+        );
+        assert_eq!(load(&ringfence_runtime::config::dump(&config)), Ok(config.clone()));
+        let open: Vec<_> = config.failsafe_ports.iter().map(String::as_str).collect();
+        assert_eq!(open, ["tcp/22", "tcp/7400", "tcp/7401"]);
+        assert_eq!(config.local_node().host, None, "no uplinks");
+        let host = "labels: ['zone=a', 'k8s.io/role=edge']\nuplinks: [eth0]\nfailsafe_ports: []\ngateways:";
+        let host = load(&GOOD.replace("gateways:", host)).unwrap();
+        assert_eq!(host.local_node().host, Some(LocalHost::default()));
+        assert_eq!(host.node_labels().to_string(), "k8s:k8s.io/role=edge,k8s:zone=a");
         let memory = load(&GOOD.replace("kind: kernel", "kind: memory")).unwrap();
         assert_eq!(memory.datapath.kind, DatapathKind::Memory);
     }
@@ -150,9 +291,13 @@ mod tests {
             ("10.40.1.1, ", "10.40.1, ", ":3:13", "IP address"),
             ("['10.40.1.10:7401']", "[]", ":4:11", "at least one gateway"),
             ("'10.40.1.10:7401'", "'10.40.1.10'", ":4:12", "host:port"),
+            ("gateways:", "labels: [zone]\ngateways:", ":4:10", "key=value"),
+            ("gateways:", "failsafe_ports: [tcp/22, ssh]\ngateways:", ":4:26", "tcp/22"),
+            ("gateways:", "policy_enforcement: often\ngateways:", ":4:21", "`always`"),
             ("kind: kernel", "kind: iptables", ":6:18", "`kernel` or `memory`"),
             ("kind: kernel", "kind: memory, size: 1", ":6:26", "`bpffs`"),
             ("socket", "sokcet", ":7:1", "socket"),
+            ("socket:", "policy_enforcement: off\nsocket:", ":7:21", "`default`, `always`, `never`"),
         ];
         for (from, to, position, help) in cases {
             let message = load(&GOOD.replacen(from, to, 1)).unwrap_err();

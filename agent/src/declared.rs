@@ -46,6 +46,9 @@ pub struct DeclaredEndpoint {
     /// Ports that policies may name.
     #[serde(default)]
     pub named_ports: Vec<DeclaredPort>,
+    /// Policies are tried out on it: what they would refuse to it or from it is reported and passes (AUD-1, AUD-2).
+    #[serde(default)]
+    pub policy_audit_mode: bool,
 }
 
 /// A port with a name.
@@ -151,19 +154,25 @@ impl DeclaredEndpoint {
     /// What the store is asked for.
     #[must_use]
     pub fn spec(&self, cluster: &Name, node: &Name) -> EndpointSpec {
-        let named_port = |port: &DeclaredPort| NamedPort {
-            name: port.name.clone(),
-            protocol: port.protocol.number(),
-            port: port.port,
-        };
         EndpointSpec {
             cluster: cluster.clone(),
             node: node.clone(),
             name: self.name.clone(),
             addresses: self.addresses.clone(),
             labels: self.labels.clone(),
-            named_ports: self.named_ports.iter().map(named_port).collect(),
+            named_ports: self.named_ports(),
         }
+    }
+
+    /// Its names of ports, as the store has them.
+    #[must_use]
+    pub fn named_ports(&self) -> Vec<NamedPort> {
+        let named_port = |port: &DeclaredPort| NamedPort {
+            name: port.name.clone(),
+            protocol: port.protocol.number(),
+            port: port.port,
+        };
+        self.named_ports.iter().map(named_port).collect()
     }
 }
 
@@ -221,6 +230,7 @@ impl TryFrom<v1::LocalEndpoint> for DeclaredEndpoint {
             addresses: message.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
             labels: LabelSet::parse(&message.labels)?,
             named_ports: message.named_ports.into_iter().map(named_port).collect::<Result<_, _>>()?,
+            policy_audit_mode: message.policy_audit_mode,
         };
         if declared.addresses.is_empty() { Err(InvalidDeclaration::NoAddress) } else { Ok(declared) }
     }
@@ -239,6 +249,7 @@ impl From<DeclaredEndpoint> for v1::LocalEndpoint {
             addresses: declared.addresses.iter().map(ToString::to_string).collect(),
             labels: declared.labels.iter().map(ToString::to_string).collect(),
             named_ports: declared.named_ports.into_iter().map(named_port).collect(),
+            policy_audit_mode: declared.policy_audit_mode,
         }
     }
 }
@@ -310,7 +321,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "endpoints:\n\
-        - {name: web-1, interface: veth1, addresses: [10.101.1.10], labels: ['k8s:app=web'], named_ports: [{name: http, protocol: TCP, port: 8080}]}\n\
+        - {name: web-1, interface: veth1, addresses: [10.101.1.10], labels: ['k8s:app=web'], named_ports: [{name: http, protocol: TCP, port: 8080}], policy_audit_mode: true}\n\
         - {name: api-1, interface: veth2, addresses: [10.101.1.11, 'fd10::11'], labels: []}\n";
 
     fn load(text: &str) -> Result<EndpointsFile, String> {

@@ -75,6 +75,11 @@ impl Feed {
                     outcome = Arc::make_mut(&mut followed.mesh).apply(&delta).map_err(OutOfOrder::from);
                     outcome.is_ok()
                 }
+                FollowEvent::Quiet { revision } if revision > at => {
+                    Arc::make_mut(&mut followed.mesh).skip_to(revision);
+                    true
+                }
+                FollowEvent::Quiet { .. } => false,
                 FollowEvent::Progress { revision, staleness } if revision <= at => {
                     self.freshness.heard(staleness);
                     !std::mem::replace(&mut followed.complete, true)
@@ -145,6 +150,18 @@ mod tests {
         assert_eq!(feed.take(snapshot(7)), Err(OutOfOrder::Behind { at: Revision(8), got: Revision(7) }));
         assert!(matches!(feed.take(delta(10)), Err(OutOfOrder::Gap(_))));
         assert_eq!(feed.followed().mesh.revision(), Revision(8));
+    }
+
+    #[test]
+    fn s13_what_is_of_no_interest_is_skipped_and_nothing_else() {
+        let feed = Feed::new();
+        feed.take(snapshot(7)).unwrap();
+        feed.take(FollowEvent::Quiet { revision: Revision(9) }).unwrap();
+        assert_eq!(feed.followed().mesh.revision(), Revision(9));
+        feed.take(FollowEvent::Quiet { revision: Revision(8) }).unwrap();
+        feed.take(delta(10)).unwrap();
+        assert_eq!(feed.followed().mesh.revision(), Revision(10));
+        assert!(matches!(feed.take(delta(12)), Err(OutOfOrder::Gap(_))));
     }
 
     #[test]

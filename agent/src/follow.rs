@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ringfence_proto::{
-    follow::{FollowError, Follower},
+    follow::{FollowError, Follower, Position},
     pool::Server,
 };
 use ringfence_runtime::backoff::Backoff;
@@ -39,10 +39,12 @@ impl Following {
     /// Follows until cancelled; a gateway that is lost is followed by the next one, from the revision that is here.
     pub async fn run(self, token: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        // Of nothing yet; moves with the feed.
+        let mut position = Position::default();
         for gateway in self.gateways.all().iter().cycle() {
             let lost = tokio::select! {
                 () = token.cancelled() => return,
-                lost = self.follow(gateway, &mut backoff) => lost,
+                lost = self.follow(gateway, &mut position, &mut backoff) => lost,
             };
             if self.feed.gateway().is_empty() {
                 tracing::debug!(gateway = gateway.address, reason = %lost, "gateway cannot be followed");
@@ -59,18 +61,23 @@ impl Following {
         }
     }
 
-    async fn follow(&self, gateway: &Server, backoff: &mut Backoff) -> Lost {
-        match self.follow_until_lost(gateway, backoff).await {
+    async fn follow(&self, gateway: &Server, position: &mut Position, backoff: &mut Backoff) -> Lost {
+        match self.follow_until_lost(gateway, position, backoff).await {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
     }
 
-    async fn follow_until_lost(&self, gateway: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
-        let from = self.feed.followed().mesh.revision();
-        let mut follower = Follower::connect(gateway.channel.clone(), from, self.follower.clone()).await?;
+    async fn follow_until_lost(
+        &self,
+        gateway: &Server,
+        position: &mut Position,
+        backoff: &mut Backoff,
+    ) -> Result<Infallible, Lost> {
+        let mut follower = Follower::connect(gateway.channel.clone(), *position, self.follower.clone()).await?;
         loop {
             self.feed.take(follower.next().await?)?;
+            *position = follower.position();
             if self.feed.gateway().is_empty() {
                 self.feed.set_gateway(&gateway.address);
                 backoff.reset();

@@ -6,6 +6,7 @@
 //!                       │                 compile ─► Tables ─ diff ─► apply ─► packets
 //!                       └─ PutNode, PutEndpoint ─► gateway                │
 //! gateway ◄─ Report ─ NodeStatus ◄─ realised revision, problems ◄─────────┘
+//! datapath ─ events ─► EventBus ─► monitor;  counters ─► Figures ─► metrics, status;  maps ─► MapReader ─► `bpf … list`
 //! ```
 //!
 //! Nothing the agent loses changes a verdict: without a gateway, after a restart, with a revision that cannot be
@@ -16,13 +17,18 @@ pub mod agent;
 pub mod attach;
 pub mod config;
 pub mod declared;
+pub mod events;
 pub mod feed;
+pub mod figures;
 pub mod follow;
 pub mod gateways;
 mod local;
+mod maps;
+mod monitor;
 pub mod observe;
 mod open;
 pub mod owner;
+mod people;
 pub mod realise;
 pub mod register;
 pub mod registry;

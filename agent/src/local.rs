@@ -133,7 +133,7 @@ impl From<ChangeError> for Status {
         let code = match &error {
             ChangeError::Store(status) => status.code(),
             ChangeError::Stopped(_) => Code::Unavailable,
-            ChangeError::Unknown { .. } => Code::NotFound,
+            ChangeError::Unknown { .. } | ChangeError::Declare(DeclareError::Unknown { .. }) => Code::NotFound,
             ChangeError::Declare(DeclareError::Keep { .. }) => Code::Internal,
             ChangeError::Declare(_) | ChangeError::Attach(_) => Code::FailedPrecondition,
         };

@@ -9,7 +9,9 @@ use ringfence_runtime::{
 };
 
 use crate::{
+    events::Counts,
     feed::Feed,
+    figures::Verification,
     owner::DatapathHandle,
     registry::{Attachment, Registration, Registry},
 };
@@ -32,6 +34,49 @@ pub const METRICS: &[Metric] = &[
     ),
     metric("ringfence_agent_gateway_connected", Kind::Gauge, "1 while a gateway is followed."),
     metric(GATEWAY_LOST, Kind::Counter, "Gateways that were followed and lost: each one is a reconnect."),
+    Metric {
+        name: "ringfence_agent_packets_total",
+        kind: Kind::Counter,
+        labels: &["reason", "verdict"],
+        help: "Packets by why they were treated so, `allow` or `deny`; they go on when the agent restarts.",
+    },
+    Metric {
+        name: "ringfence_agent_policy_packets_total",
+        kind: Kind::Counter,
+        labels: &["direction", "verdict"],
+        help: "Packets that policies decided, `allow` or `deny`, at both ends of a local pair; by band: `ringfence bpf policy list`.",
+    },
+    Metric {
+        name: "ringfence_agent_policy_bytes_total",
+        kind: Kind::Counter,
+        labels: &["direction", "verdict"],
+        help: "Their bytes.",
+    },
+    Metric {
+        name: "ringfence_agent_events_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+        help: "Events of the datapath since the agent started: `delivered`, or lost to a full `ring`, the `rate-limit` of a CPU, or `undecodable`.",
+    },
+    Metric {
+        name: "ringfence_agent_tallies_total",
+        kind: Kind::Counter,
+        labels: &["tally"],
+        help: "What the datapath counts beside packets; they go on when the agent restarts.",
+    },
+    metric("ringfence_agent_watchers", Kind::Gauge, "Who watches events (`ringfence monitor`)."),
+    Metric {
+        name: "ringfence_agent_verify_runs_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Times that the datapath's maps were read back: `ok` (repaired where that was needed) or `failed`.",
+    },
+    Metric {
+        name: "ringfence_agent_verify_repaired_entries_total",
+        kind: Kind::Counter,
+        labels: &["set"],
+        help: "Entries that somebody else had changed: in the set that packets read (`served`), and in the other one.",
+    },
     metric("ringfence_agent_problems", Kind::Gauge, "What keeps the node from enforcing the newest revision."),
     Metric {
         name: "ringfence_agent_endpoints",
@@ -82,11 +127,52 @@ fn observe(feed: &Feed, datapath: &DatapathHandle, registry: &Registry) {
     let connected = if feed.gateway().is_empty() { 0.0 } else { 1.0 };
     ::metrics::gauge!("ringfence_agent_gateway_connected").set(connected);
     ::metrics::gauge!("ringfence_agent_problems").set(float(realised.problems.len() as u64));
+    observe_datapath(datapath);
     let states: Vec<&str> =
         registry.entries().iter().map(|entry| state(&entry.attachment, &entry.registration)).collect();
     for state in ["waiting-for-interface", "waiting-for-store", "refused", "registered"] {
         let count = states.iter().filter(|other| **other == state).count();
         ::metrics::gauge!("ringfence_agent_endpoints", "state" => state).set(float(count as u64));
+    }
+}
+
+/// Every series is one of a few: no label comes from a policy, an endpoint or an address.
+fn observe_datapath(datapath: &DatapathHandle) {
+    let figures = datapath.figures().borrow().clone();
+    let word = |allowed: bool| if allowed { "allow" } else { "deny" };
+    for (reason, count) in figures.packets.iter() {
+        let labels = [("reason", reason.name()), ("verdict", word(reason.passes()))];
+        ::metrics::counter!("ringfence_agent_packets_total", &labels).absolute(count);
+    }
+    for (tally, count) in figures.tallies.iter() {
+        ::metrics::counter!("ringfence_agent_tallies_total", "tally" => tally.name()).absolute(count);
+    }
+    for (direction, sum) in ["ingress", "egress"].into_iter().zip(figures.decided) {
+        for (verdict, packets, bytes) in
+            [("allow", sum.allowed_packets, sum.allowed_bytes), ("deny", sum.refused_packets, sum.refused_bytes)]
+        {
+            let labels = [("direction", direction), ("verdict", verdict)];
+            ::metrics::counter!("ringfence_agent_policy_packets_total", &labels).absolute(packets);
+            ::metrics::counter!("ringfence_agent_policy_bytes_total", &labels).absolute(bytes);
+        }
+    }
+    let events = datapath.events();
+    let Counts { delivered, lost } = events.counts();
+    for (outcome, count) in [
+        ("delivered", delivered),
+        ("ring", lost.ring),
+        ("rate-limit", lost.rate_limit),
+        ("undecodable", lost.undecodable),
+    ] {
+        ::metrics::counter!("ringfence_agent_events_total", "outcome" => outcome).absolute(count);
+    }
+    ::metrics::gauge!("ringfence_agent_watchers").set(float(events.subscribers() as u64));
+    let Verification { runs, failures, served, unserved, .. } = figures.verification;
+    for (result, count) in [("ok", runs - failures), ("failed", failures)] {
+        ::metrics::counter!("ringfence_agent_verify_runs_total", "result" => result).absolute(count);
+    }
+    for (set, count) in [("served", served), ("unserved", unserved)] {
+        ::metrics::counter!("ringfence_agent_verify_repaired_entries_total", "set" => set).absolute(count);
     }
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn open(config: &Config) -> Result<Box<dyn Datapath>, DatapathError> 
         DatapathKind::Memory => Ok(Box::new(MemoryDatapath::default())),
         #[cfg(feature = "kernel")]
         DatapathKind::Kernel => {
-            let options = KernelOptions { directory: pins(config)?, capacity: Capacity::default() };
+            let options =
+                KernelOptions { directory: pins(config)?, capacity: Capacity::default(), tcx: config.datapath.tcx };
             Ok(Box::new(KernelDatapath::open(&options)?))
         }
         #[cfg(not(feature = "kernel"))]

@@ -6,27 +6,38 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use ringfence_datapath::{AttachError, Observation, ObserveError, ProbePacket};
+use ringfence_datapath::{AttachError, MapReader, Observation, ObserveError, PacketCounters, ProbePacket, Tallies};
 use ringfence_policy::{name::Name, tables::EndpointId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    events::EventBus,
     feed::Feed,
+    figures::{Figures, Meter},
     realise::{JudgeError, Judged, Realised, Realiser},
+    registry::Registry,
 };
 
 /// Requests that wait for the datapath; askers wait beyond that.
 const QUEUE: usize = 64;
 /// How often a revision that could not be realised is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often events are taken out of the ring: it holds what two CPUs may write at once.
+const DRAIN: Duration = Duration::from_millis(10);
 
 /// Asks the thread that owns the datapath.
 #[derive(Debug, Clone)]
 pub struct DatapathHandle {
     requests: mpsc::Sender<Request>,
     realised: watch::Receiver<Realised>,
+    figures: watch::Receiver<Figures>,
+    bus: Arc<EventBus>,
     kind: &'static str,
+    features: Arc<str>,
 }
 
 /// The owning thread has ended: the process is about to stop.
@@ -34,7 +45,11 @@ pub struct DatapathHandle {
 #[error("the agent is stopping")]
 pub struct Stopped;
 
-#[derive(Debug)]
+/// Packets by reason, and what is counted beside them.
+type Counters = (PacketCounters, Tallies);
+/// As the owner answers it.
+type ReaderReply = oneshot::Sender<Result<Box<dyn MapReader>, ObserveError>>;
+
 enum Request {
     Attach {
         name: Name,
@@ -51,6 +66,16 @@ enum Request {
     Observe {
         reply: oneshot::Sender<Result<Observation, ObserveError>>,
     },
+    Counters {
+        reply: oneshot::Sender<Result<Counters, ObserveError>>,
+    },
+    Reader {
+        reply: ReaderReply,
+    },
+    /// Take events, and now and then read the counters.
+    Tick,
+    /// Read the maps back.
+    Verify,
     Judge {
         packet: ProbePacket,
         declared: BTreeMap<IpAddr, EndpointId>,
@@ -65,31 +90,48 @@ enum Request {
 }
 
 /// The thread's side.
-#[derive(Debug)]
-pub struct Requests(mpsc::Receiver<Request>);
+pub struct Requests {
+    requests: mpsc::Receiver<Request>,
+    figures: watch::Sender<Figures>,
+    bus: Arc<EventBus>,
+}
 
 /// A handle, and what the owning thread reads from.
 #[must_use]
 pub fn channel(realiser: &Realiser) -> (DatapathHandle, Requests) {
     let (requests, receiver) = mpsc::channel(QUEUE);
-    (DatapathHandle { requests, realised: realiser.subscribe(), kind: realiser.kind() }, Requests(receiver))
+    let (figures, bus) = (watch::Sender::default(), Arc::new(EventBus::new()));
+    let handle = DatapathHandle {
+        requests,
+        realised: realiser.subscribe(),
+        figures: figures.subscribe(),
+        bus: Arc::clone(&bus),
+        kind: realiser.kind(),
+        features: realiser.features().into(),
+    };
+    (handle, Requests { requests: receiver, figures, bus })
 }
 
 impl Requests {
     /// Serves requests until told to stop, or until every handle is gone. Blocks; the datapath stays as it is then.
-    pub fn serve(mut self, mut realiser: Realiser, feed: &Feed) {
+    pub fn serve(mut self, mut realiser: Realiser, feed: &Feed, registry: &Registry) {
         let mut open = false;
+        let mut meter = Meter::new(&realiser, &self.bus, &self.figures);
         // An asker that has gone away needs no answer: failed replies are not errors.
-        while let Some(request) = self.0.blocking_recv() {
+        while let Some(request) = self.requests.blocking_recv() {
             match request {
                 Request::Attach { name, interface, reply } => drop(reply.send(realiser.attach(&name, &interface))),
                 Request::Detach { name, reply } => drop(reply.send(realiser.detach(&name))),
                 Request::Attached { reply } => drop(reply.send(realiser.attached())),
                 Request::Observe { reply } => drop(reply.send(realiser.observe())),
+                Request::Counters { reply } => drop(reply.send(realiser.counters())),
+                Request::Reader { reply } => drop(reply.send(realiser.reader())),
+                Request::Tick => meter.tick(&mut realiser),
+                Request::Verify => meter.verified(&realiser.verify()),
                 Request::Judge { packet, declared, reply } => drop(reply.send(realiser.judge(&packet, &declared))),
                 Request::Open => open = true,
                 // The newest state counts, whichever one woke us.
-                Request::Realise { retry } if open => realiser.realise(feed.followed(), retry),
+                Request::Realise { retry } if open => realiser.realise(feed.followed(), registry.audited(), retry),
                 Request::Realise { .. } => {}
                 Request::Stop => return,
             }
@@ -128,6 +170,34 @@ impl DatapathHandle {
     /// `Stopped`, or inside as `Datapath::observe`.
     pub async fn observe(&self) -> Result<Result<Observation, ObserveError>, Stopped> {
         self.ask(|reply| Request::Observe { reply }).await
+    }
+
+    /// Packets by reason, and what is counted beside them, as of now.
+    ///
+    /// # Errors
+    /// `Stopped`, or inside as `Datapath::counters`.
+    pub async fn counters(&self) -> Result<Result<Counters, ObserveError>, Stopped> {
+        self.ask(|reply| Request::Counters { reply }).await
+    }
+
+    /// Reads the maps for people, without holding up their owner.
+    ///
+    /// # Errors
+    /// `Stopped`, or inside as `Datapath::reader`.
+    pub async fn reader(&self) -> Result<Result<Box<dyn MapReader>, ObserveError>, Stopped> {
+        self.ask(|reply| Request::Reader { reply }).await
+    }
+
+    /// Counters of a moment ago, and what reading the maps back has found.
+    #[must_use]
+    pub fn figures(&self) -> watch::Receiver<Figures> {
+        self.figures.clone()
+    }
+
+    /// Where events come from.
+    #[must_use]
+    pub fn events(&self) -> &EventBus {
+        &self.bus
     }
 
     /// What would become of a packet now.
@@ -172,15 +242,32 @@ impl DatapathHandle {
         self.kind
     }
 
-    /// Wakes the owner for every state that is followed, until cancelled; then stops it.
-    pub async fn pump(self, feed: Arc<Feed>, token: CancellationToken) {
+    /// What the datapath found when it was opened, in words; empty if it needs nothing.
+    #[must_use]
+    pub fn features(&self) -> &str {
+        &self.features
+    }
+
+    /// Wakes the owner for every state that is followed, for events, and to read the maps back, until cancelled; then
+    /// stops it. `verify`: never if there is no interval.
+    pub async fn pump(self, feed: Arc<Feed>, verify: Option<Duration>, token: CancellationToken) {
         let mut followed = feed.subscribe();
-        let mut retry = tokio::time::interval(RETRY);
+        let [mut retry, mut drain, mut verifying] = [RETRY, DRAIN, verify.unwrap_or(RETRY)].map(|period| {
+            let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
         loop {
             let request = tokio::select! {
                 () = token.cancelled() => Request::Stop,
                 _ = followed.changed() => Request::Realise { retry: false },
                 _ = retry.tick() => Request::Realise { retry: true },
+                _ = verifying.tick(), if verify.is_some() => Request::Verify,
+                _ = drain.tick() => {
+                    // An owner that is at work looks into the ring afterwards.
+                    drop(self.requests.try_send(Request::Tick));
+                    continue;
+                }
             };
             let stop = matches!(request, Request::Stop);
             if self.requests.send(request).await.is_err() || stop {

@@ -7,10 +7,11 @@ use std::{
 };
 
 use ringfence_datapath::{
-    ApplyError, AttachError, Datapath, Hook, Observation, ObserveError, ProbeError, ProbeOutcome, ProbePacket,
+    ApplyError, AttachError, BandReport, Datapath, FlowEvent, Hook, MapReader, Observation, ObserveError,
+    PacketCounters, ProbeError, ProbeOutcome, ProbePacket, Tallies, Verified,
 };
 use ringfence_policy::{
-    compile::{Compilation, Compiler, Incomplete, LocalNode},
+    compile::{Compilation, Compiler, Incomplete, LocalHost, LocalNode},
     mesh::Mesh,
     name::Name,
     revision::Revision,
@@ -18,7 +19,7 @@ use ringfence_policy::{
 };
 use tokio::sync::watch;
 
-use crate::feed::Followed;
+use crate::{feed::Followed, people::People};
 
 /// The one owner of the datapath.
 ///
@@ -28,11 +29,18 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    /// Devices where the node's own packets are to be judged.
+    uplinks: Vec<String>,
+    /// They are, or there are none and no others are.
+    uplinks_set: bool,
     audit: Audit,
     /// What packets are judged by.
     tables: Tables,
     revision: Revision,
     last: Option<Attempt>,
+    /// What reading the maps back found last, in words; none if all was as it should be.
+    tampered: Option<String>,
+    people: Arc<People>,
     outcome: watch::Sender<Realised>,
 }
 
@@ -58,7 +66,11 @@ pub struct Realised {
 struct Attempt {
     revision: Revision,
     endpoints: BTreeMap<Name, EndpointId>,
+    audited: BTreeSet<Name>,
+    host: Option<LocalHost>,
     failed: bool,
+    /// What somebody should look at.
+    problems: Vec<String>,
 }
 
 /// What would become of a packet, and by which revision.
@@ -102,12 +114,32 @@ impl Realiser {
     ///
     /// # Errors
     /// `ObserveError` if what packets are judged by cannot be read.
-    pub fn adopt(datapath: Box<dyn Datapath>, cluster: Name, node: Name, audit: Audit) -> Result<Self, ObserveError> {
+    pub fn adopt(
+        datapath: Box<dyn Datapath>,
+        local: LocalNode,
+        uplinks: Vec<String>,
+        audit: Audit,
+        people: Arc<People>,
+    ) -> Result<Self, ObserveError> {
         let Observation { revision, tables, .. } = datapath.observe()?;
         let outcome = watch::Sender::new(Realised { revision, problems: Vec::new() });
         let endpoints = datapath.attached();
-        let local = LocalNode { cluster, node, endpoints, audited: BTreeSet::new() };
-        Ok(Self { datapath, compiler: Compiler::default(), local, audit, tables, revision, last: None, outcome })
+        people.know(&endpoints);
+        people.know_ranges(tables.ranges.iter().map(|(range, identity)| (*range, Some(*identity))));
+        Ok(Self {
+            datapath,
+            compiler: Compiler::default(),
+            local: LocalNode { endpoints, ..local },
+            uplinks,
+            uplinks_set: false,
+            audit,
+            tables,
+            revision,
+            last: None,
+            tampered: None,
+            people,
+            outcome,
+        })
     }
 
     /// Moves when packets are judged by another revision, and when a problem comes or goes.
@@ -118,8 +150,8 @@ impl Realiser {
 
     /// Moves to the state, if it is complete, not older, and not what is in force already.
     ///
-    /// `retry`: try again what failed, even if nothing has changed since.
-    pub fn realise(&mut self, followed: Followed, retry: bool) {
+    /// `audited`: endpoints under audit of their own. `retry`: try again what failed, even if nothing has changed since.
+    pub fn realise(&mut self, followed: Followed, audited: BTreeSet<Name>, retry: bool) {
         let revision = followed.mesh.revision();
         if !followed.complete {
             return;
@@ -131,20 +163,90 @@ impl Realiser {
         }
         self.local.endpoints = self.datapath.attached();
         self.local.audited = match self.audit {
-            Audit::Off => BTreeSet::new(),
+            Audit::Off => audited,
             Audit::Everything => self.local.endpoints.keys().cloned().collect(),
         };
-        let same = |last: &&Attempt| last.revision == revision && last.endpoints == self.local.endpoints;
+        self.look_at_host();
+        let local = &self.local;
+        let same = |last: &&Attempt| {
+            (last.revision, &last.endpoints, &last.audited, &last.host)
+                == (revision, &local.endpoints, &local.audited, &local.host)
+        };
         if self.last.as_ref().filter(same).is_some_and(|last| !(last.failed && retry)) {
             return;
         }
         let attempt = self.attempt(followed.mesh);
-        self.last = Some(Attempt { revision, endpoints: self.local.endpoints.clone(), failed: attempt.is_err() });
+        let failed = attempt.is_err() || !self.uplinks_set;
         let problems = attempt.unwrap_or_else(|reason| {
             tracing::error!(%revision, %reason, "revision not realised");
             vec![reason.to_string()]
         });
+        let LocalNode { endpoints, audited, host, .. } = self.local.clone();
+        self.last = Some(Attempt { revision, endpoints, audited, host, failed, problems: problems.clone() });
         self.publish(problems);
+    }
+
+    /// Reads the maps back and repairs what somebody else has changed; that is a problem until the next time.
+    ///
+    /// # Errors
+    /// As `Datapath::verify`.
+    pub fn verify(&mut self) -> Result<Verified, ApplyError> {
+        let verified = self.datapath.verify(&self.tables);
+        self.tampered = match &verified {
+            Ok(Verified { served: 0, unserved: 0 }) => None,
+            Ok(Verified { served, unserved }) => {
+                tracing::error!(served, unserved, revision = %self.revision, "somebody else changed the datapath's maps: repaired");
+                Some(format!(
+                    "somebody else changed the datapath's maps: {served} entries that packets were judged by and {unserved} others were not as revision {} has them; they are repaired",
+                    self.revision
+                ))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the datapath's maps cannot be read back");
+                Some(format!("the datapath's maps cannot be compared with what was written: {error}"))
+            }
+        };
+        let problems = self.last.as_ref().map(|last| last.problems.clone());
+        self.publish(problems.unwrap_or_default());
+        verified
+    }
+
+    /// As `Datapath::events`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
+        self.datapath.events(take)
+    }
+
+    /// As `Datapath::counters`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError> {
+        self.datapath.counters()
+    }
+
+    /// As `Datapath::bands`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
+        self.datapath.bands()
+    }
+
+    /// As `Datapath::reader`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError> {
+        self.datapath.reader()
+    }
+
+    /// As `Datapath::now_ns`.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.datapath.now_ns()
     }
 
     /// Puts an endpoint's device under enforcement.
@@ -152,7 +254,9 @@ impl Realiser {
     /// # Errors
     /// As `Datapath::attach`.
     pub fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
-        self.datapath.attach(name, interface)
+        let attached = self.datapath.attach(name, interface);
+        self.people.know(&self.datapath.attached());
+        attached
     }
 
     /// Ends the enforcement of an endpoint that is gone.
@@ -160,7 +264,9 @@ impl Realiser {
     /// # Errors
     /// As `Datapath::detach`.
     pub fn detach(&mut self, name: &Name) -> Result<(), AttachError> {
-        self.datapath.detach(name)
+        let detached = self.datapath.detach(name);
+        self.people.know(&self.datapath.attached());
+        detached
     }
 
     /// The endpoints under enforcement.
@@ -194,11 +300,16 @@ impl Realiser {
             realised.or_else(|| declared.get(address).copied())
         };
         let (sender, receiver) = (endpoint(&packet.source), endpoint(&packet.destination));
-        let sent = sender.map(|sender| self.datapath.probe(Hook::FromEndpoint, sender, packet)).transpose()?;
+        let host = Some(EndpointId::HOST);
+        // What the node itself sends to an endpoint of its meets that one's hook only.
+        let sender = sender.filter(|_| sender != host || receiver.is_none());
+        let from = if sender == host { Hook::FromHost } else { Hook::FromEndpoint };
+        let to = if receiver == host { Hook::ToHost } else { Hook::ToEndpoint };
+        let sent = sender.map(|sender| self.datapath.probe(from, sender, packet)).transpose()?;
         let outcome = match (sent, receiver) {
             (Some(sent), None) => sent,
             (Some(sent), Some(_)) if !sent.allowed || sent.judged_both => sent,
-            (_, Some(receiver)) => self.datapath.probe(Hook::ToEndpoint, receiver, packet)?,
+            (_, Some(receiver)) => self.datapath.probe(to, receiver, packet)?,
             (None, None) => {
                 return Err(JudgeError::NotHere { source_address: packet.source, destination: packet.destination });
             }
@@ -218,6 +329,12 @@ impl Realiser {
         self.datapath.kind()
     }
 
+    /// What the datapath found when it was opened, in words.
+    #[must_use]
+    pub fn features(&self) -> String {
+        self.datapath.features()
+    }
+
     /// Answers with what somebody should look at although the revision is realised.
     fn attempt(&mut self, mesh: Arc<Mesh>) -> Result<Vec<String>, NotRealised> {
         let revision = mesh.revision();
@@ -230,12 +347,28 @@ impl Realiser {
         let applied = self.datapath.apply(revision, &diff)?;
         self.compiler.realised();
         self.tables.apply(&diff);
+        self.people.know_ranges(diff.ranges.iter().map(|edit| (edit.key, edit.after)));
         self.revision = revision;
         tracing::info!(%revision, generation = applied.generation, entries = applied.entries, grace = ?applied.grace, "revision realised");
-        Ok(problems.iter().map(ToString::to_string).collect())
+        // Policy first, then the hooks: nobody is cut off by a node that has heard of no policy yet.
+        let uplinks = if self.uplinks_set { Ok(()) } else { self.datapath.set_uplinks(&self.uplinks) };
+        self.uplinks_set = uplinks.is_ok();
+        let uplinks =
+            uplinks.err().map(|error| format!("the node's own packets are not judged on every uplink: {error}"));
+        Ok(problems.iter().map(ToString::to_string).chain(uplinks).collect())
     }
 
-    fn publish(&self, problems: Vec<String>) {
+    /// The node's addresses come and go with its devices.
+    fn look_at_host(&mut self) {
+        let Some(host) = &mut self.local.host else { return };
+        match self.datapath.host_addresses() {
+            Ok(addresses) => host.addresses = addresses,
+            Err(error) => tracing::warn!(%error, "the node's addresses cannot be read: those that are known stay"),
+        }
+    }
+
+    fn publish(&self, mut problems: Vec<String>) {
+        problems.extend(self.tampered.clone());
         let realised = Realised { revision: self.revision, problems };
         self.outcome.send_if_modified(|current| {
             let modified = *current != realised;

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use ringfence_policy::{
     command::Command,
     identity::Identity,
+    label::LabelSet,
     name::Name,
     record::{Node, RecordKey},
     revision::Revision,
@@ -35,6 +36,8 @@ pub struct Registering {
     pub node: Name,
     /// The node's own.
     pub addresses: Vec<IpAddr>,
+    /// The node's own.
+    pub labels: LabelSet,
     /// Where to register.
     pub gateways: Arc<Gateways>,
     /// What to register.
@@ -105,7 +108,12 @@ impl Registering {
     }
 
     async fn register_node(&self) -> Option<Revision> {
-        let node = Node { cluster: self.cluster.clone(), name: self.node.clone(), addresses: self.addresses.clone() };
+        let node = Node {
+            cluster: self.cluster.clone(),
+            name: self.node.clone(),
+            addresses: self.addresses.clone(),
+            labels: self.labels.clone(),
+        };
         let (revision, problem) = match self.execute(Command::PutNode(node)).await {
             Ok(committed) => {
                 tracing::info!(node = %self.node, revision = committed.revision, changed = committed.changed, "node registered");

@@ -1,7 +1,7 @@
 //! The endpoints of this node: what was declared, and how far each one has come.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -96,6 +96,12 @@ pub enum DeclareError {
         /// The endpoint.
         name: Name,
     },
+    /// Nobody declared it.
+    #[error("endpoint {name} is not declared on this node")]
+    Unknown {
+        /// The endpoint.
+        name: Name,
+    },
     /// It shares something with another endpoint of this node.
     #[error(transparent)]
     Repeated(#[from] Repeated),
@@ -139,6 +145,32 @@ impl Registry {
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The endpoints under audit of their own.
+    #[must_use]
+    pub fn audited(&self) -> BTreeSet<Name> {
+        let entries = self.lock();
+        entries.iter().filter(|(_, entry)| entry.declared.policy_audit_mode).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Puts an endpoint under audit, or ends that. One of the endpoints file is as declared there again when the agent
+    /// restarts.
+    ///
+    /// # Errors
+    /// `DeclareError`; nothing changes then.
+    pub fn set_audit(&self, name: &Name, audit: bool) -> Result<(), DeclareError> {
+        let mut entries = self.lock();
+        let mut after = entries.clone();
+        let Some(entry) = after.get_mut(name) else { return Err(DeclareError::Unknown { name: name.clone() }) };
+        entry.declared.policy_audit_mode = audit;
+        if entry.origin == Origin::Api {
+            self.keep(&after)?;
+        }
+        *entries = after;
+        drop(entries);
+        self.wake();
+        Ok(())
     }
 
     /// One endpoint.

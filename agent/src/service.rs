@@ -9,18 +9,25 @@ use std::{
 };
 
 use ringfence_datapath::{PacketKind, ProbePacket};
-use ringfence_policy::{flow::protocol, name::Name};
+use ringfence_policy::{compat::Compat, flow::protocol, name::Name, world::Settings};
 use ringfence_proto::v1::{self, agent_server::Agent};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    config::EnforcementMode,
     declared::DeclaredEndpoint,
     feed::Feed,
+    figures::Figures,
     local::{ChangeError, LocalEndpoints},
+    maps,
+    monitor::{self, Filter, Watch, Watchers, Words},
     owner::Stopped,
+    people::People,
     realise::JudgeError,
-    status::{NodeSources, endpoint_statuses, node_status},
+    registry::DeclareError,
+    status::{NodeSources, endpoint_statuses, node_status, verification},
 };
 
 /// The first of the source ports that probes take turns with where none is asked for: the range that systems take
@@ -28,12 +35,24 @@ use crate::{
 const FIRST_EPHEMERAL_PORT: u16 = 49152;
 
 /// Answers what is asked on the socket.
-#[derive(Debug)]
 pub(crate) struct AgentService {
     pub(crate) endpoints: Arc<LocalEndpoints>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) problem: watch::Receiver<Option<String>>,
     pub(crate) probes: AtomicU16,
+    pub(crate) people: Arc<People>,
+    pub(crate) modes: NodeModes,
+    pub(crate) watchers: Watchers,
+    pub(crate) readings: Watchers,
+}
+
+/// How the node was told to enforce.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeModes {
+    pub(crate) enforcement: EnforcementMode,
+    pub(crate) audit: bool,
+    /// 0 for never.
+    pub(crate) verify_interval_ms: u64,
 }
 
 impl AgentService {
@@ -45,6 +64,18 @@ impl AgentService {
             registry: &self.endpoints.registry,
             problem: &self.problem,
         })
+    }
+
+    /// What numbers mean; looked up where it may take a while.
+    async fn words(&self) -> Result<Words, Status> {
+        let (people, feed) = (Arc::clone(&self.people), Arc::clone(&self.feed));
+        let registry = Arc::clone(&self.endpoints.registry);
+        let settings = Settings {
+            enforcement: self.modes.enforcement.into(),
+            ..Settings::new(self.endpoints.cluster.clone(), Compat::default())
+        };
+        let words = tokio::task::spawn_blocking(move || Words::new(people, feed, registry, settings));
+        words.await.map_err(|error| Status::internal(error.to_string()))
     }
 
     fn packet(&self, request: &v1::ProbeRequest) -> Result<ProbePacket, Status> {
@@ -71,17 +102,78 @@ impl AgentService {
 #[tonic::async_trait]
 impl Agent for AgentService {
     async fn status(&self, _request: Request<v1::AgentStatusRequest>) -> Result<Response<v1::AgentStatus>, Status> {
-        let observed = self.endpoints.datapath.observe().await.map_err(stopped)?;
-        let observation = observed.map_err(|error| Status::internal(error.to_string()))?;
-        let packets = observation.packets.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect();
+        let counted = self.endpoints.datapath.counters().await.map_err(stopped)?;
+        let (packets, tallies) = counted.map_err(|error| Status::internal(error.to_string()))?;
+        let Figures { verification: read_back, .. } = self.endpoints.datapath.figures().borrow().clone();
         let staleness = self.feed.freshness().staleness();
         Ok(Response::new(v1::AgentStatus {
             node: Some(self.node_status()),
             followed_revision: self.feed.followed().mesh.revision().0,
             gateway: self.feed.gateway(),
             staleness_ms: u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX),
-            packets,
+            datapath_features: self.endpoints.datapath.features().to_owned(),
+            packets: packets.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            tallies: tallies.iter().map(|(tally, count)| (tally.name().to_owned(), count)).collect(),
+            verification: Some(verification(&read_back, self.modes.verify_interval_ms)),
+            policy_enforcement: self.modes.enforcement.name().to_owned(),
+            policy_audit_mode: self.modes.audit,
         }))
+    }
+
+    type MonitorStream = ReceiverStream<Result<v1::MonitorResponse, Status>>;
+
+    async fn monitor(&self, request: Request<v1::MonitorRequest>) -> Result<Response<Self::MonitorStream>, Status> {
+        let place = Arc::clone(&self.watchers).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{} watchers at a time are enough: end one of them", monitor::WATCHERS))
+        })?;
+        let words = self.words().await?;
+        let filter = Filter::new(&request.into_inner(), &words).map_err(invalid)?;
+        let datapath = &self.endpoints.datapath;
+        let started = v1::MonitorStarted {
+            cluster: self.endpoints.cluster.to_string(),
+            node: self.endpoints.node.to_string(),
+            revision: datapath.realised().borrow().revision.0,
+            datapath: datapath.kind().to_owned(),
+        };
+        let (answers, receiver) = mpsc::channel(monitor::QUEUE);
+        let subscription = datapath.events().subscribe();
+        tokio::spawn(Watch { subscription, filter, words, started, place }.run(answers));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type ReadMapsStream = ReceiverStream<Result<v1::ReadMapsResponse, Status>>;
+
+    async fn read_maps(&self, request: Request<v1::ReadMapsRequest>) -> Result<Response<Self::ReadMapsStream>, Status> {
+        let place = Arc::clone(&self.readings).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{} readings of the maps at a time are enough", maps::READINGS))
+        })?;
+        let mut words = self.words().await?;
+        let question = maps::Question::new(&request.into_inner(), &words).map_err(invalid)?;
+        let reader = self.endpoints.datapath.reader().await.map_err(stopped)?;
+        let reader = reader.map_err(|error| Status::internal(error.to_string()))?;
+        let (answers, receiver) = mpsc::channel(maps::QUEUE);
+        tokio::task::spawn_blocking(move || {
+            question.answer(&*reader, &mut words, answers);
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn set_endpoint_audit(
+        &self,
+        request: Request<v1::SetEndpointAuditRequest>,
+    ) -> Result<Response<v1::SetEndpointAuditResponse>, Status> {
+        let v1::SetEndpointAuditRequest { name, audit } = request.into_inner();
+        let name = Name::new(name).map_err(|invalid| Status::invalid_argument(format!("name: {invalid}")))?;
+        self.endpoints.registry.set_audit(&name, audit).map_err(|error| match &error {
+            DeclareError::Unknown { .. } => Status::not_found(error.to_string()),
+            _ => Status::internal(error.to_string()),
+        })?;
+        tracing::info!(endpoint = %name, audit, "policy audit mode of an endpoint");
+        self.endpoints.datapath.realise().await.map_err(stopped)?;
+        // Everything before it in the owner's queue is done when this is answered.
+        self.endpoints.datapath.attached().await.map_err(stopped)?;
+        Ok(Response::new(v1::SetEndpointAuditResponse {}))
     }
 
     async fn put_endpoint(&self, request: Request<v1::LocalEndpoint>) -> Result<Response<v1::Committed>, Status> {
@@ -133,6 +225,10 @@ async fn finish(
 ) -> Result<Response<v1::Committed>, Status> {
     let changed = tokio::spawn(change).await.map_err(|error| Status::internal(error.to_string()))?;
     Ok(Response::new(changed?))
+}
+
+fn invalid(error: impl std::error::Error) -> Status {
+    Status::invalid_argument(error.to_string())
 }
 
 fn stopped(stopped: Stopped) -> Status {

@@ -1,12 +1,13 @@
 //! What the agent says about its node and its endpoints.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use ringfence_policy::{name::Name, revision::Revision, tables::EndpointId};
 use ringfence_proto::v1::{self, list_local_endpoints_response::Entry as EndpointStatus};
 use tokio::sync::watch;
 
 use crate::{
+    figures::Verification,
     owner::DatapathHandle,
     realise::Realised,
     registry::{Attachment, Entry, Registration, Registry},
@@ -44,6 +45,20 @@ pub(crate) fn node_status(sources: &NodeSources<'_>) -> v1::NodeStatus {
         problems,
         datapath: sources.datapath.kind().to_owned(),
         gone: false,
+    }
+}
+
+/// What reading the maps back has found.
+pub(crate) fn verification(read_back: &Verification, interval_ms: u64) -> v1::Verification {
+    let age = |at: Option<Instant>| at.map_or(0, |at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+    v1::Verification {
+        interval_ms,
+        runs: read_back.runs,
+        age_ms: age(read_back.last),
+        repaired_served: read_back.served,
+        repaired_unserved: read_back.unserved,
+        repair_age_ms: age(read_back.last_repair),
+        problem: read_back.problem.clone().unwrap_or_default(),
     }
 }
 

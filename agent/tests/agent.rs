@@ -3,18 +3,24 @@
 
 #[path = "../../mesh-gateway/tests/support/mod.rs"]
 mod mesh;
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
 use mesh::{TestStore, certificates, eventually, free_address, get, metric, node};
-use ringfence_agent::registry::{Attachment, Registration};
+use ringfence_agent::{
+    realise::Realised,
+    registry::{Attachment, Registration},
+};
 use ringfence_datapath::Capacity;
 use ringfence_policy::{
     command::Command,
     identity::ClusterId,
     record::{Change, Cluster, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
     revision::Revision,
+    store::StoreId,
+    tables::{EndpointId, TableDiff},
 };
 use ringfence_proto::v1;
 use support::{config, declared, name, spy::Spy, start, with_endpoints};
@@ -37,6 +43,7 @@ fn cluster(cluster: &str, id: u32) -> Record {
 /// A store that knows the cluster, as after its gateway has registered it.
 fn store() -> TestStore {
     let store = TestStore::new(100);
+    store.found(StoreId::new(1, [1; 10]));
     store.put(cluster("east", 1));
     store
 }
@@ -81,6 +88,22 @@ fn s3_realised_revisions_only_grow_and_are_told_after_the_datapath_serves_them()
 }
 
 #[test]
+fn s3_control_a_revision_that_is_told_before_it_is_served_is_seen() {
+    let mut spy = Spy::new(Capacity::default());
+    let (teller, told) = tokio::sync::watch::channel(Realised::default());
+    spy.watch(told);
+    let nothing = TableDiff::default();
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(4), &nothing).unwrap();
+    teller.send_replace(Realised { revision: Revision(4), problems: vec![] });
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(5), &nothing).unwrap();
+    assert!(!spy.told_early());
+    // An agent that tells first, and then lets the datapath serve it.
+    teller.send_replace(Realised { revision: Revision(6), problems: vec![] });
+    ringfence_datapath::Datapath::apply(&mut spy, Revision(6), &nothing).unwrap();
+    assert!(spy.told_early());
+}
+
+#[test]
 fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
@@ -111,6 +134,43 @@ fn s10_a_revision_that_does_not_fit_leaves_the_old_one_whole_and_is_reported() {
     assert_eq!(after.addresses, before.1.addresses);
     assert_ne!(after.resolved(), before.1.resolved(), "what changed while nothing fitted is not lost");
     eventually("the problem is gone", || own_reports(&store).last().is_some_and(|node| node.problems.is_empty()));
+    running.tasks.token().cancel();
+}
+
+const HOST_POLICY: &str = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: host}\n\
+                           spec: {nodeSelector: {matchLabels: {role: edge}}, ingress: [{fromEntities: [health]}]}\n";
+
+#[test]
+fn host_1_the_node_is_enforced_where_it_has_uplinks_and_says_so_where_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let store = store();
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
+    let plain = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
+    let plain = ringfence_agent::Config { labels: vec!["role=edge".to_owned()], ..plain };
+    let spy = Spy::new(Capacity::default());
+    store.execute(policy("host", HOST_POLICY)).unwrap();
+    let running = start(&plain, &spy);
+    eventually("the node says what is not enforced", || {
+        running.problems().iter().any(|problem| problem.contains("host selects this node, which has no uplinks"))
+    });
+    assert!(!spy.observed().1.endpoints.contains_key(&EndpointId::HOST));
+    assert!(spy.uplinks().iter().all(|(_, uplinks)| uplinks.is_empty()));
+    running.kill();
+    let before = spy.uplinks().len();
+    spy.set_missing("eth0", true);
+    let enforced = ringfence_agent::Config { uplinks: vec!["eth0".to_owned()], ..plain };
+    let running = start(&enforced, &spy);
+    eventually("the node is a subject", || spy.observed().1.endpoints.contains_key(&EndpointId::HOST));
+    eventually("a missing uplink is reported", || running.problems().iter().any(|problem| problem.contains("eth0")));
+    spy.set_missing("eth0", false);
+    eventually("its uplink is attached once it is there", || spy.uplinks().len() > before);
+    let (revision, uplinks) = spy.uplinks()[before].clone();
+    assert_eq!(uplinks, ["eth0"]);
+    let applied = spy.applied();
+    let with_host = applied.iter().find(|(_, tables)| tables.endpoints.contains_key(&EndpointId::HOST)).unwrap();
+    assert!(with_host.0 <= revision, "policy first, then the hooks");
+    eventually("nothing is missing", || running.problems().is_empty());
     running.tasks.token().cancel();
 }
 
@@ -420,7 +480,7 @@ fn a_kernel_datapath_that_cannot_be_opened_says_what_is_missing_and_what_would_d
     use ringfence_agent::config::{DatapathConfig, DatapathKind};
     let directory = tempfile::tempdir().unwrap();
     let tls = certificates(directory.path());
-    let datapath = DatapathConfig { kind: DatapathKind::Kernel, bpffs: directory.path().to_owned() };
+    let datapath = DatapathConfig { kind: DatapathKind::Kernel, bpffs: directory.path().to_owned(), tcx: true };
     let config = ringfence_agent::Config { datapath, ..config(directory.path(), &tls, &[free_address()]) };
     let runtime = mesh::Killable::new();
     let mut tasks = ringfence_runtime::tasks::Tasks::new();

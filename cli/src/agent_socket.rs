@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use ringfence_proto::{connect::MAX_MESSAGE_BYTES, v1::agent_client::AgentClient};
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
-    Response, Status,
+    Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -65,6 +65,27 @@ impl Agent {
             }
         }
     }
+
+    /// A request that is answered by a stream: `timeout` is for its beginning.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub(crate) async fn stream<R>(
+        &self,
+        what: &str,
+        call: impl AsyncFnOnce(AgentClient<Channel>) -> Result<Response<Streaming<R>>, Status>,
+    ) -> Result<Streaming<R>, Failure> {
+        self.call(what, call).await
+    }
+}
+
+/// The next message of a stream; none at its end.
+///
+/// # Errors
+/// `Failure::Failed` with what the agent said.
+pub(crate) async fn next<R>(stream: &mut Streaming<R>) -> Result<Option<R>, Failure> {
+    let message = stream.message().await;
+    message.map_err(|status| Failure::Failed(anyhow::anyhow!("{}", describe(&status))))
 }
 
 async fn open(socket: &Path) -> Result<Channel, SocketError> {

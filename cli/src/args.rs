@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_policy::{compat::Compat, explain::parse_protocol, record::NamedPort};
 
 use crate::{
-    commands::{agent::AgentCommand, ca::CaCommand, store::StoreCommand},
+    commands::{agent::AgentCommand, bpf::BpfCommand, ca::CaCommand, monitor::MonitorArguments, store::StoreCommand},
     output::Format,
 };
 
@@ -84,6 +84,11 @@ pub(crate) enum Command {
     /// The agent of this machine, through its local socket.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// What packets of this node meet from now on: connections that begin, verdicts that change, drops.
+    Monitor(Box<MonitorArguments>),
+    /// What the kernel holds on this node: its maps, read back and decoded.
+    #[command(subcommand)]
+    Bpf(BpfCommand),
     /// The store itself: its members, snapshots of it, its history.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -403,6 +408,7 @@ mod tests {
         let all: Vec<String> = ["store.md", "certificates.md"].into_iter().flat_map(commands).collect();
         assert!(all.len() > 25, "{all:#?}");
         for line in all {
+            let line = line.replace("$STORE_ID", "01a2d0c5-1c00-7aaa-8bbb-0123456789ab");
             let parsed = Arguments::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
         }

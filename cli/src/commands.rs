@@ -2,13 +2,16 @@
 
 pub(crate) mod agent;
 mod apply;
+pub(crate) mod bpf;
 pub(crate) mod ca;
 mod diff;
 mod expectations;
 mod explain;
 mod files;
+mod flow_end;
 mod get;
 mod list;
+pub(crate) mod monitor;
 mod policy;
 mod reference;
 mod selectors;
@@ -33,6 +36,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let kind = match command {
         Command::Ca(command) => return Ok(ca::run(command, output)?),
         Command::Agent(command) => return agent::run(command, &global).await,
+        Command::Monitor(arguments) => return monitor::run(*arguments, &global).await,
+        Command::Bpf(command) => return bpf::run(command, &global).await,
         Command::Policy(command) => return policy::run(command, &global).await,
         Command::Store(command) => return store::run(command, &global).await,
         Command::Status => return status::run(&mut Servers::new(&global)?, output).await,

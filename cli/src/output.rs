@@ -28,9 +28,15 @@ pub(crate) fn print<T: Serialize>(format: Format, value: &T, table: impl FnOnce(
 
 /// Prints a line. A reader that has gone away (`| head`) is not an error.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    read_line(text).map(|_| ())
+}
+
+/// Prints a line; answers whether somebody is there to read the next one.
+pub(crate) fn read_line(text: &str) -> anyhow::Result<bool> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,7 +17,11 @@ use std::{
 use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder, storage::RaftStateMachine};
 use ringfence_identityd::{
     codec,
-    raft::{Entry, LogId, applier::Applier, batch::Batch},
+    raft::{
+        Entry, LogId,
+        applier::Applier,
+        batch::{Batch, Proposal},
+    },
     storage::Storage,
     wal::WalOptions,
 };
@@ -82,10 +86,14 @@ impl Machine {
                     let (key, mark) = (self.random() % KEYS, self.random());
                     put(key, mark)
                 });
-                Batch::new(commands.collect())
+                batch(commands)
             })
             .collect()
     }
+}
+
+fn batch(commands: impl IntoIterator<Item = Command>) -> Batch {
+    Batch::join(commands.into_iter().map(Proposal::new).collect())
 }
 
 fn log_id(index: u64) -> LogId {
@@ -148,8 +156,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
     let mut machine = Machine { applier: storage.applier, index: 1, random: 0x5eed, runtime };
     let cluster = Cluster { name: name("c1"), id: ClusterId::new(1).expect("1 is one"), pod_cidrs: vec![] };
-    let node = Node { cluster: name("c1"), name: name("n1"), addresses: vec![] };
-    machine.apply(Batch::new(vec![Command::PutCluster(cluster), Command::PutNode(node)]));
+    let node = Node { cluster: name("c1"), name: name("n1"), addresses: vec![], labels: LabelSet::default() };
+    machine.apply(batch([Command::PutCluster(cluster), Command::PutNode(node)]));
     let mut rows = Vec::new();
     let mut row = |name, value, unit| {
         println!("{name:44} {value:10.2} {unit}");
@@ -162,14 +170,14 @@ fn main() {
             cluster: name("c1"),
             labels: labels(&format!("app-{number:06}-of-a-cluster"), "payments"),
         };
-        machine.apply(Batch::new((from..from + 16).map(allocate).collect()));
+        machine.apply(batch((from..from + 16).map(allocate)));
     }
     row("allocate (with making the command)", micros(cpu() - before, IDENTITIES), "µs CPU per identity");
     machine.snapshot();
     row("resident with 50,000 identities", rss_mb(), "MB");
 
     for from in (0..KEYS / COMMANDS).map(|entry| entry * COMMANDS) {
-        machine.apply(Batch::new((from..from + COMMANDS).map(|key| put(key, key + 1)).collect()));
+        machine.apply(batch((from..from + COMMANDS).map(|key| put(key, key + 1))));
     }
     machine.snapshot();
     row("resident with 100,000 endpoints more", rss_mb(), "MB");

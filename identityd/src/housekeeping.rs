@@ -1,4 +1,4 @@
-//! What the leader does without being asked: counts the store's clock on, and ends nodes that are silent.
+//! What the leader does without being asked: founds the store, counts its clock on, and ends nodes that are silent.
 //!
 //! ```text
 //! Book (leases, what is due) ─ every moment, where this member leads ─► LeaseTracker ─► ExpireNode ┐
@@ -13,7 +13,7 @@ mod leases;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use openraft::ServerState;
@@ -26,11 +26,12 @@ use ringfence_proto::{follow::SharedHistory, version::Peers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    codec,
+    founding,
     machine::Book,
     raft::{
         Raft,
         applier::Applier,
+        batch::Proposal,
         guard::Members,
         propose::{Proposed, Proposer},
     },
@@ -39,6 +40,8 @@ use leases::LeaseTracker;
 
 /// How often the leader looks at least: while something is due, every look is a log entry, and may be a revision.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it looks before the store is founded: nobody can follow it until then.
+const FOUNDING_INTERVAL: Duration = Duration::from_millis(20);
 /// The most nodes that are ended in one round, so that a round does not take long.
 const MOST_ENDED: usize = 16;
 /// A cluster whose numbers are used up to this share, in percent, is warned about.
@@ -110,17 +113,22 @@ impl Housekeeper {
     /// Into this member's log or nowhere: another leader sees for itself.
     async fn propose(&self, command: Housekeeping) -> Vec<Proposed> {
         let command = Command::Housekeeping(command);
-        let bytes = codec::encode(&command).len();
         let deadline = tokio::time::Instant::now() + LONGEST_INTERVAL;
-        self.proposer.submit_handed_over(vec![command], bytes, deadline).await
+        self.proposer.submit_handed_over(Proposal::new(command), deadline).await
     }
 
     /// Four looks in a lease, as gateways tell four times in one.
     fn interval(book: &Book) -> Duration {
+        if book.ledger().store().is_none() {
+            return FOUNDING_INTERVAL;
+        }
         (Duration::from_millis(book.settings().node_lease_ms) / 4).min(LONGEST_INTERVAL)
     }
 
     fn due(&self, term: &mut Term, now: Instant) -> Vec<Housekeeping> {
+        if self.applier.read_book(|book| book.ledger().store().is_none()) {
+            return founding().into_iter().collect();
+        }
         let commands = self.applier.read_book(|book| {
             let elapsed = now.saturating_duration_since(term.began);
             let mut commands = term.leases.silent(book.ledger(), book.settings(), elapsed);
@@ -150,6 +158,20 @@ impl Housekeeper {
         for (cluster, usage) in usage.iter().filter(|(_, usage)| scarce(usage.taken())) {
             let (cluster, taken): (&Name, u32) = (cluster, usage.taken());
             tracing::warn!(%cluster, taken, limit = Identity::MAX_NUMBER, ?usage, "identity numbers are running out");
+        }
+    }
+}
+
+/// A new id; none, and another look, on a machine that has no random numbers yet.
+fn founding() -> Option<Housekeeping> {
+    match founding::new_store_id(SystemTime::now()) {
+        Ok(store) => {
+            tracing::info!(%store, "founding the store");
+            Some(Housekeeping::Found(store))
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store cannot be founded: there are no random numbers");
+            None
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The store: every record of the mesh, in one order, on a majority of members' disks before it counts.
 //!
 //! ```text
-//! gateways, CLI ─ gRPC Mesh (service) ─► Raft (raft) ─► write-ahead log (wal) on a majority
+//! gateways ─ links (link) ─┐
+//! CLI ─ gRPC Mesh (service)┴─► Raft (raft) ─► write-ahead log (wal) on a majority; one thread (core)
 //!                        ▲                  │ committed
 //!                        │                  ▼
 //!                        │           machine::transition: Mesh + Command ─► changes of one revision, or a Refusal
@@ -25,10 +26,13 @@ extern crate self as ringfence_identityd;
 
 pub mod codec;
 pub mod config;
+mod core;
 pub mod digests;
+pub mod founding;
 pub mod freshness;
 pub mod history;
 pub mod housekeeping;
+mod link;
 pub mod machine;
 pub mod maintenance;
 pub mod member;

@@ -27,6 +27,7 @@ use ringfence_policy::{
     mesh::Mesh,
     name::Name,
     record::{Change, Cluster, Endpoint, MeshSettings, Node, Record, RecordKey},
+    store::StoreId,
 };
 
 use index::Index;
@@ -156,9 +157,19 @@ pub fn transition(mesh: &Mesh, book: &Book, command: &Command) -> Result<Transit
         Command::Housekeeping(Housekeeping::ExpireNode { cluster, node, renewals }) => {
             Ok(lease::expire(view, &(cluster.clone(), node.clone()), *renewals))
         }
+        Command::Housekeeping(Housekeeping::Found(store)) => Ok(found(view, *store)),
     }?;
     identity::follow_references(view, &mut transition);
     Ok(transition)
+}
+
+/// The first id stays: every leader that knows of none proposes one.
+fn found(view: View<'_>, store: StoreId) -> Transition {
+    let mut transition = Transition::default();
+    if view.ledger().store().is_none() {
+        transition.set(RowKey::Store, Some(Row::Store(store)));
+    }
+    transition
 }
 
 fn put_cluster(view: View<'_>, new: &Cluster) -> Result<Transition, Refusal> {

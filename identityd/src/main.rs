@@ -5,14 +5,14 @@ mod command_line;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use ringfence_identityd::{Config, StartError, restore::restore};
+use ringfence_identityd::{Config, StartError};
 use ringfence_runtime::{
     config,
     tasks::{self, Tasks},
     telemetry,
 };
 
-use command_line::{Arguments, Command};
+use command_line::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -31,13 +31,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::init(config.log_format);
-    if let Some(Command::Restore { snapshot, bump_revision }) = arguments.command {
-        return match tasks::block_on(restore(&config, &snapshot, bump_revision)) {
-            Ok(revision) => {
-                println!("{} is made; the store goes on from revision {revision}", config.data_dir.display());
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(1, &error.into()),
+    if let Some(command) = arguments.command {
+        return match command.run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error.exit_code(), &error.into()),
         };
     }
     match tasks::block_on(serve(config)) {

@@ -41,6 +41,12 @@ pub struct MaintenanceService {
     pub(crate) data_dir: PathBuf,
 }
 
+impl MaintenanceService {
+    fn store_id(&self) -> String {
+        self.history.position().store.map(|store| store.to_string()).unwrap_or_default()
+    }
+}
+
 #[tonic::async_trait]
 impl maintenance_server::Maintenance for MaintenanceService {
     type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupPart, Status>> + Send>>;
@@ -66,6 +72,7 @@ impl maintenance_server::Maintenance for MaintenanceService {
             certificate_not_after: not_after.unwrap_or_default(),
             feature_level: version::LEVEL,
             heard_feature_levels: self.peers.levels().into_iter().collect(),
+            store_id: self.store_id(),
         }))
     }
 
@@ -81,6 +88,8 @@ impl maintenance_server::Maintenance for MaintenanceService {
             saved_at: seconds(SystemTime::now()),
             saved_by: format!("member {} ({})", own.id, own.cluster),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            store_id: self.store_id(),
+            authorities: authorities(&self.tls),
         };
         let (sender, receiver) = tokio::sync::mpsc::channel(PARTS_AHEAD);
         tokio::task::spawn_blocking(move || {
@@ -103,6 +112,13 @@ impl maintenance_server::Maintenance for MaintenanceService {
         tracing::info!(%upto, %oldest, "the history was compacted");
         Ok(Response::new(v1::CompactResponse { oldest_revision: oldest.0 }))
     }
+}
+
+/// The serial numbers of the authorities: what tells one mesh from another.
+pub(crate) fn authorities(tls: &Tls) -> Vec<String> {
+    let material = tls.material();
+    let authorities = material.expiries().iter().filter(|expiry| expiry.what == "authority");
+    authorities.map(|expiry| expiry.serial.clone()).collect()
 }
 
 fn seconds(at: SystemTime) -> i64 {

@@ -17,6 +17,7 @@ pub use start::StartError;
 
 use crate::{
     config::Config,
+    core::Core,
     freshness::Freshness,
     observe,
     raft::{
@@ -40,9 +41,12 @@ pub struct Member {
     transfer: Transfer,
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    links: JoinHandle<()>,
     guard: JoinHandle<()>,
     housekeeping: JoinHandle<()>,
     tls: Arc<Tls>,
+    /// Where everything runs but the server; there from the start on, until it is stopped.
+    core: Option<Core>,
 }
 
 /// A member cannot go on.
@@ -226,22 +230,37 @@ impl Member {
             Err(_elapsed) => tracing::warn!("leadership could not be handed over in time"),
         }
         self.stopping.cancel();
-        if tokio::time::timeout(drain / 2, &mut self.server).await.is_err() {
+        let answered = async {
+            // How they ended is nobody's concern: the member stops.
+            let _ = (&mut self.links).await;
+            let _ = (&mut self.server).await;
+        };
+        if tokio::time::timeout(drain / 2, answered).await.is_err() {
             tracing::warn!("calls under way did not end in time and are cut off");
         }
         self.stop_tasks().await;
-        Ok(self.storage.close()?)
+        let closed = self.storage.close();
+        self.stop_core().await;
+        Ok(closed?)
     }
 
     /// Stops at once, as a crash does: connections break, nothing is flushed.
     pub async fn kill(mut self) {
         self.stop_tasks().await;
         self.storage.abandon();
+        self.stop_core().await;
+    }
+
+    async fn stop_core(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.stop().await;
+        }
     }
 
     async fn stop_tasks(&mut self) {
         self.stopping.cancel();
         self.server.abort();
+        self.links.abort();
         self.guard.abort();
         self.housekeeping.abort();
         if let Err(error) = self.raft.shutdown().await {

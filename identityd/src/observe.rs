@@ -20,6 +20,7 @@ use crate::{
     freshness::Freshness,
     member::Member,
     raft::{MemberNode, guard::Members},
+    service::OVERLOADED,
 };
 
 /// Followers that are served.
@@ -51,6 +52,12 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         labels: &["outcome"],
         help: "Commands put to this member: `committed`, `refused` by a rule, `failed` without a known outcome.",
+    },
+    Metric {
+        name: OVERLOADED,
+        kind: Kind::Counter,
+        labels: &["limit"],
+        help: "Commands refused because this member, or one client of it, had as many under way as it may.",
     },
     metric(PENDING, Kind::Gauge, "Commands that wait for their outcome at this member."),
     metric(FSYNC, Kind::Histogram, "How long the write-ahead log takes to reach stable storage."),

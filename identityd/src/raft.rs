@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Execute ─► propose.rs ─► Batch ─► Raft ─┬─ log.rs ─────► Wal           (acknowledged = here, on a majority)
-//! (many commands)         (one entry)     ├─ network.rs ─► other members' service.rs
+//! (many commands)         (one entry)     ├─ network.rs ─► links ─► other members' service.rs
 //!                                         └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory
 //! List ─► read.rs: one question to a quorum for all reads that wait
 //! membership.rs, transfer.rs: who is a member, who leads

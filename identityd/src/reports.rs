@@ -127,6 +127,7 @@ mod tests {
                 cluster: Name::new("east").unwrap(),
                 name: Name::new(name).unwrap(),
                 addresses: vec![],
+                labels: ringfence_policy::label::LabelSet::default(),
             })
         };
         let changes = vec![Change::Put(node("n1")), Change::Put(node("n2"))];

@@ -5,29 +5,40 @@
 //!                                                      └► wal/ that begins behind entry 1, with a vote of term 1
 //! ```
 //!
-//! The members start with the same snapshot and no log: they elect a leader and go on from there. The revision is
-//! raised so that nobody who followed the old store has seen a newer one: every follower gets the restored state as a
-//! snapshot, and revisions never go back.
+//! The members start with the same snapshot and no log: they elect a leader and go on from there. It is another store,
+//! with an id of its own that all members are given: members of the old one are strangers to them, and who followed the
+//! old one gets the restored state as a whole. The revision is raised above everything that anybody can have seen, so
+//! that it never goes back: above the backup's by as much as the operator says, and above what stores have that were
+//! restored earlier (`StoreId::first_revision`).
 
 pub mod rows;
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use openraft::{CommittedLeaderId, Membership};
-use ringfence_policy::{mesh::Mesh, record::Snapshot, revision::Revision};
+use ringfence_policy::{mesh::Mesh, record::Snapshot, revision::Revision, store::StoreId};
 use ringfence_proto::{
     backup::{self, InvalidBackup},
     convert::InvalidMessage,
 };
+use ringfence_runtime::tls::{Tls, TlsError};
 
 use crate::{
     config::Config,
+    founding::new_store_id,
+    machine::ledger::{Row, RowKey},
+    maintenance,
     raft::{LogId, MemberNode, SnapshotMeta, StoredMembership, Vote},
     snapshot::{SnapshotError, Snapshots},
     wal::{Wal, WalError, WalFailed, WalOptions},
 };
 
-/// What is added to the backup's revision unless the operator says otherwise.
+/// What is added to the backup's revision at least, unless the operator says otherwise.
 pub const REVISION_BUMP: u64 = 1_000_000;
 const FIRST_TERM: u64 = 1;
 const FIRST_INDEX: u64 = 1;
@@ -60,6 +71,40 @@ pub enum RestoreError {
         /// The directory.
         path: PathBuf,
     },
+    /// It would not be another store.
+    #[error(
+        "{store} is the store that {} comes from: a restored store is another one and needs an id of its own, for example \
+         --store-id {example}",
+        path.display()
+    )]
+    SameStore {
+        /// The id.
+        store: StoreId,
+        /// The backup.
+        path: PathBuf,
+        /// One that nobody has.
+        example: StoreId,
+    },
+    /// It is somebody else's.
+    #[error(
+        "{} comes from another mesh: its authorities have the serial numbers {theirs}, and those of {} have {own}. Give the \
+         right file; if the authority was renewed since, or you mean it, add --other-mesh",
+        path.display(),
+        ca.display()
+    )]
+    OtherMesh {
+        /// The backup.
+        path: PathBuf,
+        /// The configured authorities.
+        ca: PathBuf,
+        /// The serial numbers in the backup.
+        theirs: String,
+        /// The configured ones.
+        own: String,
+    },
+    /// The certificates cannot be read.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The directory cannot be made.
     #[error("data_dir: {}: {source}", path.display())]
     Directory {
@@ -83,13 +128,33 @@ pub enum RestoreError {
     },
 }
 
-/// Makes the data directory of `config` from a backup; returns the revision that the store goes on from.
+/// What the operator says about the new store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewStore {
+    /// Its id, the same on every member.
+    pub id: StoreId,
+    /// How much the backup's revision is raised at least.
+    pub bump_revision: u64,
+    /// A backup of a mesh with other authorities will do.
+    pub other_mesh: bool,
+}
+
+/// Makes the data directory of `config` from a backup, as one of a new store; returns the revision that it goes on
+/// from. All members need the same file and the same id.
 ///
 /// # Errors
 /// `RestoreError`; a directory that was not finished does not start.
-pub async fn restore(config: &Config, file: &std::path::Path, bump: u64) -> Result<Revision, RestoreError> {
+pub async fn restore(config: &Config, file: &Path, new: NewStore) -> Result<Revision, RestoreError> {
+    let store = new.id;
     let bytes = std::fs::read(file).map_err(|source| RestoreError::Read { path: file.to_owned(), source })?;
     let backup = backup::read(&bytes).map_err(|source| RestoreError::Invalid { path: file.to_owned(), source })?;
+    if backup.header.store_id == store.to_string() {
+        let example = new_store_id(SystemTime::now()).unwrap_or(StoreId::new(store.unix_ms() + 1, [0; 10]));
+        return Err(RestoreError::SameStore { store, path: file.to_owned(), example });
+    }
+    if !new.other_mesh {
+        same_mesh(config, file, &backup.header.authorities)?;
+    }
     let directory = &config.data_dir;
     let failed = |source| RestoreError::Directory { path: directory.clone(), source };
     let wal_path = directory.join("wal");
@@ -98,10 +163,11 @@ pub async fn restore(config: &Config, file: &std::path::Path, bump: u64) -> Resu
         return Err(RestoreError::NotEmpty { path: directory.clone() });
     }
 
-    let revision = Revision(backup.snapshot.revision.0.saturating_add(bump));
+    let revision = Revision(backup.snapshot.revision.0.saturating_add(new.bump_revision)).max(store.first_revision());
     let mesh = Mesh::from_snapshot(Snapshot { revision, ..backup.snapshot });
     let invalid = |source: InvalidMessage| RestoreError::Invalid { path: file.to_owned(), source: source.into() };
-    let ledger = rows::rebuilt(&mesh, backup.ledger).map_err(invalid)?;
+    let mut ledger = rows::rebuilt(&mesh, backup.ledger).map_err(invalid)?;
+    ledger.set(&RowKey::Store, Some(Row::Store(store)));
     let meta = first_entry(config);
     // The snapshot first: a directory without a log is refused, one with a log and no snapshot would be empty.
     Snapshots::open(directory)?.build(&meta, &mesh, &ledger)?;
@@ -113,6 +179,16 @@ pub async fn restore(config: &Config, file: &std::path::Path, bump: u64) -> Resu
     }
     wal.close();
     Ok(revision)
+}
+
+/// A backup of another mesh has other authorities. One that does not name any is believed.
+fn same_mesh(config: &Config, file: &Path, authorities: &[String]) -> Result<(), RestoreError> {
+    let own = maintenance::authorities(&*Tls::open(config.tls.clone())?);
+    if authorities.is_empty() || authorities.iter().any(|serial| own.contains(serial)) {
+        return Ok(());
+    }
+    let (path, ca) = (file.to_owned(), config.tls.ca.clone());
+    Err(RestoreError::OtherMesh { path, ca, theirs: authorities.join(", "), own: own.join(", ") })
 }
 
 /// The same on every member: they agree on it without having talked.

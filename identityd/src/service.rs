@@ -10,11 +10,11 @@ pub use store::StoreService;
 
 use std::{sync::Arc, time::Duration};
 
-use ringfence_policy::{command::Command, revision::Revision};
+use ringfence_policy::command::Command;
 use ringfence_proto::{
     access::{Access, Permit},
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory},
+    follow::{self, FollowResponseStream, Interest, ListResponseStream, Position, SharedHistory},
     v1::{self, mesh_server},
     version::Peers,
 };
@@ -26,13 +26,15 @@ use tonic::{Request, Response, Status};
 use crate::{
     freshness::Freshness,
     observe,
-    raft::{applier::Applier, guard::Members, propose::Proposer, read::Reads},
+    raft::{applier::Applier, batch::Proposal, guard::Members, propose::Proposer, read::Reads},
     reports::{Reports, milliseconds},
 };
-pub(crate) use admission::{Admission, BOUNDS};
+pub(crate) use admission::{Admission, BOUNDS, OVERLOADED};
 
 /// How long a follower waits for a member that is behind it to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks: the founding moves no revision.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a stream ends when the member does.
 const STOPPING: &str = "this member is stopping";
 
@@ -53,6 +55,26 @@ pub struct MeshService {
 }
 
 impl MeshService {
+    /// Checks a command and puts it to the store.
+    pub(crate) async fn carry_out(
+        &self,
+        permit: &Permit,
+        message: v1::Command,
+        deadline: Instant,
+    ) -> Result<v1::Committed, Status> {
+        let command = Command::try_from(message)?;
+        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
+        self.members
+            .understand(&command, &self.peers)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        // A label set keeps its number, whoever asks and how often.
+        let is_repeatable = matches!(command, Command::AllocateIdentity { .. });
+        let proposal = check(command).await?;
+        let place = self.admission.enter(&permit.caller().role, proposal.bytes());
+        let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        observe::proposal(self.execute_until(proposal, is_repeatable, deadline)).await
+    }
+
     /// What the state machine says of nodes beside their reports, and of the numbers.
     fn judged(&self, mut nodes: Vec<v1::NodeStatus>) -> (Vec<v1::NodeStatus>, Vec<v1::IdentityUsage>) {
         self.applier.read_book(|book| {
@@ -66,15 +88,37 @@ impl MeshService {
     }
 
     /// Revisions never go back for a follower: a member that has less than it waits, then sends it elsewhere.
-    async fn wait_for(&self, from: Revision) -> Result<(), Status> {
+    async fn wait_for(&self, from: Position) -> Result<(), Status> {
+        let deadline = Instant::now() + CATCH_UP_TIMEOUT;
         let mut head = self.history.head();
-        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, head.wait_for(|head| *head >= from)).await;
-        if matches!(caught_up, Ok(Ok(_))) {
-            return Ok(());
+        loop {
+            let own = self.history.position();
+            if own.store.is_some() && !from.is_ahead_of(own) {
+                return Ok(());
+            }
+            let moved = tokio::time::timeout(WAIT_INTERVAL, head.changed()).await;
+            if Instant::now() >= deadline || matches!(moved, Ok(Err(_))) {
+                let (at, from) = (own.revision, from.revision);
+                let reason = match own.store {
+                    Some(_) => format!("this member is at revision {at}, behind the follower's {from}: ask another"),
+                    None => "this member does not know its store yet: it has not heard of a leader".to_owned(),
+                };
+                return Err(Status::unavailable(reason));
+            }
         }
-        let at = self.history.read(|history| history.mesh().revision());
-        Err(Status::unavailable(format!("this member is at revision {at}, behind the follower's {from}: ask another")))
     }
+}
+
+/// Checks a command against the limits. Policies are parsed for it, which takes long for large ones: not on the thread that
+/// all writes go through.
+async fn check(command: Command) -> Result<Proposal, Status> {
+    let checked = if matches!(command, Command::PutPolicies(_) | Command::PutObjects { .. }) {
+        let checking = tokio::task::spawn_blocking(|| limits::check(command)).await;
+        checking.map_err(|error| Status::internal(format!("checking the command: {error}")))?
+    } else {
+        limits::check(command)
+    };
+    checked.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 #[tonic::async_trait]
@@ -83,10 +127,14 @@ impl mesh_server::Mesh for MeshService {
     type ListStream = ListResponseStream;
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let v1::FollowRequest { from_revision, follower } = request.into_inner();
-        let from = Revision(from_revision);
+        let permit = Permit::of(&request)?;
+        let v1::FollowRequest { from_revision, follower, interests, store_id } = request.into_inner();
+        let interest = interests.map(Interest::try_from).transpose()?;
+        interest.iter().try_for_each(|interest| interest.check(&permit.caller().role))?;
+        let from = Position::parse(&store_id, from_revision)
+            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
         self.wait_for(from).await?;
-        tracing::info!(follower, %from, "serving a follower");
+        tracing::info!(follower, from = %from.revision, store = ?from.store, "serving a follower");
         let freshness = self.freshness.clone();
         let counted = Counted::new(observe::FOLLOWERS);
         let staleness = move || {
@@ -94,24 +142,14 @@ impl mesh_server::Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         };
-        let stream = follow::serve(self.history.clone(), from, Arc::new(staleness));
+        let stream = follow::serve_position(self.history.clone(), from, interest, Arc::new(staleness))?;
         Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
         let deadline = Instant::from_std(deadline::of(request.metadata()));
-        let client = request.remote_addr();
         let permit = Permit::of(&request)?;
-        let command = Command::try_from(request.into_inner())?;
-        Access::of_command(&command).iter().try_for_each(|access| permit.check(access))?;
-        let bytes = limits::check(&command).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.members
-            .understand(&command, &self.peers)
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let place = self.admission.enter(client, bytes);
-        let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        let committed = observe::proposal(self.execute_until(command, bytes, deadline)).await?;
-        Ok(Response::new(committed))
+        self.carry_out(&permit, request.into_inner(), deadline).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {

@@ -136,6 +136,8 @@ impl Storage {
                 not_cut_short(directory, &stored, covered, &log)?;
                 stored
             }
+            // Made again by this version, it would have lost what the newer one knows.
+            Ok((_, Err(newer @ SnapshotError::NewerFormat { .. }))) => return Err(newer.into()),
             Ok((stored, Err(damaged))) => {
                 not_cut_short(directory, &stored, None, &log)?;
                 replace_snapshot(&snapshots, &state, &stored, &damaged)?;

@@ -38,6 +38,14 @@ const FINISHED: &str = "segment";
 /// Ending of a segment's name until it is whole.
 const UNFINISHED: &str = "new";
 
+/// What the log of `member` in a directory holds, as a start finds it; nothing is made or cut.
+///
+/// # Errors
+/// `WalError`.
+pub fn read(directory: &Path, member: u64) -> Result<Contents, WalError> {
+    Ok(replay::replay(directory, member)?.contents)
+}
+
 /// How a log is kept.
 pub struct WalOptions {
     /// Size of a segment in bytes; a larger one is made for a record that does not fit.

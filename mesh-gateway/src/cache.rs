@@ -9,8 +9,9 @@ use ringfence_policy::{
     mesh::{History, Mesh, RevisionGap},
     record::{Delta, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
-use ringfence_proto::follow::{FollowEvent, SharedHistory};
+use ringfence_proto::follow::{FollowEvent, Position, SharedHistory};
 use ringfence_runtime::freshness::Freshness;
 
 /// The newest state received, its history for agents that resume, and how old it may be.
@@ -50,14 +51,16 @@ impl MeshCache {
         }
     }
 
-    /// Takes what the upstream sent; as a whole or not at all.
+    /// Takes what the upstream sent; as a whole or not at all. `store`: of which it is.
     ///
     /// # Errors
     /// `OutOfOrder`; nothing changes then.
-    pub fn take(&self, event: FollowEvent) -> Result<(), OutOfOrder> {
+    pub fn take(&self, event: FollowEvent, store: Option<StoreId>) -> Result<(), OutOfOrder> {
         match event {
-            FollowEvent::Snapshot(snapshot) => self.replace(snapshot)?,
+            FollowEvent::Snapshot(snapshot) => self.replace(snapshot, store)?,
             FollowEvent::Delta(delta) => self.push(delta)?,
+            // The gateway follows everything: a revision that is left out is missing.
+            FollowEvent::Quiet { revision } => return Err(RevisionGap { at: self.revision(), got: revision }.into()),
             FollowEvent::Progress { revision, staleness } if revision <= self.revision() => {
                 self.freshness.heard(staleness);
             }
@@ -67,8 +70,8 @@ impl MeshCache {
     }
 
     /// Starts with a state that was kept on disk.
-    pub fn restore(&self, snapshot: Snapshot, staleness: Duration) {
-        self.history.reset(Mesh::from_snapshot(snapshot));
+    pub fn restore(&self, snapshot: Snapshot, store: Option<StoreId>, staleness: Duration) {
+        self.history.replace(store, Mesh::from_snapshot(snapshot));
         self.freshness.assume(staleness);
     }
 
@@ -82,6 +85,12 @@ impl MeshCache {
     #[must_use]
     pub fn freshness(&self) -> Arc<Freshness> {
         Arc::clone(&self.freshness)
+    }
+
+    /// The newest revision and its store: where the upstream goes on.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.history.position()
     }
 
     /// The newest revision.
@@ -101,12 +110,15 @@ impl MeshCache {
         address.clone_into(&mut self.upstream.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn replace(&self, snapshot: Snapshot) -> Result<(), OutOfOrder> {
-        let at = self.revision();
+    fn replace(&self, snapshot: Snapshot, store: Option<StoreId>) -> Result<(), OutOfOrder> {
+        let Position { store: before, revision: at } = self.position();
         if snapshot.revision < at {
             return Err(OutOfOrder::Behind { at, got: snapshot.revision });
         }
-        self.history.reset(Mesh::from_snapshot(snapshot));
+        if before.is_some() && store != before {
+            tracing::warn!(?before, ?store, revision = %snapshot.revision, "the store was replaced by another one");
+        }
+        self.history.replace(store, Mesh::from_snapshot(snapshot));
         Ok(())
     }
 
@@ -130,21 +142,29 @@ mod tests {
     #[test]
     fn s3_the_cache_never_goes_back_and_never_skips() {
         let cache = MeshCache::new(10);
-        cache.take(snapshot(7)).unwrap();
-        cache.take(delta(8)).unwrap();
-        assert_eq!(cache.take(snapshot(7)), Err(OutOfOrder::Behind { at: Revision(8), got: Revision(7) }));
-        assert!(matches!(cache.take(delta(10)), Err(OutOfOrder::Gap(_))));
-        assert_eq!(cache.revision(), Revision(8));
+        let (store, other) = (StoreId::new(1, [1; 10]), StoreId::new(2, [2; 10]));
+        cache.take(snapshot(7), Some(store)).unwrap();
+        cache.take(delta(8), Some(store)).unwrap();
+        for of in [store, other] {
+            assert_eq!(
+                cache.take(snapshot(7), Some(of)),
+                Err(OutOfOrder::Behind { at: Revision(8), got: Revision(7) })
+            );
+        }
+        assert!(matches!(cache.take(delta(10), Some(store)), Err(OutOfOrder::Gap(_))));
+        assert_eq!(cache.position(), Position { store: Some(store), revision: Revision(8) });
+        cache.take(snapshot(9), Some(other)).unwrap();
+        assert_eq!(cache.position(), Position { store: Some(other), revision: Revision(9) });
     }
 
     #[test]
     fn s11_only_a_mark_that_was_reached_makes_the_state_fresh() {
         let cache = MeshCache::new(10);
         let progress = |revision| FollowEvent::Progress { revision: Revision(revision), staleness: Duration::ZERO };
-        cache.take(snapshot(7)).unwrap();
-        cache.take(progress(9)).unwrap();
+        cache.take(snapshot(7), None).unwrap();
+        cache.take(progress(9), None).unwrap();
         assert!(!cache.freshness().is_known(), "revisions 8 and 9 are not here yet");
-        cache.take(progress(7)).unwrap();
+        cache.take(progress(7), None).unwrap();
         assert!(cache.freshness().is_known());
     }
 }

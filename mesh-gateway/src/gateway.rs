@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use ringfence_proto::{
     access::{AccessLayer, Site},
-    connect::{Dialer, Expected, InvalidAddress, MAX_MESSAGE_BYTES},
+    connect::{Dialer, Expected, InvalidAddress, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
     v1::mesh_server::MeshServer,
 };
 use ringfence_runtime::{
@@ -158,6 +158,7 @@ async fn serve(
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_GIVEN_UP))
         .layer(layer)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, token.cancelled_owned())

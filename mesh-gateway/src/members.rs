@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ringfence_proto::{
-    access::{ON_BEHALF_OF, Role},
+    access::Role,
     connect::{Dialer, InvalidAddress},
     pool::{Answer, Pool, Server},
     v1,
 };
-use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Code, Response, Status};
 
 use crate::settle::settle;
 
@@ -38,7 +38,7 @@ impl Members {
         self.pool.servers()
     }
 
-    /// Hands a write to a member, as the gateway's own or for somebody who asked for it; the next one is asked if one cannot be reached or does not answer in time. That is
+    /// Hands a write to a member over a link, as the gateway's own or for somebody who asked for it; the next one is asked if one cannot be reached or does not answer in time. That is
     /// safe for everything that puts, which changes nothing the second time, and settled for what removes.
     ///
     /// # Errors
@@ -49,10 +49,9 @@ impl Members {
         asker: Option<&Role>,
         deadline: Instant,
     ) -> Result<v1::Committed, Status> {
-        let call = self.pool.ask(command, ATTEMPT_TIMEOUT, Some(deadline), |mut client, mut request| async move {
-            speak_for(&mut request, asker);
-            client.execute(request).await.map(Response::into_inner)
-        });
+        let on_behalf_of = asker.map(Role::to_string).unwrap_or_default();
+        let call = v1::CommandCall { command: Some(command.clone()), timeout_ms: 0, on_behalf_of };
+        let call = self.pool.command(&call, ATTEMPT_TIMEOUT, Some(deadline));
         match call.await {
             Answer { result: Err(status), first: false } if status.code() == Code::NotFound => {
                 settle(self, command, status, deadline).await
@@ -87,12 +86,5 @@ impl Members {
                 client.status(request).await.map(Response::into_inner)
             });
         call.await.result
-    }
-}
-
-fn speak_for<T>(request: &mut Request<T>, asker: Option<&Role>) {
-    if let Some(asker) = asker {
-        let value = AsciiMetadataValue::try_from(asker.to_string()).expect("names in roles are lower-case ASCII");
-        request.metadata_mut().insert(ON_BEHALF_OF, value);
     }
 }

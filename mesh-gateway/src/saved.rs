@@ -18,9 +18,9 @@ use std::{
 use prost::Message as _;
 use ringfence_policy::{
     record::{Snapshot, Versioned},
-    revision::Revision,
+    store::{InvalidStoreId, StoreId},
 };
-use ringfence_proto::{convert::InvalidMessage, v1};
+use ringfence_proto::{convert::InvalidMessage, follow::Position, v1};
 use tokio_util::sync::CancellationToken;
 
 use crate::{cache::MeshCache, reports::milliseconds};
@@ -55,14 +55,16 @@ enum SavedStateError {
     Content(#[from] prost::DecodeError),
     #[error("its content is not valid: {0}")]
     Invalid(#[from] InvalidMessage),
+    #[error("its content is not valid: {0}")]
+    Store(#[from] InvalidStoreId),
 }
 
 /// Fills an empty cache from the file; without a usable file the cache stays empty.
 pub(crate) fn restore(path: &Path, cache: &MeshCache) {
     match fs::read(path).map_err(SavedStateError::from).and_then(|bytes| decode(&bytes)) {
-        Ok((snapshot, staleness)) => {
+        Ok((snapshot, store, staleness)) => {
             tracing::info!(file = %path.display(), revision = %snapshot.revision, ?staleness, "starting with the cached state");
-            cache.restore(snapshot, staleness);
+            cache.restore(snapshot, store, staleness);
         }
         Err(SavedStateError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(file = %path.display(), %error, "the cache file is not used"),
@@ -94,9 +96,9 @@ impl SavedState {
     }
 
     async fn write(&self) {
-        let snapshot = self.cache.history().read(|history| history.mesh().snapshot());
+        let (store, snapshot) = self.cache.history().whole();
         let (path, staleness) = (self.path.clone(), self.cache.freshness().staleness());
-        let writing = tokio::task::spawn_blocking(move || replace(&path, &encode(snapshot, staleness)));
+        let writing = tokio::task::spawn_blocking(move || replace(&path, &encode(snapshot, store, staleness)));
         match writing.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(file = %self.path.display(), %error, "cannot write the cache file"),
@@ -115,9 +117,11 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn encode(snapshot: Snapshot, staleness: Duration) -> Vec<u8> {
+fn encode(snapshot: Snapshot, store: Option<StoreId>, staleness: Duration) -> Vec<u8> {
+    let store_id = store.map(|store| store.to_string()).unwrap_or_default();
     let records = snapshot.records.into_values().map(v1::Versioned::from).collect();
-    let body = v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true }.encode_to_vec();
+    let body = v1::SnapshotChunk { revision: snapshot.revision.0, records, last: true, store_id, ..Default::default() };
+    let body = body.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -132,7 +136,7 @@ fn encode(snapshot: Snapshot, staleness: Duration) -> Vec<u8> {
 }
 
 /// The state and how stale it is now.
-fn decode(bytes: &[u8]) -> Result<(Snapshot, Duration), SavedStateError> {
+fn decode(bytes: &[u8]) -> Result<(Snapshot, Option<StoreId>, Duration), SavedStateError> {
     let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(SavedStateError::Foreign)?;
     let u32_at = |offset: usize| header[offset..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let u64_at = |offset: usize| header[offset..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -149,13 +153,14 @@ fn decode(bytes: &[u8]) -> Result<(Snapshot, Duration), SavedStateError> {
         return Err(SavedStateError::Damaged);
     }
     let chunk = v1::SnapshotChunk::decode(body)?;
-    let mut snapshot = Snapshot { revision: Revision(chunk.revision), ..Snapshot::default() };
+    let Position { store, revision } = Position::parse(&chunk.store_id, chunk.revision)?;
+    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
     for record in chunk.records {
         let versioned = Versioned::try_from(record)?;
         snapshot.records.insert(versioned.record.key(), versioned);
     }
     let since = unix_time().saturating_sub(Duration::from_millis(u64_at(8)));
-    Ok((snapshot, Duration::from_millis(u64_at(16)).saturating_add(since)))
+    Ok((snapshot, store, Duration::from_millis(u64_at(16)).saturating_add(since)))
 }
 
 fn unix_time() -> Duration {
@@ -169,7 +174,12 @@ mod tests {
         identity::ClusterId,
         name::Name,
         record::{Cluster, Record},
+        revision::Revision,
     };
+
+    fn store() -> StoreId {
+        StoreId::new(7, [7; 10])
+    }
 
     fn snapshot() -> Snapshot {
         let cluster = Cluster { name: Name::new("east").unwrap(), id: ClusterId::new(1).unwrap(), pod_cidrs: vec![] };
@@ -179,9 +189,9 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_any_flipped_bit_is_noticed() {
-        let bytes = encode(snapshot(), Duration::from_secs(5));
-        let (read, staleness) = decode(&bytes).unwrap();
-        assert_eq!(read, snapshot());
+        let bytes = encode(snapshot(), Some(store()), Duration::from_secs(5));
+        let (read, of, staleness) = decode(&bytes).unwrap();
+        assert_eq!((read, of), (snapshot(), Some(store())));
         assert!(staleness >= Duration::from_secs(5));
         for index in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -201,9 +211,9 @@ mod tests {
         fs::write(&path, b"rubbish").unwrap();
         restore(&path, &cache);
         assert!(!cache.freshness().is_known());
-        replace(&path, &encode(snapshot(), Duration::ZERO)).unwrap();
+        replace(&path, &encode(snapshot(), Some(store()), Duration::ZERO)).unwrap();
         restore(&path, &cache);
         assert!(cache.freshness().is_known());
-        assert_eq!(cache.revision(), Revision(7));
+        assert_eq!(cache.position(), Position { store: Some(store()), revision: Revision(7) });
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ringfence_policy::{command::Command, name::Name, record::Kind, revision::Revision};
+use ringfence_policy::{command::Command, name::Name, record::Kind};
 use ringfence_proto::{
     access::{Access, Permit},
     convert::InvalidMessage,
     deadline,
-    follow::{self, FollowResponseStream, ListResponseStream, Staleness},
+    follow::{self, FollowResponseStream, Interest, ListResponseStream, Position, Staleness},
     v1::{self, mesh_server::Mesh},
 };
 use ringfence_runtime::metrics::Counted;
@@ -62,9 +62,20 @@ impl Mesh for MeshService {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.require_state()?;
-        let peer = request.remote_addr();
+        let (peer, permit) = (request.remote_addr(), Permit::of(&request)?);
         let request = request.into_inner();
-        tracing::info!(follower = request.follower, ?peer, from = request.from_revision, "follower connected");
+        let interest = request.interests.map(Interest::try_from).transpose()?;
+        interest.iter().try_for_each(|interest| interest.check(&permit.caller().role))?;
+        if let Some(Interest { cluster, node }) = interest.as_ref().filter(|interest| interest.cluster != self.cluster)
+        {
+            let own = &self.cluster;
+            let message = format!("node {cluster}/{node} follows gateways of its own cluster; this one is of {own}");
+            return Err(Status::invalid_argument(message));
+        }
+        let view = interest.as_ref().map(|interest| interest.node.as_str());
+        let from = Position::parse(&request.store_id, request.from_revision)
+            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
+        tracing::info!(follower = request.follower, view, ?peer, from = request.from_revision, "follower connected");
         let freshness = self.cache.freshness();
         let counted = Counted::new(FOLLOWERS);
         let staleness: Staleness = Arc::new(move || {
@@ -72,7 +83,7 @@ impl Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         });
-        let events = follow::serve(self.cache.history(), Revision(request.from_revision), staleness);
+        let events = follow::serve_position(self.cache.history(), from, interest, staleness)?;
         let stopped = self.token.clone().cancelled_owned();
         Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
     }

@@ -65,9 +65,10 @@ impl Upstream {
 
     async fn follow_until_lost(&self, member: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
         let mut follower =
-            Follower::connect(member.channel.clone(), self.cache.revision(), self.follower.clone()).await?;
+            Follower::connect(member.channel.clone(), self.cache.position(), self.follower.clone()).await?;
         loop {
-            self.cache.take(follower.next().await?)?;
+            let event = follower.next().await?;
+            self.cache.take(event, follower.store())?;
             if self.cache.upstream().is_empty() {
                 self.cache.set_upstream(&member.address);
                 backoff.reset();

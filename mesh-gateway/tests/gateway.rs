@@ -10,12 +10,13 @@ use ringfence_policy::{
     command::{Command, SignOfLife},
     identity::ClusterId,
     name::Name,
-    record::{Cluster, MeshSettings, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey},
+    record::{Cluster, MeshSettings, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use ringfence_proto::{
     connect::{Dialer, Expected},
-    follow::{FollowEvent, Follower},
+    follow::{FollowEvent, Follower, Position},
     v1::{self, mesh_client::MeshClient},
 };
 use ringfence_runtime::{
@@ -108,6 +109,7 @@ fn follow_until(running: &Running, tls: &TlsFiles, from: u64, until: Revision) -
                 FollowEvent::Snapshot(snapshot) => snapshot.revision,
                 FollowEvent::Delta(delta) => delta.revision,
                 FollowEvent::Progress { .. } => continue,
+                FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
             };
             revisions.push(revision.0);
             if revision >= until {
@@ -140,6 +142,7 @@ fn s13_fail_over_between_members_is_gap_free_for_a_follower() {
                 FollowEvent::Delta(delta) => revisions.push(delta.revision.0),
                 FollowEvent::Snapshot(_) => panic!("a snapshot where deltas were there"),
                 FollowEvent::Progress { .. } => {}
+                FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
             }
         }
         revisions
@@ -218,6 +221,71 @@ fn s3_a_member_that_is_behind_is_not_followed_and_takes_nothing_away() {
     eventually("a member that has caught up is followed", || running.cache.upstream() == behind_address.to_string());
     assert_eq!(running.cache.revision(), Revision(3));
     running.tasks.token().cancel();
+}
+
+#[test]
+fn s3_another_store_is_taken_as_a_whole_by_gateway_and_followers_and_only_if_it_is_ahead() {
+    let (directory, tls) = scratch();
+    let [old, new] = [1, 2].map(|byte| StoreId::new(byte.into(), [byte; 10]));
+    let first = TestStore::new(100);
+    first.found(old);
+    let (address, member) = first.serve("member/1", any(), &tls);
+    let with_cache = Config { cache_file: Some(directory.path().join("gateway.cache")), ..config(&tls, &[address]) };
+    let running = start(&with_cache);
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    for id in 2..=5 {
+        first.put(cluster(&format!("old{id}"), id));
+    }
+    eventually("all of the old store", || {
+        running.cache.position() == Position { store: Some(old), revision: Revision(5) }
+    });
+    let channel = running.channel(&tls);
+    let mut agent = running.runtime.run(Follower::connect(channel, Position::default(), "agent".into())).unwrap();
+    while !matches!(running.runtime.run(agent.next()).unwrap(), FollowEvent::Progress { .. }) {}
+    assert_eq!(agent.position(), running.cache.position());
+    member.kill();
+
+    // Restored from a backup of revision 1, and not as far as the old one was: it would take something back.
+    let second = TestStore::at(Snapshot { revision: Revision(1), ..Snapshot::default() });
+    second.found(new);
+    for id in 11..=14 {
+        second.put(cluster(&format!("new{id}"), id));
+    }
+    assert_eq!(second.revision(), Revision(5));
+    let (_, _member) = second.serve("member/1", address, &tls);
+    let refused = running.runtime.run(Follower::connect(running.channel(&tls), Revision(5), "x".into())).unwrap();
+    assert_eq!(refused.position().revision, Revision(5), "the gateway serves on");
+    let lost = || running.cache.upstream().is_empty() && running.cache.position().store == Some(old);
+    eventually("a store that is not ahead is not followed", lost);
+
+    second.put(cluster("new15", 15));
+    let taken = Position { store: Some(new), revision: Revision(6) };
+    eventually("all of the new store", || running.cache.position() == taken);
+    let records = |snapshot: &Snapshot| snapshot.records.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        records(&running.cache.history().whole().1),
+        records(&second.snapshot()),
+        "nothing of the old one is left"
+    );
+    // An agent whose stream went on is told the whole state of the new store.
+    let told = running.runtime.run(async {
+        loop {
+            if let FollowEvent::Snapshot(snapshot) = agent.next().await.unwrap() {
+                return snapshot;
+            }
+        }
+    });
+    assert_eq!((records(&told), agent.position()), (records(&second.snapshot()), taken));
+    // So is one that comes back with a revision of the old store, though there are deltas from there on.
+    let before = Position { store: Some(old), revision: Revision(5) };
+    let mut back = running.runtime.run(Follower::connect(running.channel(&tls), before, "agent".into())).unwrap();
+    assert!(matches!(running.runtime.run(back.next()).unwrap(), FollowEvent::Snapshot(_)));
+    // And the cache file says whose state it is.
+    running.tasks.token().cancel();
+    eventually("the new state is on disk", || {
+        let restarted = start(&Config { members: vec![free_address().to_string()], ..with_cache.clone() });
+        restarted.cache.position() == taken
+    });
 }
 
 #[test]
@@ -359,6 +427,30 @@ fn the_store_hears_of_all_nodes_that_report_in_one_command() {
 }
 
 #[test]
+fn a_view_is_for_the_agent_of_its_node_alone() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    let (address, _member) = store.serve("member/1", any(), &tls);
+    let gateway = start(&config(&tls, &[address]));
+    eventually("the cluster is registered", || gateway.cache.revision() == Revision(1));
+    let follow = |role: &str, cluster: &str, node: &str| {
+        let interests = Some(v1::Interests { cluster: cluster.into(), node: node.into() });
+        let request = v1::FollowRequest { follower: "test".into(), interests, ..v1::FollowRequest::default() };
+        let mut client = MeshClient::new(gateway.channel_as(role, &tls));
+        gateway.runtime.run(async move { client.follow(request).await.map(|_| ()) })
+    };
+    follow("agent/east/n1", "east", "n1").unwrap();
+    for (role, cluster) in [("agent/east/n2", "east"), ("agent/west/n1", "east"), ("admin/test", "east")] {
+        let refused = follow(role, cluster, "n1").unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{role}: {refused}");
+    }
+    let refused = follow("agent/east/n2", "east", "n1").unwrap_err();
+    let expected = "the view of node east/n1 is for agent/east/n1 alone, and the certificate is of agent/east/n2";
+    assert!(refused.message().starts_with(expected), "{refused}");
+    gateway.tasks.token().cancel();
+}
+
+#[test]
 fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
     let (directory, tls) = scratch();
     let store = TestStore::new(100);
@@ -375,7 +467,7 @@ fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
     restarted.runtime.kill();
     let without = start(&config(&tls, &[address]));
     let mut client = without.client(&tls);
-    let request = v1::FollowRequest { from_revision: 0, follower: "test".into() };
+    let request = v1::FollowRequest { follower: "test".into(), ..v1::FollowRequest::default() };
     let refused = without.runtime.run(client.follow(request)).unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("has not reached the store yet"), "{refused}");

@@ -17,6 +17,7 @@ use crate::{
         CidrGroupRecord, Cluster, MeshSettings, NamedPort, Node, PolicyKey, PolicyRecord, RecordKey, ServiceRecord,
     },
     revision::Revision,
+    store::StoreId,
 };
 
 /// A write. Each one becomes at most one revision, as a whole or not at all.
@@ -114,6 +115,8 @@ pub enum Housekeeping {
         /// The signs of life that the leader knew of. Nothing happens if there was another one meanwhile.
         renewals: u64,
     },
+    /// The store begins: it has this id from now on. Nothing happens if it has one already.
+    Found(StoreId),
 }
 
 impl Housekeeping {

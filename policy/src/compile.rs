@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Mesh ─ changed_since ─► State ─┬─ clusters ─► Ranges: pods' ranges; ranges that policies name, an identity each
-//!                                ├─ nodes, endpoints ─► Addresses: who has which
+//!                                ├─ nodes ─► Nodes: an identity for each label set, once a policy asks ─┐
+//!                                ├─ endpoints ─► Addresses: who has which ◄─────────────────────────────┘
 //!                                ├─ identities ─────────────────────────────┐
 //!                                ├─ policies ─ parse ─► rules ──────────────┼─► Engine ─► ports, rows
 //!                                └─ endpoints of this node, attached ─► subjects ┘    └─► policies of endpoints
@@ -17,6 +18,7 @@
 //! next diff leads from the tables in force all the same.
 
 mod addresses;
+mod nodes;
 mod objects;
 mod problem;
 mod ranges;
@@ -25,7 +27,10 @@ mod tracked;
 
 pub use problem::{Incomplete, Problem};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     compat::Compat,
@@ -33,7 +38,7 @@ use crate::{
     name::Name,
     revision::Revision,
     tables::{EndpointId, TableDiff, Tables},
-    world::Settings,
+    world::{Enforcement, Settings},
 };
 use state::State;
 
@@ -56,6 +61,37 @@ pub struct LocalNode {
     pub endpoints: BTreeMap<Name, EndpointId>,
     /// Those of them whose refusals are reported and let through (AUD-2).
     pub audited: BTreeSet<Name>,
+    /// When its endpoints and itself are enforced.
+    pub enforcement: Enforcement,
+    /// The node itself as a subject; none if it has no uplinks, so that nothing could be enforced (HOST-3).
+    pub host: Option<LocalHost>,
+}
+
+/// The node itself, which is `EndpointId::HOST`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalHost {
+    /// Addresses that its devices have, beside those of its record.
+    pub addresses: BTreeSet<IpAddr>,
+    /// As `Settings::failsafe`.
+    pub failsafe: BTreeSet<(u8, u16)>,
+    /// Its refusals are reported and let through (HOST-7).
+    pub audit: bool,
+}
+
+impl LocalNode {
+    /// A node without endpoints that is no subject itself.
+    #[must_use]
+    pub const fn new(cluster: Name, node: Name) -> Self {
+        let endpoints = BTreeMap::new();
+        Self { cluster, node, endpoints, audited: BTreeSet::new(), enforcement: Enforcement::Default, host: None }
+    }
+
+    /// What its policies depend on besides the mesh.
+    fn settings(&self, compat: Compat) -> Settings {
+        let failsafe = self.host.iter().flat_map(|host| host.failsafe.iter().copied()).collect();
+        let (enforcement, host_firewall) = (self.enforcement, self.host.is_some());
+        Settings { enforcement, host_firewall, failsafe, ..Settings::new(self.cluster.clone(), compat) }
+    }
 }
 
 /// What leads to a whole revision.
@@ -71,7 +107,7 @@ pub struct Compilation {
 #[derive(Debug)]
 struct Following {
     at: Revision,
-    cluster: Name,
+    settings: Settings,
     node: Name,
     state: State,
     /// From the tables in force; none before they were compared with what was compiled.
@@ -92,9 +128,10 @@ impl Compiler {
     /// # Errors
     /// `Incomplete` if not all of the mesh can be enforced; no edits then (S10: the old revision stays whole).
     pub fn compile(&mut self, mesh: &Mesh, local: &LocalNode, in_force: &Tables) -> Result<Compilation, Incomplete> {
-        let following = self.following.take().filter(|following| following.is_of(local));
+        let settings = local.settings(self.compat);
+        let following = self.following.take().filter(|following| following.is_of(local, &settings));
         let following = following.and_then(|following| following.moved(mesh));
-        let mut following = following.unwrap_or_else(|| Following::start(mesh, local, self.compat, in_force));
+        let mut following = following.unwrap_or_else(|| Following::start(mesh, local, settings, in_force));
         following.state.attach(local);
         let following = self.following.insert(following);
         let problems = following.state.blocking();
@@ -114,16 +151,14 @@ impl Compiler {
 }
 
 impl Following {
-    fn start(mesh: &Mesh, local: &LocalNode, compat: Compat, in_force: &Tables) -> Self {
-        let settings = Settings::new(local.cluster.clone(), compat);
-        let mut state = State::new(settings, local, in_force);
+    fn start(mesh: &Mesh, local: &LocalNode, settings: Settings, in_force: &Tables) -> Self {
+        let mut state = State::new(settings.clone(), local, in_force);
         state.change(mesh.records().values().map(|versioned| (None, Some(&versioned.record))));
-        let (cluster, node) = (local.cluster.clone(), local.node.clone());
-        Self { at: mesh.revision(), cluster, node, state, pending: None }
+        Self { at: mesh.revision(), settings, node: local.node.clone(), state, pending: None }
     }
 
-    fn is_of(&self, local: &LocalNode) -> bool {
-        (&self.cluster, &self.node) == (&local.cluster, &local.node)
+    fn is_of(&self, local: &LocalNode, settings: &Settings) -> bool {
+        (&self.settings, &self.node) == (settings, &local.node)
     }
 
     /// At the mesh's revision; none if it is not known what changed.

@@ -20,6 +20,8 @@ pub use filter::Conflict;
 pub use outcome::Outcome;
 pub(crate) use peers::{Requirements, selectors};
 
+use std::collections::BTreeSet;
+
 use filter::Filters;
 
 use crate::{
@@ -49,6 +51,8 @@ pub struct SubjectPolicy {
 struct Directions {
     ingress: Option<Filters>,
     egress: Option<Filters>,
+    /// Ports of the node that no rule closes; none of any other subject.
+    failsafe: BTreeSet<(u8, u16)>,
 }
 
 /// How rules for one subject contradict each other whatever else there is; none if they do not.
@@ -181,7 +185,8 @@ impl Directions {
             }
             Ok(Some(filters))
         };
-        Ok(Self { ingress: resolve(Direction::Ingress)?, egress: resolve(Direction::Egress)? })
+        let failsafe = if subject == Identity::HOST { settings.failsafe.clone() } else { BTreeSet::new() };
+        Ok(Self { ingress: resolve(Direction::Ingress)?, egress: resolve(Direction::Egress)?, failsafe })
     }
 
     fn uses(&self, selector: &Selector) -> bool {
@@ -190,6 +195,9 @@ impl Directions {
     }
 
     fn decide(&self, flow: &Flow, peer: &LabelSet) -> Decision {
+        if flow.direction == Direction::Ingress && self.failsafe.contains(&(flow.protocol, flow.port)) {
+            return Decision::ALLOW;
+        }
         match self.filters(flow.direction) {
             None => Decision::ALLOW, // SEM-1
             Some(filters) => lookup::decide(filters, flow, peer),

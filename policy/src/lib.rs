@@ -39,6 +39,8 @@ pub mod revision;
 pub mod rule;
 pub mod selector;
 pub mod shared_map;
+pub mod store;
 pub mod tables;
 pub mod text;
+pub mod view;
 pub mod world;

@@ -79,6 +79,11 @@ impl Mesh {
         Ok(())
     }
 
+    /// Moves to a later revision that changes nothing of what is here: for a part of a mesh, as a node's view is.
+    pub fn skip_to(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// The revision of the state.
     #[must_use]
     pub const fn revision(&self) -> Revision {
@@ -109,7 +114,7 @@ impl Mesh {
     pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
         let first = RecordKey::Cluster(Name::first());
         self.records
-            .range_from(&first)
+            .range(first..)
             .map_while(|(_, v)| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
     }
 
@@ -117,7 +122,7 @@ impl Mesh {
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         let first = RecordKey::Node(Name::first(), Name::first());
         self.records
-            .range_from(&first)
+            .range(first..)
             .map_while(|(_, v)| if let Record::Node(node) = &v.record { Some(node) } else { None })
     }
 
@@ -168,7 +173,7 @@ impl Mesh {
     /// The blocks of numbers of one cluster, found without looking at other kinds.
     pub fn blocks_of<'m>(&'m self, cluster: &'m Name) -> impl Iterator<Item = &'m IdentityBlock> {
         let first = RecordKey::Block(cluster.clone(), Name::first());
-        self.records.range_from(&first).map_while(move |(_, versioned)| match &versioned.record {
+        self.records.range(first..).map_while(move |(_, versioned)| match &versioned.record {
             Record::Block(block) if block.cluster == *cluster => Some(block),
             _ => None,
         })
@@ -186,7 +191,7 @@ impl Mesh {
     /// The endpoints of one node, found without looking at others.
     pub fn endpoints_of<'m>(&'m self, cluster: &'m Name, node: &'m Name) -> impl Iterator<Item = &'m Endpoint> {
         let first = RecordKey::Endpoint(cluster.clone(), node.clone(), Name::first());
-        self.records.range_from(&first).map_while(move |(_, versioned)| match &versioned.record {
+        self.records.range(first..).map_while(move |(_, versioned)| match &versioned.record {
             Record::Endpoint(endpoint) if endpoint.cluster == *cluster && endpoint.node == *node => Some(&**endpoint),
             _ => None,
         })

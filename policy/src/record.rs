@@ -45,6 +45,8 @@ pub struct Node {
     pub name: Name,
     /// The node's own addresses: `host` on itself, `remote-node` elsewhere.
     pub addresses: Vec<IpAddr>,
+    /// Its labels, with source `k8s`: what `nodeSelector`, `fromNodes` and `toNodes` select by.
+    pub labels: LabelSet,
 }
 
 /// A port a workload declares by name.

@@ -7,7 +7,13 @@
 //!
 //! So a reader of the whole state takes a copy in a moment and reads it at leisure, while the writer goes on.
 
-use std::{borrow::Borrow, fmt, marker::PhantomData, ops::Index, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    marker::PhantomData,
+    ops::{Bound, Index, RangeBounds},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -66,8 +72,19 @@ impl<K: Ord, V> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.get_key_value(key).map(|(_, value)| value)
+    }
+
+    /// The entry of a key.
+    #[must_use]
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
         let chunk = self.chunks.get(self.chunk_of(key)?)?;
-        chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok().map(|at| &chunk[at].1)
+        let at = chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
+        let (key, value) = &chunk[at];
+        Some((key, value))
     }
 
     /// Whether there is a key.
@@ -79,18 +96,31 @@ impl<K: Ord, V> SharedMap<K, V> {
         self.get(key).is_some()
     }
 
-    /// The entries from a key on, in order.
-    pub fn range_from<'m, Q: Ord + ?Sized>(
-        &'m self,
-        first: &Q,
-    ) -> impl Iterator<Item = (&'m K, &'m V)> + use<'m, K, V, Q>
-    where
-        K: Borrow<Q>,
-    {
-        let at = self.chunk_of(first).unwrap_or_default();
-        let skipped = self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|(key, _)| key.borrow() < first));
-        let entries = self.chunks.get(at..).unwrap_or_default().iter().flat_map(|chunk| chunk.iter());
-        entries.skip(skipped).map(|(key, value)| (key, value))
+    /// The entries of a range of keys, in order; none where it ends before it begins.
+    pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, R> {
+        let (first, start) = match range.start_bound() {
+            Bound::Unbounded => (0, 0),
+            Bound::Included(key) => self.place(|known| known < key, key),
+            Bound::Excluded(key) => self.place(|known| known <= key, key),
+        };
+        let (last, end) = match range.end_bound() {
+            Bound::Unbounded => (self.chunks.len(), 0),
+            Bound::Included(key) => self.place(|known| known <= key, key),
+            Bound::Excluded(key) => self.place(|known| known < key, key),
+        };
+        let chunks = self.chunks.iter().enumerate().take(last + 1).skip(first);
+        let entries = chunks.flat_map(move |(at, chunk)| {
+            let from = if at == first { start } else { 0 };
+            let to = if at == last { end } else { chunk.len() };
+            chunk.get(from..to).unwrap_or_default()
+        });
+        entries.map(|(key, value)| (key, value))
+    }
+
+    /// The chunk of a key, and how many entries of it are before the place that is meant.
+    fn place(&self, is_before: impl Fn(&K) -> bool, key: &K) -> (usize, usize) {
+        let at = self.chunk_of(key).unwrap_or_default();
+        (at, self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|(known, _)| is_before(known))))
     }
 
     /// The chunk that holds a key, if one does; none if the key is before all others.
@@ -326,8 +356,15 @@ mod tests {
                 prop_assert!(map.iter().eq(model.iter()));
                 prop_assert_eq!(map.len(), model.len());
                 for from in [0, 17, 250, 499, 500] {
-                    prop_assert!(map.range_from(&from).eq(model.range(from..)));
+                    prop_assert_eq!(map.get_key_value(&from), model.get_key_value(&from));
+                    prop_assert!(map.range(from..).eq(model.range(from..)));
+                    prop_assert!(map.range(..from).eq(model.range(..from)));
+                    prop_assert!(map.range(..=from).eq(model.range(..=from)));
+                    prop_assert!(map.range(from..300.max(from)).eq(model.range(from..300.max(from))));
+                    let behind = (Bound::Excluded(from), Bound::Unbounded);
+                    prop_assert!(map.range(behind).eq(model.range(behind)));
                 }
+                prop_assert_eq!(map.range((Bound::Included(300), Bound::Excluded(17))).count(), 0);
                 let text = serde_json::to_string(&map).unwrap();
                 prop_assert_eq!(&serde_json::from_str::<SharedMap<u16, u8>>(&text).unwrap(), &map);
                 prop_assert!(map.into_iter().eq(model));

@@ -146,6 +146,11 @@ impl Tables {
     }
 }
 
+impl EndpointId {
+    /// The node itself: the index of the loopback device, which no endpoint can have.
+    pub const HOST: Self = Self(1);
+}
+
 impl RowKey {
     /// The row that has a band.
     #[must_use]

@@ -31,6 +31,8 @@ pub struct Settings {
     pub allow_localhost: bool,
     /// The node itself is a subject (SEM-10).
     pub host_firewall: bool,
+    /// Ports of the node, with their IP protocol, that anybody reaches whatever policies say, so that nobody is locked out.
+    pub failsafe: BTreeSet<(u8, u16)>,
     /// `enableDefaultDeny` is looked at (SEM-7).
     pub optional_default_deny: bool,
     /// The mesh has addresses of both families (ID-15, ID-22).
@@ -109,6 +111,7 @@ impl Settings {
             enforcement: Enforcement::Default,
             allow_localhost: true,
             host_firewall: false,
+            failsafe: BTreeSet::new(),
             optional_default_deny: true,
             dual_stack: true,
             reach: Reach::Mesh,

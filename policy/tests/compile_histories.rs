@@ -9,17 +9,26 @@ mod worlds;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        net::IpAddr,
+    };
 
     use ringfence_policy::{
-        compile::{Compiler, LocalNode, Problem},
+        compile::{Compiler, LocalHost, LocalNode, Problem},
+        flow::{Direction, Flow, protocol},
         identity::{ClusterId, Identity},
         label::LabelSet,
         mesh::Mesh,
         name::Name,
         object::parse_objects,
-        record::{Change, Cluster, Delta, Endpoint, IdentityRecord, NamedPort, Node, PolicyRecord, Record, RecordKey},
-        tables::{Edit, EndpointId, TableDiff, Tables},
+        record::{
+            Change, Cluster, Delta, Endpoint, IdentityRecord, NamedPort, Node, PolicyRecord, Record, RecordKey,
+            Snapshot,
+        },
+        revision::Revision,
+        tables::{Class, Edit, EndpointId, TableDiff, Tables},
+        view::Views,
     };
 
     use crate::worlds::worlds;
@@ -85,7 +94,8 @@ mod tests {
     fn policy(random: &mut Random) -> Record {
         let app = |random: &mut Random| format!("{{matchLabels: {{app: {}}}}}", random.pick(&PODS[..3]));
         let element = |random: &mut Random| {
-            let peers = match random.below(5) {
+            let peers = match random.below(7) {
+                5 => format!("toNodes: [{{matchLabels: {{role: {}}}}}]", random.pick(&["edge", "core"])),
                 0 => "toEntities: [all]".to_owned(),
                 1 => "toEntities: [cluster, world]".to_owned(),
                 2 => format!(
@@ -104,7 +114,10 @@ mod tests {
             format!("{{{peers}{ports}}}")
         };
         let lists = [
-            format!("ingress: [{}]", element(random).replace("toE", "fromE").replace("toC", "fromC")),
+            format!(
+                "ingress: [{}]",
+                element(random).replace("toE", "fromE").replace("toC", "fromC").replace("toN", "fromN")
+            ),
             format!("egress: [{}, {}]", element(random), element(random)),
             format!("egressDeny: [{}]", element(random)),
         ];
@@ -115,11 +128,21 @@ mod tests {
             if random.one_in(3) { "{}".to_owned() } else { app(random) },
             random.pick(&lists)
         );
+        let text = if random.one_in(6) {
+            let nodes = random.pick(&["nodeSelector: {}, ", "nodeSelector: {matchLabels: {role: edge}}, "]);
+            let content = &text[text.find("ingress").or_else(|| text.find("egress")).unwrap()..];
+            format!(
+                "{{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {{name: p{number}}}, \
+                 spec: {{{nodes}{content}"
+            )
+        } else {
+            text
+        };
         let parsed = parse_objects(&text);
         assert!(!parsed.has_errors(), "{:?}\n{text}", parsed.diagnostics);
         let key = parsed.objects[0].key.clone();
         // Nobody can read it.
-        let text = if random.one_in(16) { text.replace("endpointSelector", "endpointSelectorV3") } else { text };
+        let text = if random.one_in(16) { text.replace("Selector", "SelectorV3") } else { text };
         Record::Policy(PolicyRecord { key, text })
     }
 
@@ -133,7 +156,9 @@ mod tests {
             1 => {
                 let last = u8::try_from(random.below(4)).unwrap();
                 let addresses = vec![[10, 1, 2, last].into(), [192, 0, 2, last].into()];
-                Record::Node(Node { cluster: name("east"), name: name(random.pick(&["n1", "n2"])), addresses })
+                let labels = random.pick(&[&[][..], &["k8s:role=edge"], &["k8s:role=edge", "k8s:zone=a"]]);
+                let (node, labels) = (name(random.pick(&["n1", "n2", "n3"])), LabelSet::parse(labels).unwrap());
+                Record::Node(Node { cluster: name("east"), name: node, addresses, labels })
             }
             2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
             5..8 => endpoint(random),
@@ -236,7 +261,12 @@ mod tests {
     fn history(seed: u64, seen: &mut Seen) {
         let random = &mut Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let endpoints = BTreeMap::new();
-        let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+        let host = random.one_in(2).then(|| LocalHost {
+            addresses: [[10, 1, 2, 1].into(), [10, 9, 9, 9].into()].into(),
+            failsafe: [(6, 80)].into(),
+            audit: random.one_in(4),
+        });
+        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut world =
             World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
         for step in 0..24 {
@@ -249,12 +279,17 @@ mod tests {
                     Some(_) if random.one_in(2) => {}
                     _ => {
                         let id = EndpointId(
-                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 1)
+                            u32::try_from(random.below(4) * 8 + PODS.iter().position(|p| *p == pod).unwrap() + 2)
                                 .unwrap(),
                         );
                         world.local.endpoints.insert(name(pod), id);
                     }
                 }
+            }
+            if random.one_in(10)
+                && let Some(host) = &mut world.local.host
+            {
+                host.addresses.pop_first();
             }
             if random.one_in(10) {
                 world.local.audited = BTreeSet::from([name(random.pick(&PODS))]);
@@ -292,8 +327,9 @@ mod tests {
         let mut seen = Seen::default();
         for seed in 0..64 {
             let random = &mut Random(seed);
-            let endpoints = PODS.iter().zip(1..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-            let local = LocalNode { cluster: name("east"), node: name("n1"), endpoints, audited: BTreeSet::new() };
+            let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+            let host = random.one_in(2).then(LocalHost::default);
+            let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
             let mut world =
                 World { mesh: Mesh::default(), compiler: Compiler::default(), local, in_force: Tables::default() };
             for step in 0..10 {
@@ -308,5 +344,164 @@ mod tests {
             }
         }
         assert!(seen.whole > 100, "{seen:?}");
+    }
+
+    /// Who an address is to a node: its record, else the longest range, else the world.
+    fn resolve(tables: &Tables, address: IpAddr) -> Identity {
+        let longest = || {
+            tables
+                .ranges
+                .iter()
+                .filter(|(range, _)| range.contains(address))
+                .max_by_key(|(range, _)| range.prefix_length())
+        };
+        let world = if address.is_ipv4() { Identity::WORLD_IPV4 } else { Identity::WORLD_IPV6 };
+        let entry = tables.addresses.get(&address).map(|entry| entry.identity);
+        entry.or_else(|| longest().map(|(_, identity)| *identity)).unwrap_or(world)
+    }
+
+    /// What is said of an endpoint's packet, and what would be with the objects under audit.
+    type Outcome = (EndpointId, IpAddr, Direction, u16, Option<Class>, Option<Class>);
+
+    /// What becomes of every packet of every endpoint of the node.
+    fn judged(tables: &Tables) -> Vec<Outcome> {
+        let mut addresses: Vec<IpAddr> =
+            ["10.2.0.1", "10.1.9.9", "11.0.0.1", "fd00::1", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
+        for last in 0..7 {
+            addresses.extend([[10, 1, 2, last], [10, 1, 3, last], [192, 0, 2, last]].map(IpAddr::from));
+        }
+        let mut outcomes = Vec::new();
+        for (endpoint, entry) in &tables.endpoints {
+            for address in &addresses {
+                let peer = resolve(tables, *address);
+                for direction in [Direction::Ingress, Direction::Egress] {
+                    for port in [1, 80, 443, 450, 8080] {
+                        let flow = Flow { subject: entry.identity, peer, direction, protocol: protocol::TCP, port };
+                        let shadow = entry.shadow.and_then(|shadow| tables.class_in(shadow, &flow));
+                        outcomes.push((*endpoint, *address, direction, port, tables.class(*endpoint, &flow), shadow));
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    #[derive(Default, Debug)]
+    struct Compared {
+        equal: usize,
+        incomplete: usize,
+        hidden: usize,
+        quiet: usize,
+        anew: usize,
+        verdicts: usize,
+        of_hosts: usize,
+        strangers: usize,
+    }
+
+    fn view_history(seed: u64, seen: &mut Compared) {
+        let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
+        // No endpoint has an address of the host's that the node's record does not name.
+        let host = random.one_in(2).then(|| LocalHost {
+            addresses: [[10, 9, 9, 9].into()].into(),
+            failsafe: [(6, 80)].into(),
+            audit: random.one_in(4),
+        });
+        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
+        let mut mesh = Mesh::default();
+        mesh.apply(&Delta { revision: Revision(1), changes: first(random) }).unwrap();
+        let mut views = Views::new(&mesh, name("east"));
+        for node in ["n1", "n2", "n3"] {
+            views.add(&name(node));
+        }
+        let whole = |views: &Views, mesh: &Mesh| -> BTreeMap<RecordKey, Record> {
+            views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
+        };
+        let snapshot = |views: &Views, mesh: &Mesh| {
+            let records = views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.clone()));
+            Mesh::from_snapshot(Snapshot { revision: mesh.revision(), records: records.collect() })
+        };
+        let mut part = snapshot(&views, &mesh);
+        let (mut known, mut compilers) = (Tables::default(), (Compiler::default(), Compiler::default()));
+        let mut known_all = Tables::default();
+        for _ in 0..24 {
+            mesh.apply(&Delta { revision: mesh.revision().next(), changes: changes(random, &mesh) }).unwrap();
+            if random.one_in(20) {
+                mesh = Mesh::from_snapshot(mesh.snapshot());
+            }
+            if random.one_in(3) {
+                continue;
+            }
+            // As a follower of the view moves.
+            match views.advance(&mesh) {
+                Some(mut changes) => match changes.remove(&name("n1")) {
+                    Some(changes) => {
+                        part.skip_to(Revision(mesh.revision().0 - 1));
+                        part.apply(&Delta { revision: mesh.revision(), changes }).unwrap();
+                    }
+                    None => {
+                        part.skip_to(mesh.revision());
+                        seen.quiet += 1;
+                    }
+                },
+                None => {
+                    seen.anew += 1;
+                    views = Views::new(&mesh, name("east"));
+                    views.add(&name("n1"));
+                    part = snapshot(&views, &mesh);
+                }
+            }
+            let shown: BTreeMap<RecordKey, Record> =
+                part.records().iter().map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect();
+            assert_eq!(shown, whole(&views, &mesh), "a follower has what the view has");
+            let mut fresh = Views::new(&mesh, name("east"));
+            fresh.add(&name("n1"));
+            assert_eq!(shown, whole(&fresh, &mesh), "a view depends on the mesh alone");
+            for (key, record) in &shown {
+                assert_eq!(mesh.get(key), Some(record), "a view is a part of the mesh");
+            }
+            let is_endpoint = |key: &&RecordKey| matches!(key, RecordKey::Endpoint(..));
+            seen.hidden += mesh.records().keys().filter(is_endpoint).count() - shown.keys().filter(is_endpoint).count();
+
+            match (compilers.0.compile(&mesh, &local, &known_all), compilers.1.compile(&part, &local, &known)) {
+                (Err(_), Err(_)) => seen.incomplete += 1,
+                (Ok(all), Ok(own)) => {
+                    known_all.apply(&all.diff);
+                    known.apply(&own.diff);
+                    compilers.0.realised();
+                    compilers.1.realised();
+                    seen.equal += 1;
+                    let (all, own) = (judged(&known_all), judged(&known));
+                    seen.verdicts += all.len();
+                    seen.of_hosts += all.iter().filter(|outcome| outcome.0 == EndpointId::HOST).count();
+                    assert_eq!(all.len(), own.len(), "the same endpoints");
+                    assert_eq!(all.iter().zip(&own).find(|(all, own)| all != own), None, "the same verdicts");
+                    let stranger = |address: &&IpAddr| {
+                        let (to_all, to_own) = (resolve(&known_all, **address), resolve(&known, **address));
+                        assert!(
+                            to_all == to_own || to_own == Identity::UNKNOWN || to_all.is_local(),
+                            "{address}: {to_all} {to_own}"
+                        );
+                        to_all != to_own
+                    };
+                    seen.strangers += known_all.addresses.keys().filter(stranger).count();
+                }
+                (all, own) => panic!("whole: {:?}\nview: {:?}", all.map(|_| ()), own.map(|_| ())),
+            }
+        }
+    }
+
+    #[test]
+    fn s12_a_node_that_knows_its_view_judges_as_if_it_knew_the_mesh() {
+        let histories = worlds();
+        let mut seen = Compared::default();
+        for seed in 0..u64::from(histories) {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| view_history(seed, &mut seen)));
+            assert!(outcome.is_ok(), "history {seed}");
+        }
+        println!("{histories} histories: {seen:?}");
+        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers } = seen;
+        let counts = [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers];
+        assert!(histories < 100 || counts.iter().all(|count| *count > 50));
     }
 }

@@ -214,6 +214,7 @@ mod tests {
             },
             allow_localhost: !random.one_in(4),
             host_firewall: random.one_in(2),
+            failsafe: random.list(3, |random| (random.pick(&[6, 17]), random.pick(&PORTS))).into_iter().collect(),
             optional_default_deny: !random.one_in(4),
             dual_stack: random.one_in(2),
             ..Settings::new(Name::new("east").unwrap(), random.pick(&[Compat::Ringfence, Compat::Cilium]))

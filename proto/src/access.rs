@@ -21,7 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use layer::{AccessLayer, AccessService, Permit};
+pub use layer::{AccessLayer, AccessService, Permit, count, refuse_unknown};
 pub use role::{InvalidRole, Role, UnknownRole};
 pub use table::{Access, Caller, Refusal, Scope, Site, authorise};
 

@@ -90,7 +90,7 @@ pub fn write(
     checksum.update(&first);
     let chunks = std::iter::from_fn(move || {
         let part: Vec<v1::Versioned> = records.by_ref().take(RECORDS_PER_FRAME).map(v1::Versioned::from).collect();
-        let chunk = v1::SnapshotChunk { revision, records: part, last: false };
+        let chunk = v1::SnapshotChunk { revision, records: part, last: false, ..Default::default() };
         (!chunk.records.is_empty()).then_some(Frame::Chunk(chunk))
     });
     let mut rows = ledger.into_iter();
@@ -177,6 +177,7 @@ fn next(bytes: &[u8], offset: &mut usize) -> Result<Frame, InvalidBackup> {
 mod tests {
     use super::*;
     use ringfence_policy::{
+        label::LabelSet,
         name::Name,
         record::{Node, Record},
     };
@@ -184,7 +185,7 @@ mod tests {
     fn snapshot(nodes: usize) -> Snapshot {
         let node = |number: usize| {
             let (cluster, name) = (Name::new("east").unwrap(), Name::new(format!("n{number}")).unwrap());
-            Record::Node(Node { cluster, name, addresses: vec![] })
+            Record::Node(Node { cluster, name, addresses: vec![], labels: LabelSet::default() })
         };
         let records = (0..nodes).map(node).map(|record| (record.key(), Versioned { revision: Revision(3), record }));
         Snapshot { revision: Revision(9), records: records.collect() }

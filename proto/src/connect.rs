@@ -11,6 +11,11 @@ pub use dialer::{Dialer, Expected};
 /// The largest message that servers and clients take: a delta is one message, snapshots come in chunks.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// Calls of one connection that their callers gave up before a server came to them. HTTP/2 servers close the whole
+/// connection beyond 20 of them (against CVE-2023-44487), with every call that is alive on it: too few for a process that
+/// stood still for a moment. Callers show a certificate here; who floods loses it.
+pub const MAX_CALLS_GIVEN_UP: usize = 4096;
+
 /// The name that every server certificate of a mesh carries, so that clients need not know where a process runs.
 pub const SERVER_NAME: &str = "ringfence.mesh";
 

@@ -15,6 +15,12 @@ const MARGIN: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn of(metadata: &MetadataMap) -> Instant {
     let timeout = metadata.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+    within(timeout)
+}
+
+/// As `of`, for a caller that waits for `timeout`, where it says so.
+#[must_use]
+pub fn within(timeout: Option<Duration>) -> Instant {
     let timeout = timeout.unwrap_or(DEFAULT).min(MAXIMUM);
     Instant::now() + timeout.saturating_sub(MARGIN.min(timeout / 4))
 }

@@ -15,6 +15,7 @@ pub mod connect;
 pub mod convert;
 pub mod deadline;
 pub mod follow;
+pub mod link;
 pub mod pool;
 pub mod status;
 pub mod version;

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prost::Message as _;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     connect::{Dialer, InvalidAddress, MAX_MESSAGE_BYTES},
+    link::{Link, method},
     status::{describe, is_out_of_reach},
-    v1::mesh_client::MeshClient,
+    v1::{self, mesh_client::MeshClient},
 };
 
 /// The servers in the order of the configuration. Connections are made when first needed and renewed by themselves.
@@ -31,6 +33,8 @@ pub struct Server {
     pub address: String,
     /// Connects when used.
     pub channel: Channel,
+    /// Connects when used; members of the store take links.
+    link: Link,
 }
 
 /// What a server said.
@@ -50,7 +54,11 @@ impl Pool {
     /// # Errors
     /// `InvalidAddress` for an address that cannot be one.
     pub fn new(what: &'static str, addresses: &[String], dialer: &Dialer) -> Result<Self, InvalidAddress> {
-        let server = |address: &String| Ok(Server { address: address.clone(), channel: dialer.channel(address)? });
+        let server = |address: &String| {
+            let channel = dialer.channel(address)?;
+            let link = Link::new(dialer.clone(), address, MAX_MESSAGE_BYTES);
+            Ok(Server { address: address.clone(), channel, link })
+        };
         let servers = addresses.iter().map(server).collect::<Result<_, _>>()?;
         Ok(Self { what, servers, last: AtomicUsize::new(0) })
     }
@@ -73,6 +81,28 @@ impl Pool {
     where
         F: Future<Output = Result<T, Status>>,
     {
+        self.first_answer(longest, deadline, |server, timeout| server.ask(message.clone(), timeout, &call)).await
+    }
+
+    /// As `ask`, for a write, over links.
+    pub async fn command(
+        &self,
+        call: &v1::CommandCall,
+        longest: Duration,
+        deadline: Option<Instant>,
+    ) -> Answer<v1::Committed> {
+        self.first_answer(longest, deadline, |server, timeout| server.command(call.clone(), timeout)).await
+    }
+
+    async fn first_answer<'a, T, F>(
+        &'a self,
+        longest: Duration,
+        deadline: Option<Instant>,
+        ask: impl Fn(&'a Server, Duration) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let first = self.last.load(Ordering::Relaxed);
         let mut failures = Vec::new();
         for offset in 0..self.servers.len() {
@@ -83,7 +113,7 @@ impl Pool {
                 let is_last = offset + 1 == self.servers.len();
                 if is_last { left } else { left / 2 }.min(longest)
             });
-            match server.ask(message.clone(), timeout, &call).await {
+            match ask(server, timeout).await {
                 Err(status) if is_out_of_reach(&status) => {
                     failures.push(format!("{}: {}", server.address, describe(&status)));
                 }
@@ -119,5 +149,17 @@ impl Server {
         request.set_timeout(timeout);
         let answer = tokio::time::timeout(timeout, call(client, request)).await;
         answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:.1?}"))))
+    }
+
+    /// Puts a write to this server, which is told to give up after `timeout`, too.
+    ///
+    /// # Errors
+    /// The server's, or `deadline_exceeded`.
+    pub async fn command(&self, mut call: v1::CommandCall, timeout: Duration) -> Result<v1::Committed, Status> {
+        call.timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        let answer = tokio::time::timeout(timeout, self.link.call(method::COMMAND, call.encode_to_vec())).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:.1?}"))))?;
+        v1::Committed::decode(answer).map_err(|error| Status::internal(format!("an answer without meaning: {error}")))
     }
 }

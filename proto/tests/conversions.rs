@@ -60,7 +60,7 @@ fn cluster() -> Cluster {
 
 fn node() -> Node {
     let addresses = vec!["10.40.1.1".parse().unwrap(), "fd40::1:1".parse().unwrap()];
-    Node { cluster: name("east"), name: name("n1"), addresses }
+    Node { cluster: name("east"), name: name("n1"), addresses, labels: LabelSet::parse(["k8s:role=edge"]).unwrap() }
 }
 
 fn spec() -> EndpointSpec {
@@ -333,7 +333,7 @@ fn parts_that_are_missing_are_named() {
     refused::<Versioned, _>(v1::Versioned { revision: 1, record: None }, "Versioned.record is missing");
     refused::<Change, _>(v1::Change { change: None }, "Change.change is missing");
     refused::<Delta, _>(
-        v1::Delta { revision: 1, changes: vec![v1::Change { change: None }] },
+        v1::Delta { revision: 1, changes: vec![v1::Change { change: None }], ..Default::default() },
         "Change.change is missing",
     );
     refused::<PolicyRecord, _>(v1::Policy { key: None, text: String::new() }, "Policy.key is missing");

@@ -11,14 +11,20 @@ use std::{
 };
 
 use ringfence_policy::{
+    identity::{ClusterId, Identity},
+    label::LabelSet,
     mesh::{History, Mesh},
     name::Name,
-    record::{Change, Delta, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey, Snapshot},
+    object::parse_objects,
+    record::{
+        Change, Cluster, Delta, IdentityRecord, PolicyKey, PolicyKind, PolicyRecord, Record, RecordKey, Snapshot,
+    },
     revision::Revision,
 };
 use ringfence_proto::{
     follow::{
-        FollowError, FollowEvent, FollowResponseStream, Follower, ListResponseStream, SharedHistory, list, serve,
+        FollowError, FollowEvent, FollowResponseStream, Follower, Interest, ListResponseStream, SharedHistory, list,
+        serve,
     },
     v1::{self, follow_event::Event, mesh_client::MeshClient, mesh_server},
 };
@@ -45,7 +51,11 @@ impl mesh_server::Mesh for TestServer {
         Ok(Response::new(match self.clone() {
             Self::History { history, staleness_ms } => {
                 let staleness = move || Duration::from_millis(staleness_ms.load(Ordering::Relaxed));
-                serve(history, Revision(request.into_inner().from_revision), Arc::new(staleness))
+                {
+                    let request = request.into_inner();
+                    let interest = request.interests.map(Interest::try_from).transpose()?;
+                    serve(history, Revision(request.from_revision), interest, Arc::new(staleness))
+                }
             }
             Self::Script { events, then_closes: true } => Box::pin(tokio_stream::iter(events).map(Ok)),
             Self::Script { events, then_closes: false } => {
@@ -158,7 +168,7 @@ fn progress(revision: u64) -> Event {
 
 fn chunk(revision: u64, record: u64, last: bool) -> Event {
     let record = v1::Versioned { revision: record, record: Some(policy(record, 1).into()) };
-    Event::Snapshot(v1::SnapshotChunk { revision, records: vec![record], last })
+    Event::Snapshot(v1::SnapshotChunk { revision, records: vec![record], last, ..Default::default() })
 }
 
 /// The next event that is no progress mark.
@@ -318,6 +328,7 @@ async fn s13_followers_of_a_short_history_reach_the_state_of_the_writer() {
                     FollowEvent::Snapshot(snapshot) => mesh = Mesh::from_snapshot(snapshot),
                     FollowEvent::Delta(delta) => mesh.apply(&delta).unwrap(),
                     FollowEvent::Progress { revision, .. } => assert_eq!(revision, mesh.revision()),
+                    FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
                 }
             }
             mesh.snapshot()
@@ -379,8 +390,8 @@ async fn s13_a_snapshot_that_breaks_off_is_not_given_out() {
 #[tokio::test]
 async fn messages_without_meaning_end_following_and_name_the_field() {
     let bad_record = v1::Versioned { revision: 1, record: Some(v1::Record { record: None }) };
-    let bad_chunk = v1::SnapshotChunk { revision: 1, records: vec![bad_record], last: true };
-    let bad_delta = v1::Delta { revision: 1, changes: vec![v1::Change { change: None }] };
+    let bad_chunk = v1::SnapshotChunk { revision: 1, records: vec![bad_record], last: true, ..Default::default() };
+    let bad_delta = v1::Delta { revision: 1, changes: vec![v1::Change { change: None }], ..Default::default() };
     for (event, field) in [
         (None, "FollowEvent.event"),
         (Some(Event::Snapshot(bad_chunk)), "Record.record"),
@@ -426,4 +437,185 @@ fn s13_a_delta_that_does_not_follow_changes_nothing_for_followers() {
         name: Name::new("p4").unwrap(),
     });
     assert!(history.read(|history| history.mesh().get(&missing).is_none()));
+}
+
+/// One pod of identity 0x10_0000 + `number`, whose labels are `app=<app>`, on a node of east; and the identity.
+fn pod(node: &str, number: u32, app: &str) -> Vec<Change> {
+    let name = |text: &str| Name::new(text).unwrap();
+    let identity = Identity::from_bits(0x10_0000 + number);
+    let labels =
+        LabelSet::parse([format!("k8s:app={app}"), "k8s:io.kubernetes.pod.namespace=shop".to_owned()]).unwrap();
+    let endpoint = ringfence_policy::record::Endpoint {
+        cluster: name("east"),
+        node: name(node),
+        name: name(&format!("{app}-{number}")),
+        addresses: vec![[10, 0, 0, u8::try_from(number).unwrap()].into()],
+        labels: labels.clone(),
+        identity,
+        named_ports: vec![],
+    };
+    let identity = Record::Identity(IdentityRecord { identity, labels });
+    vec![Change::Put(identity), Change::Put(Record::Endpoint(Arc::new(endpoint)))]
+}
+
+/// `app` may be reached from `peer` alone.
+fn allow(app: &str, peer: &str) -> Change {
+    let text = format!(
+        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: {app}-{peer}, namespace: shop}}, spec: \
+         {{endpointSelector: {{matchLabels: {{app: {app}}}}}, ingress: [{{fromEndpoints: [{{matchLabels: {{app: {peer}}}}}]}}]}}}}"
+    );
+    let key = parse_objects(&text).objects.remove(0).key;
+    Change::Put(Record::Policy(PolicyRecord { key, text }))
+}
+
+fn shop() -> Arc<SharedHistory> {
+    let east = Cluster {
+        name: Name::new("east").unwrap(),
+        id: ClusterId::new(1).unwrap(),
+        pod_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    let mut changes = vec![Change::Put(Record::Cluster(east)), allow("web", "proxy")];
+    for (node, number, app) in
+        [("n1", 1, "web"), ("n2", 2, "proxy"), ("n2", 3, "db"), ("n3", 4, "proxy"), ("n3", 5, "web")]
+    {
+        changes.extend(pod(node, number, app));
+    }
+    let history = SharedHistory::new(History::new(Mesh::default(), 100));
+    history.push(Delta { revision: Revision(1), changes }).unwrap();
+    Arc::new(history)
+}
+
+fn step(history: &SharedHistory, changes: Vec<Change>) {
+    let revision = history.read(|history| history.mesh().revision().next());
+    history.push(Delta { revision, changes }).unwrap();
+}
+
+/// A follower of what a node needs, with what it has.
+struct Viewer {
+    follower: Follower,
+    mesh: Mesh,
+    snapshots: usize,
+}
+
+impl Viewer {
+    async fn follow(server: &Running, node: &str, mesh: Mesh) -> Self {
+        let interest = Interest { cluster: Name::new("east").unwrap(), node: Name::new(node).unwrap() };
+        let follower = Follower::connect_to_view(server.channel().await, mesh.revision(), "test".to_owned(), interest);
+        Self { follower: follower.await.unwrap(), mesh, snapshots: 0 }
+    }
+
+    /// Takes events until a mark tells that all up to a revision are here; the deltas.
+    async fn until(&mut self, revision: u64) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        loop {
+            match self.follower.next().await.unwrap() {
+                FollowEvent::Snapshot(snapshot) => {
+                    self.mesh = Mesh::from_snapshot(snapshot);
+                    self.snapshots += 1;
+                }
+                FollowEvent::Delta(delta) => {
+                    self.mesh.apply(&delta).unwrap();
+                    deltas.push(delta);
+                }
+                FollowEvent::Quiet { revision } => {
+                    assert!(revision > self.mesh.revision());
+                    self.mesh.skip_to(revision);
+                }
+                FollowEvent::Progress { revision: Revision(at), .. } => {
+                    assert_eq!(Revision(at), self.mesh.revision());
+                    if at == revision {
+                        return deltas;
+                    }
+                }
+            }
+        }
+    }
+
+    fn pods(&self) -> Vec<String> {
+        assert_eq!(
+            self.mesh.identities().count(),
+            self.mesh.endpoints().count(),
+            "each pod has an identity of its own"
+        );
+        self.mesh.endpoints().map(|endpoint| endpoint.name.to_string()).collect()
+    }
+}
+
+#[tokio::test]
+async fn s12_a_node_is_told_what_it_needs_and_of_the_rest_that_it_has_it_all() {
+    let history = shop();
+    let server = served(&history);
+    let mut viewer = Viewer::follow(&server, "n1", Mesh::default()).await;
+    assert!(viewer.until(1).await.is_empty());
+    assert_eq!(viewer.pods(), ["web-1", "proxy-2", "proxy-4"], "its own, and whom its rules speak of");
+
+    step(&history, pod("n3", 6, "db"));
+    assert!(viewer.until(2).await.is_empty(), "nothing of interest");
+    step(&history, pod("n3", 7, "proxy"));
+    assert_eq!(viewer.until(3).await.len(), 1);
+    assert_eq!(viewer.pods(), ["web-1", "proxy-2", "proxy-4", "proxy-7"]);
+
+    step(&history, vec![allow("web", "db")]);
+    let deltas = viewer.until(4).await;
+    let [Delta { revision: Revision(4), changes }] = deltas.as_slice() else { panic!("{deltas:?}") };
+    assert_eq!(changes.len(), 5, "the rule and everybody that it speaks of, in one revision: {changes:?}");
+    assert_eq!(viewer.pods(), ["web-1", "db-3", "proxy-2", "db-6", "proxy-4", "proxy-7"]);
+
+    let Change::Put(rule) = allow("web", "proxy") else { panic!() };
+    step(&history, vec![Change::Delete(rule.key())]);
+    step(&history, pod("n1", 8, "db"));
+    viewer.until(6).await;
+    assert_eq!(viewer.pods(), ["db-8", "web-1", "db-3", "db-6"]);
+    assert_eq!(viewer.snapshots, 1);
+    assert_eq!(viewer.mesh.policies().count(), 1);
+}
+
+#[tokio::test]
+async fn s13_followers_of_a_view_resume_where_the_server_knows_the_steps_and_begin_anew_elsewhere() {
+    let history = shop();
+    let server = served(&history);
+    let mut first = Viewer::follow(&server, "n1", Mesh::default()).await;
+    first.until(1).await;
+    let mut second = Viewer::follow(&server, "n1", Mesh::default()).await;
+    step(&history, pod("n3", 9, "proxy"));
+    first.until(2).await;
+    second.until(2).await;
+    for number in 10..20 {
+        step(&history, pod("n3", number, if number % 2 == 0 { "proxy" } else { "db" }));
+    }
+    first.until(12).await;
+    let mut second = Viewer::follow(&server, "n1", second.mesh).await;
+    step(&history, pod("n3", 20, "proxy"));
+    second.until(13).await;
+    first.until(13).await;
+    assert_eq!(
+        (first.mesh.records().keys().collect::<Vec<_>>(), second.snapshots),
+        (second.mesh.records().keys().collect(), 0)
+    );
+
+    let elsewhere = served(&shop());
+    let mut third = Viewer::follow(&elsewhere, "n1", Mesh::default()).await;
+    third.until(1).await;
+    let mut third = Viewer::follow(&elsewhere, "n2", third.mesh).await;
+    third.until(1).await;
+    assert_eq!(third.snapshots, 1, "nobody had followed this view here");
+    assert_eq!(third.pods(), ["db-3", "proxy-2"]);
+}
+
+#[tokio::test]
+async fn s13_a_view_whose_changes_are_not_remembered_comes_as_a_whole() {
+    let history = shop();
+    let server = served(&history);
+    let mut viewer = Viewer::follow(&server, "n1", Mesh::default()).await;
+    viewer.until(1).await;
+    let mut other = history.read(|history| history.mesh().clone());
+    let Change::Put(identity) = pod("n2", 2, "proxy").remove(0) else { panic!() };
+    let Change::Put(endpoint) = pod("n2", 2, "proxy").remove(1) else { panic!() };
+    let changes = vec![Change::Delete(identity.key()), Change::Delete(endpoint.key())];
+    other.apply(&Delta { revision: Revision(2), changes }).unwrap();
+    history.reset(Mesh::from_snapshot(other.snapshot()));
+    viewer.until(2).await;
+    assert_eq!((viewer.pods(), viewer.snapshots), (vec!["web-1".to_owned(), "proxy-4".to_owned()], 2));
+    step(&history, pod("n2", 9, "proxy"));
+    assert_eq!(viewer.until(3).await.len(), 1);
 }

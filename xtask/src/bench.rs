@@ -1,17 +1,19 @@
 //! `cargo xtask bench`: figures beside their targets. A short figure is shown, never an error.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::shell;
+use crate::{setup, shell};
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 4] = [
+const BENCHES: [(&str, &[&str]); 5] = [
     ("apply", &["-p", "ringfence-identityd", "--bench", "apply"]),
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
+    ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "throughput"]),
     ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),
     ("store", &["-p", "ringfence-identityd", "--bench", "store"]),
 ];
@@ -56,11 +58,23 @@ impl Arguments {
                 install_peer(self.peer.as_deref())?;
                 flags.extend(own);
             }
-            _ if own.is_empty() || self.name == "all" => {}
-            _ => bail!("bench {name} does not take {}", own.join(" ")),
+            _ if !own.is_empty() && self.name != "all" => bail!("bench {name} does not take {}", own.join(" ")),
+            "datapath" => install_tools()?,
+            _ => {}
         }
         Ok(flags)
     }
+}
+
+/// Installs what the throughput between namespaces is measured with, and beside; without it the bench says so.
+fn install_tools() -> Result<()> {
+    let tools = [("iperf3", "iperf3"), ("nft", "nftables")];
+    let missing: BTreeSet<&str> =
+        tools.into_iter().filter(|(program, _)| !shell::is_installed(program)).map(|(_, package)| package).collect();
+    if missing.is_empty() || !shell::is_root() {
+        return Ok(());
+    }
+    setup::install(&missing)
 }
 
 /// Installs the peer where it is missing and we may.
@@ -68,10 +82,7 @@ fn install_peer(peer: Option<&str>) -> Result<()> {
     match peer {
         None => Ok(()),
         Some("etcd") if shell::is_installed("etcd") => Ok(()),
-        Some("etcd") if shell::is_root() => {
-            let mut install = std::process::Command::new("apt-get");
-            shell::show(install.args(["install", "--yes", "--no-install-recommends", "etcd-server"]))
-        }
+        Some("etcd") if shell::is_root() => setup::install(&BTreeSet::from(["etcd-server"])),
         Some("etcd") => bail!("etcd is not installed: as root, `apt-get install etcd-server`"),
         Some(other) => bail!("there is no peer `{other}` for the store; there is: etcd"),
     }
@@ -100,7 +111,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let chosen: Vec<_> =
         BENCHES.iter().filter(|(name, _)| arguments.name == "all" || arguments.name == *name).collect();
     if chosen.is_empty() {
-        let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        let known: BTreeSet<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = known.into_iter().collect();
         bail!("there is no bench `{}`; there are: all, {}", arguments.name, known.join(", "));
     }
     let mut rows = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -25,6 +26,7 @@ pub(crate) struct Arguments {
 /// Compiles and compares, or updates.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     install_linker()?;
+    install_core_sources()?;
     let root = shell::root();
     let out = root.join("target/xtask/ebpf");
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
@@ -78,6 +80,22 @@ fn install_linker() -> Result<()> {
     let mut install = shell::cargo();
     install.args(LINKER).env("LLVM_SYS_221_PREFIX", LLVM).env("RUSTFLAGS", format!("-L native={LLVM}/lib"));
     shell::show(&mut install)
+}
+
+/// Whether `run` finds all it needs, or may install it.
+pub(crate) fn is_possible() -> bool {
+    shell::is_installed("bpf-linker") || (shell::is_root() && shell::is_installed("apt-get"))
+}
+
+/// A toolchain that was installed before `rust-toolchain.toml` was read lacks the component that it asks for.
+fn install_core_sources() -> Result<()> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).current_dir(shell::root()).output()?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() || !shell::is_installed("rustup") {
+        return Ok(());
+    }
+    println!("the sources of core are missing: they are compiled for the BPF target");
+    shell::show(Command::new("rustup").args(["component", "add", "rust-src"]).current_dir(shell::root()))
 }
 
 #[cfg(test)]

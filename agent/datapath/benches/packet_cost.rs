@@ -10,13 +10,19 @@
 
 #[path = "support/figures.rs"]
 mod figures;
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "../tests/support/namespaces.rs"]
 #[expect(dead_code, reason = "tests use the rest")]
 mod namespaces;
+#[path = "support/peer.rs"]
+mod peer;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -68,7 +74,7 @@ fn main() {
 fn measure(quick: bool) -> Vec<Figure> {
     ip("link add ep0 type veth peer name peer0");
     let directory = Path::new(BPFFS).join("bench");
-    let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default() };
+    let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default(), tcx: true };
     let mut datapath = KernelDatapath::open(&options).unwrap();
     let endpoint = datapath.attach(&Name::new("bench").unwrap(), "ep0").unwrap();
     let tables = tables(endpoint);
@@ -76,9 +82,13 @@ fn measure(quick: bool) -> Vec<Figure> {
     let started = cpu_ms();
     datapath.apply(Revision(1), &diff).unwrap();
     let fill_ms = cpu_ms() - started;
-    let mut figures = packets(&mut datapath, endpoint, &directory.join("v2"), quick);
+    let mut figures = packets(&mut datapath, endpoint, &directory.join("v3"), quick);
     figures.push(Figure::new("apply 116k entries to both empty sets, CPU time", fill_ms, "ms", None));
     figures.extend(flips(&mut datapath, &tables, quick));
+    figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v3"), quick));
+    figures.push(events(&mut datapath, endpoint, &directory.join("v3"), quick));
+    drop(datapath);
+    figures.extend(memory::measure(quick));
     figures
 }
 
@@ -110,6 +120,11 @@ fn tables(endpoint: EndpointId) -> Tables {
     tables
 }
 
+/// What the figures of packets stand beside: `ebpf/programs/src/bench/peer.rs`.
+const PEER: &str = "peer's layout";
+/// Programs that need every flow of 64k to be known.
+const MANY: [&str; 2] = ["one_of_64k_flows", "peer_one_of_64k_flows"];
+
 /// One program on one packet, again and again.
 struct Case {
     program: &'static str,
@@ -129,7 +144,12 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
         case("one_of_64k_flows", FIRST_PORT),
         case("new_flow", FIRST_PORT),
         case("from_endpoint", denied),
+        case("peer_packet", FIRST_PORT),
+        case("peer_one_of_64k_flows", FIRST_PORT),
+        case("peer_new_flow", FIRST_PORT),
+        case("peer_packet", denied),
     ];
+    peer::fill(&mut objects[1]);
     // What is measured is what is meant.
     let packet = packet(FIRST_PORT);
     for (packet, expected) in [
@@ -140,24 +160,31 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
         assert_eq!(datapath.probe(Hook::FromEndpoint, endpoint, &packet).unwrap().reason, expected);
     }
     // Twice through every flow of 64k, so that what is measured is finding them.
-    run(&mut objects, "one_of_64k_flows", FIRST_PORT, endpoint, 1_000_000);
+    for many in MANY {
+        run(&mut objects, many, FIRST_PORT, endpoint, 1_000_000);
+    }
     for _ in 0..rounds {
         for case in &mut cases {
             // New flows push all others out: give them their place back.
-            let warm_up = if case.program == "one_of_64k_flows" { 600_000 } else { 1000 };
+            let warm_up = if MANY.contains(&case.program) { 600_000 } else { 1000 };
             run(&mut objects, case.program, case.destination_port, endpoint, warm_up);
             case.times.push(run(&mut objects, case.program, case.destination_port, endpoint, repeat));
         }
     }
-    let [empty, random, hot, many, new, deny] = cases.map(|mut case| median(&mut case.times));
+    let [empty, random, hot, many, new, deny, peer_hot, peer_many, peer_new, peer_deny] =
+        cases.map(|mut case| median(&mut case.times));
     let most = |ns| Some(Target::AtMost(ns));
     vec![
         Figure::new("an empty program (baseline)", empty, "ns/packet", None),
         Figure::new("making up a random flow (baseline)", random, "ns/packet", None),
-        Figure::new("established flow, hot, above empty", hot - empty, "ns/packet", most(40.0)),
-        Figure::new("established flow, one of 64k, above random", many - random, "ns/packet", most(100.0)),
-        Figure::new("new flow, 100k addresses, 16k rows, above random", new - random, "ns/packet", most(250.0)),
-        Figure::new("denied by default, above empty", deny - empty, "ns/packet", most(200.0)),
+        Figure::new("established flow, hot, above empty", hot - empty, "ns/packet", most(40.0))
+            .beside(PEER, peer_hot - empty),
+        Figure::new("established flow, one of 64k, above random", many - random, "ns/packet", most(100.0))
+            .beside(PEER, peer_many - random),
+        Figure::new("new flow, 100k addresses, 16k rows, above random", new - random, "ns/packet", most(250.0))
+            .beside(PEER, peer_new - random),
+        Figure::new("denied by default, above empty", deny - empty, "ns/packet", most(200.0))
+            .beside(PEER, peer_deny - empty),
     ]
 }
 
@@ -198,14 +225,77 @@ fn flips(datapath: &mut KernelDatapath, tables: &Tables, quick: bool) -> Vec<Fig
     ]
 }
 
+/// How long after a change is asked for the first packet is judged by it: packets are run on another CPU meanwhile.
+fn visible(datapath: &mut KernelDatapath, tables: &Tables, endpoint: EndpointId, pins: &Path, quick: bool) -> Figure {
+    let mut denies = tables.clone();
+    denies.rows.retain(|key, _| key.peer != Identity::from_bits(0x0020_0001));
+    let (there, rounds) = (tables.diff(&denies), if quick { 300 } else { 3000 });
+    let (end, judged) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (clock, mut objects) = (Instant::now(), [load(RINGFENCE, pins)]);
+    let now = || u64::try_from(clock.elapsed().as_nanos()).unwrap();
+    let mut times_us = Vec::new();
+    thread::scope(|scope| {
+        let (end, judged) = (&end, &judged);
+        scope.spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                let passes = verdict(&mut objects, FIRST_PORT, endpoint);
+                // When, and in the lowest bit what was said.
+                judged.store(now() << 1 | u64::from(passes), Ordering::SeqCst);
+            }
+        });
+        for round in 0..rounds {
+            let passes = u64::from(round % 2 == 1);
+            let diff = if passes == 0 { there.clone() } else { there.inverse() };
+            let asked = now();
+            datapath.apply(Revision(2_000_000 + round), &diff).unwrap();
+            loop {
+                let seen = judged.load(Ordering::SeqCst);
+                if seen & 1 == passes && seen >> 1 > asked {
+                    times_us.push(f64::from(u32::try_from((seen >> 1) - asked).unwrap()) / 1e3);
+                    break;
+                }
+            }
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+    Figure::new(
+        "from asking for a change to the first packet it judges",
+        median(&mut times_us),
+        "us",
+        Some(Target::AtMost(10.0)),
+    )
+}
+
+/// Events from a program that writes nothing else to this process, which takes them as the agent does.
+fn events(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, quick: bool) -> Figure {
+    let mut objects = [load(BENCH, pins)];
+    let seconds = if quick { 1.0 } else { 4.0 };
+    let end = AtomicBool::new(false);
+    let (mut taken, started) = (0_u32, Instant::now());
+    datapath.events(&mut |_| ()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                run(&mut objects, "event_per_packet", FIRST_PORT, endpoint, 20_000);
+            }
+        });
+        while started.elapsed().as_secs_f64() < seconds {
+            datapath.events(&mut |_| taken += 1).unwrap();
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+    let rate = f64::from(taken) / started.elapsed().as_secs_f64();
+    Figure::new("events taken", rate, "1/s", Some(Target::AtLeast(2_000_000.0)))
+}
+
+/// Whether a packet passes.
+fn verdict(objects: &mut [Ebpf], destination_port: u16, endpoint: EndpointId) -> bool {
+    run_once(objects, "from_endpoint", destination_port, endpoint, 1).0 == u32::MAX
+}
+
 /// Loads an object's programs onto the datapath's own maps.
 fn load(object: &[u8], pins: &Path) -> Ebpf {
-    let cells: u32 = 131_072;
-    let mask = cells - 1;
-    let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(pins).override_global("CACHE_MASK", &mask, true);
-    let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
-    let mut ebpf = loader.map_max_entries("CACHE", cells * cpus).load(object).unwrap();
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(object).unwrap();
     for (_, program) in ebpf.programs_mut() {
         let program: &mut SchedClassifier = program.try_into().unwrap();
         program.load().unwrap();
@@ -215,6 +305,17 @@ fn load(object: &[u8], pins: &Path) -> Ebpf {
 
 /// Nanoseconds per packet.
 fn run(objects: &mut [Ebpf], program: &str, destination_port: u16, endpoint: EndpointId, repeat: u32) -> f64 {
+    run_once(objects, program, destination_port, endpoint, repeat).1
+}
+
+/// What the program answered, and nanoseconds per packet.
+fn run_once(
+    objects: &mut [Ebpf],
+    program: &str,
+    destination_port: u16,
+    endpoint: EndpointId,
+    repeat: u32,
+) -> (u32, f64) {
     let program = objects.iter_mut().find_map(|object| object.program_mut(program)).unwrap();
     let program: &mut SchedClassifier = program.try_into().unwrap();
     let frame = frame(destination_port);
@@ -225,8 +326,8 @@ fn run(objects: &mut [Ebpf], program: &str, destination_port: u16, endpoint: End
     options.data_in = Some(&frame);
     options.ctx_in = Some(&context);
     options.repeat = repeat;
-    let nanoseconds = program.test_run(options).unwrap().duration.as_nanos();
-    f64::from(u32::try_from(nanoseconds).unwrap())
+    let result = program.test_run(options).unwrap();
+    (result.return_value, f64::from(u32::try_from(result.duration.as_nanos()).unwrap()))
 }
 
 fn packet(destination_port: u16) -> ProbePacket {

@@ -17,8 +17,9 @@ pub struct Capacity {
     pub ports: u32,
     /// Rows of this node's policies.
     pub rows: u32,
-    /// Connections. Beyond, the one that was not used for longest is forgotten. The kernel's datapath makes room for
-    /// fewer where it would take more than 0.5 % of the machine's memory.
+    /// Connections. There is room for twice as many; where it is full nevertheless, the one that has used up most of its
+    /// time is forgotten. The kernel's datapath makes room for fewer where it would take more than a 128th of the
+    /// machine's memory.
     pub flows: u32,
 }
 

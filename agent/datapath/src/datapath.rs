@@ -1,6 +1,11 @@
 //! The trait, and what its operations answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
 
 use ringfence_ebpf_common::{Hook, Reason, Tally};
 use ringfence_policy::{
@@ -12,6 +17,7 @@ use ringfence_policy::{
 use crate::{
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     probe::{ProbeOutcome, ProbePacket},
+    read::MapReader,
     report::{BandReport, FlowEvent},
 };
 
@@ -36,6 +42,24 @@ pub trait Datapath: Send {
     /// The endpoints whose devices carry the programs, also from before a restart.
     fn attached(&self) -> BTreeMap<Name, EndpointId>;
 
+    /// Makes these devices the node's uplinks, and no others: the node's own packets there are judged by the policy of
+    /// `EndpointId::HOST`. They pass as long as the realised revision says nothing of it. A datapath without devices has
+    /// none.
+    ///
+    /// # Errors
+    /// `AttachError`; the uplinks before the one that it names are attached then, and none is detached.
+    fn set_uplinks(&mut self, _interfaces: &[String]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    /// The addresses of the node's own devices, loopback left out. None of a datapath without devices.
+    ///
+    /// # Errors
+    /// The system's, if it does not say.
+    fn host_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(BTreeSet::new())
+    }
+
     /// Moves to a revision: all or nothing. Afterwards packets are judged by `revision`, or on an error by exactly what
     /// was there before (S1, S10). `diff` must begin at the tables that `observe` shows.
     ///
@@ -50,7 +74,7 @@ pub trait Datapath: Send {
     fn observe(&self) -> Result<Observation, ObserveError>;
 
     /// Compares both sets with the tables that were applied last, and repairs what is not as it should be: packets move to
-    /// a set that is right before the wrong one is written. Connections are not looked at: they are judged again with
+    /// a set that is right before the wrong one is written. Programs that somebody took off a device are put back. Connections are not looked at: they are judged again with
     /// the next revision.
     ///
     /// # Errors
@@ -62,7 +86,7 @@ pub trait Datapath: Send {
     /// `Tally::EventsSuppressed` (S16).
     ///
     /// # Errors
-    /// `ObserveError::Map` if an entry cannot be read; it is skipped.
+    /// `ObserveError::Events` if there were entries that are no events; all others are handed over.
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError>;
 
     /// How many packets each band of each policy decided.
@@ -70,6 +94,21 @@ pub trait Datapath: Send {
     /// # Errors
     /// `ObserveError::Map`.
     fn bands(&self) -> Result<Vec<BandReport>, ObserveError>;
+
+    /// Packets and tallies alone, without the tables.
+    ///
+    /// # Errors
+    /// `ObserveError::Map`.
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError>;
+
+    /// Reads the maps for people, from any thread, for as long as it takes.
+    ///
+    /// # Errors
+    /// `ObserveError::Map` if the maps cannot be opened a second time.
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError>;
+
+    /// The time on the clock of events and connections, in nanoseconds.
+    fn now_ns(&self) -> u64;
 
     /// Runs one packet through the decision at a hook of an endpoint without sending it. It is counted and remembered
     /// like a real one.
@@ -80,6 +119,11 @@ pub trait Datapath: Send {
 
     /// `"kernel"` or `"memory"`.
     fn kind(&self) -> &'static str;
+
+    /// What it found when it was opened, in words; empty if it needs nothing.
+    fn features(&self) -> String {
+        String::new()
+    }
 }
 
 /// What `apply` did.

@@ -162,6 +162,12 @@ pub enum ObserveError {
         /// Why.
         source: io::Error,
     },
+    /// The ring held what no program writes. Each entry is one event that nobody will see.
+    #[error("{broken} entries of the ring of events are no events")]
+    Events {
+        /// How many.
+        broken: u64,
+    },
     /// A table holds what Ringfence never writes.
     #[error("table {table} holds an entry that Ringfence never wrote: {entry}")]
     Corrupt {

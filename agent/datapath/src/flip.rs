@@ -103,7 +103,12 @@ impl<S: Sets> Flip<S> {
 
     /// The tables that packets are judged by.
     pub(crate) fn tables(&self) -> Result<Tables, ObserveError> {
-        self.sets.read(parity(self.generation()))?.finish()
+        self.active()?.finish()
+    }
+
+    /// What stands in the set that packets read.
+    pub(crate) fn active(&self) -> Result<Content, ObserveError> {
+        self.sets.read(parity(self.generation()))
     }
 
     /// `Datapath::apply`.
@@ -346,6 +351,88 @@ mod tests {
             let next = flip.tables().unwrap().diff(&tables(7));
             flip.apply(Revision(3), &next).unwrap();
             assert_both_sets(&flip, &tables(7));
+        }
+    }
+
+    /// What packets would be judged by, looked at after every single step of a change.
+    struct Watched {
+        inner: MemorySets,
+        /// Writes go to the set that packets read, as if there was one only.
+        naive: bool,
+        seen: Vec<Tables>,
+    }
+
+    impl Watched {
+        fn look(&mut self) {
+            let tables = self.inner.read(parity(self.inner.generation())).unwrap().finish().unwrap();
+            if self.seen.last() != Some(&tables) {
+                self.seen.push(tables);
+            }
+        }
+    }
+
+    impl Sets for Watched {
+        fn write(&mut self, set: usize, writes: &[Write]) -> Result<(), Unwritten> {
+            let set = if self.naive { parity(self.inner.generation()) } else { set };
+            for write in writes {
+                self.inner.write(set, std::slice::from_ref(write))?;
+                self.look();
+            }
+            Ok(())
+        }
+        fn read(&self, parity: usize) -> Result<Content, ObserveError> {
+            self.inner.read(parity)
+        }
+        fn mend(&mut self) -> Result<usize, ObserveError> {
+            self.inner.mend()
+        }
+        fn set_revision(&mut self, parity: usize, revision: Revision) -> io::Result<()> {
+            self.inner.set_revision(parity, revision)
+        }
+        fn revision(&self, parity: usize) -> Result<Revision, ObserveError> {
+            self.inner.revision(parity)
+        }
+        fn generation(&self) -> u32 {
+            self.inner.generation()
+        }
+        fn activate(&mut self, generation: u32) {
+            self.inner.activate(generation);
+            self.look();
+        }
+        fn wait(&mut self) -> Result<Duration, StillBusy> {
+            self.inner.wait()
+        }
+        fn capacity(&self) -> Capacity {
+            self.inner.capacity()
+        }
+    }
+
+    #[test]
+    fn s2_between_any_two_steps_packets_are_judged_by_the_old_revision_or_by_the_new_one() {
+        let change = |naive| {
+            let mut flip = Flip::adopt(Watched { inner: MemorySets::new(Capacity::default()), naive, seen: vec![] });
+            flip.apply(Revision(1), &Tables::default().diff(&tables(0))).unwrap();
+            flip.sets.seen = vec![tables(0)];
+            flip.apply(Revision(2), &tables(0).diff(&tables(2))).unwrap();
+            flip.sets.seen
+        };
+        assert_eq!(change(false), [tables(0), tables(2)]);
+        let seen = change(true);
+        let mixtures = seen.iter().filter(|seen| ![tables(0), tables(2)].contains(seen)).count();
+        assert!(mixtures > 5, "control: whoever writes what packets read is seen doing so: {mixtures}");
+    }
+
+    #[test]
+    fn s10_control_a_change_that_is_not_taken_back_leaves_half_a_revision() {
+        let diff = tables(0).diff(&tables(2));
+        for k in 1..diff.len() {
+            let mut flip = flip(k, false);
+            let next = 1 - parity(flip.generation());
+            // What `apply` does, without taking back what was written before the failure.
+            let written = flip.sets.write(next, &Plan::of(&diff).forward);
+            assert_eq!(written.unwrap_err().done, k);
+            let half = flip.sets.read(next).unwrap().finish().unwrap();
+            assert!(half != tables(0) && half != tables(2), "write {k}");
         }
     }
 

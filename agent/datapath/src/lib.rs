@@ -16,11 +16,13 @@ mod decode;
 mod encode;
 pub mod error;
 mod flip;
+mod flows;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 pub mod memory;
 mod pages;
 pub mod probe;
+pub mod read;
 pub mod report;
 mod write;
 
@@ -31,5 +33,6 @@ pub use error::{ApplyError, AttachError, ObserveError, ProbeError, Table};
 pub use kernel::{KernelDatapath, KernelOptions};
 pub use memory::MemoryDatapath;
 pub use probe::{ProbeOutcome, ProbePacket};
+pub use read::{Connection, Head, MapReader, Phase};
 pub use report::{BandReport, FlowEvent};
-pub use ringfence_ebpf_common::{BandCounter, Hook, PacketKind, Reason, Tally};
+pub use ringfence_ebpf_common::{BandCounter, Hook, MARK_PASSED, PacketKind, Reason, Tally};

@@ -69,6 +69,7 @@ impl ProbePacket {
             fragment: Fragment::Whole,
             identification: 0,
             judged: self.judged,
+            passed: self.judged,
         };
         Ok(match self.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => packet,

@@ -16,6 +16,7 @@ use ringfence_datapath::{
     Capacity, Datapath, Hook, KernelDatapath, KernelOptions, MemoryDatapath, PacketKind, ProbePacket, Reason,
 };
 use ringfence_policy::{
+    cidr::Cidr,
     flow::{Direction, Flow, protocol},
     identity::Identity,
     name::Name,
@@ -53,6 +54,9 @@ impl Random {
         if self.one_in(4) { u16::try_from(self.below(65_536)).unwrap() } else { near }
     }
 }
+
+/// Which of the peers is the node itself.
+const HOST: u32 = 2;
 
 /// One of twelve peers, two of them endpoints of this node; some addresses are known by their range only.
 fn address(number: u32, v6: bool) -> IpAddr {
@@ -96,6 +100,17 @@ fn tables(random: &mut Random, endpoints: [EndpointId; 2]) -> Tables {
             tables.endpoints.insert(endpoint, EndpointEntry { identity: identity(number), policy, shadow, audit });
         }
     }
+    // The node itself, which some revisions say nothing of.
+    let host = !random.one_in(4);
+    for v6 in [false, true] {
+        let entry = AddressEntry { identity: Identity::HOST, endpoint: host.then_some(EndpointId::HOST) };
+        tables.addresses.insert(address(HOST, v6), entry);
+    }
+    if host {
+        let (policy, audit) = (PolicyId(1 + random.below(2)), random.one_in(5));
+        let entry = EndpointEntry { identity: Identity::HOST, policy, shadow: None, audit };
+        tables.endpoints.insert(EndpointId::HOST, entry);
+    }
     for policy in 1..=3 {
         for direction in [Direction::Ingress, Direction::Egress] {
             policy_of(random, &mut tables, PolicyId(policy), direction);
@@ -120,6 +135,7 @@ fn policy_of(random: &mut Random, tables: &mut Tables, policy: PolicyId, directi
         let peer = match random.below(12) {
             number @ 0..=8 => identity(number),
             9 => Identity::WORLD_IPV4,
+            10 => Identity::HOST,
             _ => Identity::UNKNOWN,
         };
         let band = if random.one_in(3) { 0 } else { bands[random.below(4) as usize] };
@@ -176,7 +192,28 @@ fn refusal(tables: &Tables, endpoint: EndpointId, direction: Direction, packet: 
 fn expected(tables: &Tables, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Option<Reason> {
     let local = |address: &IpAddr| tables.addresses.get(address).and_then(|entry| entry.endpoint);
     match hook {
-        Hook::ToEndpoint => refusal(tables, endpoint, Direction::Ingress, packet),
+        Hook::ToEndpoint => refusal(tables, endpoint, Direction::Ingress, packet).or_else(|| {
+            let host = local(&packet.source).filter(|sender| *sender == EndpointId::HOST);
+            host.and_then(|host| refusal(tables, host, Direction::Egress, packet))
+        }),
+        Hook::FromHost | Hook::ToHost => {
+            let (own, direction) = match hook {
+                Hook::FromHost => (packet.source, Direction::Egress),
+                _ => (packet.destination, Direction::Ingress),
+            };
+            let pods = |range: &&Cidr| tables.ranges[*range] == Identity::UNKNOWN;
+            let longest =
+                tables.ranges.keys().filter(|range| range.contains(own)).max_by_key(|range| range.prefix_length());
+            // What is known to be somebody else's passes; any other address may be the node's.
+            let passes = match tables.addresses.get(&own) {
+                Some(entry) => entry.endpoint != Some(EndpointId::HOST),
+                None => longest.filter(pods).is_some(),
+            };
+            // To itself, as with endpoints.
+            let hairpin = hook == Hook::FromHost && local(&packet.destination) == Some(EndpointId::HOST);
+            let enforced = tables.endpoints.contains_key(&EndpointId::HOST) && !passes && !hairpin;
+            if enforced { refusal(tables, EndpointId::HOST, direction, packet) } else { None }
+        }
         Hook::FromEndpoint if !tables.endpoints.contains_key(&endpoint) => Some(Reason::NotRealised),
         Hook::FromEndpoint if local(&packet.source) != Some(endpoint) => Some(Reason::Spoofed),
         Hook::FromEndpoint if local(&packet.destination) == Some(endpoint) => None,
@@ -199,15 +236,15 @@ fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
         assert_eq!(datapath.observe().unwrap().tables, tables, "seed {seed}");
         for number in 0..PACKETS {
             let packet = packet(&mut random, number);
-            let hook = if random.one_in(2) { Hook::FromEndpoint } else { Hook::ToEndpoint };
-            let endpoint = endpoints[random.below(2) as usize];
+            let hook = [Hook::FromEndpoint, Hook::ToEndpoint, Hook::FromHost, Hook::ToHost][random.below(4) as usize];
+            let endpoint = if hook.is_uplink() { EndpointId::HOST } else { endpoints[random.below(2) as usize] };
             // A packet for somebody else does not come to an endpoint's device.
             let packet = match hook {
                 Hook::ToEndpoint => ProbePacket {
                     destination: address(u32::from(endpoint == endpoints[1]), packet.source.is_ipv6()),
                     ..packet
                 },
-                Hook::FromEndpoint => packet,
+                Hook::FromEndpoint | Hook::FromHost | Hook::ToHost => packet,
             };
             // Without ports, two addresses have one connection: its direction is that of its first packet.
             let (low, high) = (packet.source.min(packet.destination), packet.source.max(packet.destination));
@@ -222,6 +259,33 @@ fn run(datapath: &mut dyn Datapath) -> (Vec<Reason>, [EndpointId; 2]) {
         before = tables;
     }
     (reasons, endpoints)
+}
+
+/// A datapath that got one row of a revision wrong.
+#[test]
+fn s15_control_one_wrong_row_is_found() {
+    let mut found = 0;
+    for seed in 1..=WORLDS {
+        let mut datapath = MemoryDatapath::default();
+        let endpoints = ["one", "other"].into_iter().zip(["ep0", "ep1"]);
+        let endpoints = endpoints.map(|(name, at)| datapath.attach(&Name::new(name).unwrap(), at).unwrap());
+        let endpoints: [EndpointId; 2] = endpoints.collect::<Vec<_>>().try_into().unwrap();
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let tables = tables(&mut random, endpoints);
+        let mut wrong = tables.clone();
+        for row in wrong.rows.values_mut() {
+            // What is allowed is denied, and the other way round.
+            row.high ^= row.low;
+        }
+        datapath.apply(Revision(seed), &Tables::default().diff(&wrong)).unwrap();
+        for number in 0..PACKETS {
+            let packet = packet(&mut random, number);
+            let outcome = datapath.probe(Hook::FromEndpoint, endpoints[0], &packet).unwrap();
+            let refused = (!outcome.allowed).then_some(outcome.reason);
+            found += u32::from(refused != expected(&tables, Hook::FromEndpoint, endpoints[0], &packet));
+        }
+    }
+    assert!(found > 50, "packets must tell wrong tables from right ones: {found}");
 }
 
 fn in_memory() -> Vec<Reason> {
@@ -242,6 +306,7 @@ fn s15_memory_says_what_the_tables_say() {
         Reason::AuditDefault,
         Reason::AuditExplicit,
         Reason::AuditNoProxy,
+        Reason::Passing,
     ] {
         let count = reasons.iter().filter(|one| **one == reason).count();
         assert!(count >= 10, "the worlds say too little of {reason:?}: {count}");
@@ -256,7 +321,7 @@ fn s15_the_kernel_says_what_the_tables_and_memory_say() {
             ip(&format!("link add ep{endpoint} type veth peer name peer{endpoint}"));
         }
         let capacity = Capacity { flows: 65_536, ..Capacity::default() };
-        let options = KernelOptions { directory: Path::new(BPFFS).join("differential"), capacity };
+        let options = KernelOptions { directory: Path::new(BPFFS).join("differential"), capacity, tcx: true };
         let (in_kernel, _) = run(&mut KernelDatapath::open(&options).unwrap());
         assert_eq!(in_kernel, in_memory(), "the same reasons, not only the same verdicts");
     });

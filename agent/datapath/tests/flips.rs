@@ -5,7 +5,7 @@
 //!   client        └──── forwards packets ──┘         server
 //! ```
 //!
-//! The same is asked of an upgrade from layout v1. And a control: somebody who writes the maps that packets read, one
+//! The same is asked of an upgrade from layout v2. And a control: somebody who writes the maps that packets read, one
 //! after the other, is caught by the same client and server.
 //!
 //! The client's connection to port 7 is allowed by both revisions, that to port 9 by neither; but every mixture of their
@@ -14,11 +14,14 @@
 
 #[path = "support/namespaces.rs"]
 mod namespaces;
+#[path = "support/revisions.rs"]
+mod revisions;
 
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::unix::fs::symlink,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -32,38 +35,55 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData},
-    programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::FdLink,
+        tc::{self, NlOptions, TcAttachOptions, TcHandle},
+    },
 };
 use namespaces::{BPFFS, in_own_namespaces, ip};
+use revisions::{ADDRESSES, ALLOWED, FORBIDDEN, explicit, tables};
 use ringfence_datapath::{
     Capacity, Datapath, KernelDatapath, KernelOptions, PacketCounters, Reason, kernel::pin_directory,
 };
 use ringfence_policy::{
-    flow::{Direction, protocol},
-    identity::Identity,
+    flow::Direction,
     name::Name,
     revision::Revision,
-    tables::{
-        AddressEntry, Class, EndpointEntry, EndpointId, Interval, PolicyId, PortsKey, PortsOfProtocol, RowKey, Tables,
-    },
+    tables::{EndpointId, Tables},
 };
 
 const FLIPS: &str = "s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die";
 const NAIVE: &str = "control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read";
-const UPGRADE: &str = "s8_an_upgrade_from_layout_v1_changes_no_verdict";
-/// Programs of layout v1, as they were released.
-static LAYOUT_V1: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v1.o");
+const FLOOD: &str = "s1_s2_a_flood_between_namespaces_meets_whole_revisions_only";
+const UNPINNED: &str = "s8_control_programs_without_pins_end_with_their_process";
+const SPOOFED: &str = "a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted";
+const FIRST: &str = "s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised";
+const UPGRADE: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict";
+const FLIPS_WITH_CLSACT: &str = "s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact";
+const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact";
+/// The same as on a kernel without TCX.
+const WITH_CLSACT: &str = "_with_clsact";
+/// Programs of layout v2, as they were released.
+static LAYOUT_V2: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v2.o");
 /// What a child process of the test is to do.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
-const ADDRESSES: [(&str, &str); 2] = [("10.0.0.1", "10.0.1.2"), ("fd00:0:0:a::1", "fd00:0:0:b::2")];
-const ALLOWED: u16 = 7;
-const FORBIDDEN: u16 = 9;
 const SOCKETS: usize = 16;
+const KNOCKS: u64 = 20;
+/// As `ADDRESSES`, but the first ones belong to nobody.
+const FOREIGN: [(&str, &str); 2] = [("10.0.0.77", "10.0.1.2"), ("fd00:0:0:a::77", "fd00:0:0:b::2")];
+const FLOOD_TIME: Duration = Duration::from_secs(8);
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.o"));
 const KILLS: usize = 4;
 
 #[test]
 fn s1_s8_packets_meet_one_whole_revision_while_revisions_flip_and_processes_die() {
-    play(FLIPS, run);
+    play(FLIPS, || run(FLIPS));
+}
+
+#[test]
+fn s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact() {
+    play(FLIPS_WITH_CLSACT, || run(FLIPS_WITH_CLSACT));
 }
 
 #[test]
@@ -72,21 +92,56 @@ fn control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read() {
 }
 
 #[test]
-fn s8_an_upgrade_from_layout_v1_changes_no_verdict() {
-    play(UPGRADE, run_upgrade);
+fn s8_an_upgrade_from_layout_v2_changes_no_verdict() {
+    play(UPGRADE, || run_upgrade(UPGRADE));
 }
 
-fn play(test: &str, run: fn()) {
+#[test]
+fn s1_s2_a_flood_between_namespaces_meets_whole_revisions_only() {
+    play(FLOOD, run_flood);
+}
+
+#[test]
+fn s8_control_programs_without_pins_end_with_their_process() {
+    play(UNPINNED, run_unpinned);
+}
+
+#[test]
+fn a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted() {
+    play(SPOOFED, run_spoofed);
+}
+
+#[test]
+fn s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised() {
+    play(FIRST, run_first);
+}
+
+#[test]
+fn s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact() {
+    play(UPGRADE_WITH_CLSACT, || run_upgrade(UPGRADE_WITH_CLSACT));
+}
+
+/// Whether the test, and what it runs, may use TCX: its name says so.
+fn tcx() -> bool {
+    !std::env::args().any(|argument| argument.ends_with(WITH_CLSACT))
+}
+
+fn play(test: &str, run: impl FnOnce()) {
     match std::env::var(ROLE).as_deref() {
         Ok("client") => client(),
         Ok("server") => server(),
         Ok("flipper") => flipper(),
         Ok("naive") => naive(),
+        Ok("flooder") => flooder(),
+        Ok("unpinned") => unpinned(),
+        Ok("asks") => knock(ADDRESSES, true),
+        Ok("knocks") => knock(ADDRESSES, false),
+        Ok("spoofs") => knock(FOREIGN, false),
         _ => in_own_namespaces(test, run),
     }
 }
 
-fn run() {
+fn run(test: &str) {
     build_network();
     await_addresses();
     let mut datapath = open();
@@ -96,12 +151,12 @@ fn run() {
     let refused = |packets: PacketCounters| packets.get(Reason::NotRealised) + packets.get(Reason::Internal);
     let refused_before = refused(datapath.observe().unwrap().packets);
     drop(datapath);
-    let mut server = spawn(FLIPS, "server", Some("b"));
+    let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
-    let mut client = spawn(FLIPS, "client", Some("a"));
+    let mut client = spawn(test, "client", Some("a"));
     expect_line(&mut client, "ready");
     for _ in 0..KILLS {
-        let mut flipper = spawn(FLIPS, "flipper", None);
+        let mut flipper = spawn(test, "flipper", None);
         for _ in 0..8 {
             expect_line(&mut flipper, "flipped 2000");
         }
@@ -160,7 +215,7 @@ fn run_naive() {
 fn naive() {
     fn pinned(name: &str) -> MapData {
         let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-        MapData::from_pin(directory.join("v2").join(name)).unwrap()
+        MapData::from_pin(directory.join("v3").join(name)).unwrap()
     }
     let endpoints = ["ep0", "ep1"].map(interface);
     let mut active: Array<_, u32> = Array::try_from(Map::Array(pinned("ACTIVE"))).unwrap();
@@ -190,28 +245,197 @@ fn naive() {
     }
 }
 
-fn run_upgrade() {
+/// Datagrams one after the other, as fast as they go, while revisions flip. What both revisions refuse, they refuse by a
+/// rule: what is refused because nothing allows it, and what comes to the forbidden port, met a mixture.
+fn run_flood() {
+    const TOO_FEW: u64 = 100_000;
+    build_network();
+    await_addresses();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    let both = [explicit(endpoints, 0), explicit(endpoints, 1)];
+    datapath.apply(Revision(1), &Tables::default().diff(&both[0])).unwrap();
+    let mut server = spawn(FLOOD, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let mut client = spawn(FLOOD, "flooder", Some("a"));
+    expect_line(&mut client, "ready");
+    let before = datapath.counters().unwrap().0;
+    let diffs = [both[0].diff(&both[1]), both[1].diff(&both[0])];
+    let (started, mut flips) = (Instant::now(), 0);
+    while started.elapsed() < FLOOD_TIME {
+        flips += 1;
+        datapath.apply(Revision(1 + flips), &diffs[usize::from(flips % 2 == 0)]).unwrap();
+    }
+    let sent = finish(client);
+    let received = finish(server);
+    let packets = datapath.counters().unwrap().0;
+    let refused = |reason| packets.get(reason) - before.get(reason);
+    let all: u64 = packets.iter().map(|(reason, count)| count - before.get(reason)).sum();
+    println!("flood of {all} packets, {flips} flips; client: {sent}; server: {received}");
+    for mixed in [Reason::DenyDefault, Reason::NotRealised, Reason::Spoofed, Reason::Internal] {
+        assert_eq!(refused(mixed), 0, "{mixed:?}: {packets:?}");
+    }
+    assert_eq!(number(&received, "forbidden"), 0, "{received}");
+    assert!(refused(Reason::DenyExplicit) <= number(&sent, "forbidden"), "{packets:?}");
+    assert!(refused(Reason::DenyExplicit) > TOO_FEW && number(&received, "allowed") > 1000, "{packets:?} {received}");
+    assert!(flips > 1000, "too few flips to prove anything: {flips}");
+}
+
+/// Knocks at port 9 as fast as it goes, and now and then sends something to port 7.
+fn flooder() {
+    let end = told_to_end();
+    println!("\nready");
+    let families = ADDRESSES.map(|(local, remote)| {
+        let end = Arc::clone(&end);
+        let (local, remote): (IpAddr, IpAddr) = (local.parse().unwrap(), remote.parse().unwrap());
+        thread::spawn(move || {
+            let sockets: Vec<UdpSocket> = (0..SOCKETS).map(|_| UdpSocket::bind((local, 0)).unwrap()).collect();
+            let mut sent = (0_u64, 0_u64);
+            while !end.load(Ordering::Relaxed) {
+                for (socket, port) in sockets.iter().flat_map(|socket| [(socket, ALLOWED), (socket, FORBIDDEN)]) {
+                    let times = if port == ALLOWED { 1 } else { 15 };
+                    for _ in 0..times {
+                        // A full queue is no failure: what is not sent is not counted.
+                        if socket.send_to(b"?", SocketAddr::new(remote, port)).is_ok() {
+                            let count = if port == ALLOWED { &mut sent.0 } else { &mut sent.1 };
+                            *count += 1;
+                        }
+                    }
+                }
+            }
+            sent
+        })
+    });
+    let results = families.map(|family| family.join().unwrap());
+    println!("result: allowed={} forbidden={}", results[0].0 + results[1].0, results[0].1 + results[1].1);
+}
+
+/// S8 needs the pins: without them a killed process leaves a node that refuses nothing.
+fn run_unpinned() {
+    build_network();
+    await_addresses();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    let mut unpinned = spawn(UNPINNED, "unpinned", None);
+    expect_line(&mut unpinned, "attached");
+    for name in ["a", "b"] {
+        datapath.detach(&Name::new(name).unwrap()).unwrap();
+    }
+    let mut server = spawn(UNPINNED, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let mut client = spawn(UNPINNED, "client", Some("a"));
+    expect_line(&mut client, "ready");
+    client_makes_progress();
+    let refused = |datapath: &KernelDatapath| datapath.counters().unwrap().0.get(Reason::DenyDefault);
+    assert!(refused(&datapath) > 0, "while the process lives, its programs refuse");
+    unpinned.kill().unwrap();
+    unpinned.wait().unwrap();
+    let then = refused(&datapath);
+    client_makes_progress();
+    assert_eq!(refused(&datapath), then, "nobody judges any more");
+    let (sent, received) = (finish(client), finish(server));
+    assert!(number(&received, "forbidden") > 0, "{sent}; {received}");
+}
+
+/// The same programs on the same maps, with links that nothing but this process holds.
+fn unpinned() {
+    let pins = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap()).join("v3");
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(OBJECT).unwrap();
+    for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
+        let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        for device in ["ep0", "ep1"] {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+            program.attach_with_options(device, place, options).unwrap();
+        }
+    }
+    println!("\nattached");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Some datagrams to the allowed port, over both families; `answered`: each one is.
+fn knock(addresses: [(&str, &str); 2], answered: bool) {
+    let (mut sent, mut answers) = (0, 0);
+    for (local, remote) in addresses {
+        let socket = UdpSocket::bind((local.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for _ in 0..KNOCKS {
+            socket.send_to(b"?", SocketAddr::new(remote.parse().unwrap(), ALLOWED)).unwrap();
+            sent += 1;
+            answers += u64::from(answered && socket.recv_from(&mut [0; 16]).is_ok());
+        }
+    }
+    println!("\nresult: sent={sent} answers={answers}");
+}
+
+fn run_spoofed() {
+    build_network();
+    // Addresses that its neighbour would believe, but that are not the endpoint's.
+    for (address, bits) in [(FOREIGN[0].0, 24), (FOREIGN[1].0, 64)] {
+        let nodad = if bits == 64 { " nodad" } else { "" };
+        ip(&format!("-n a addr add {address}/{bits} dev eth0{nodad}"));
+    }
+    await_addresses();
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    let mut server = spawn(SPOOFED, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let spoofed = || datapath.counters().unwrap().0.get(Reason::Spoofed);
+    let before = spoofed();
+    let sent = finish(spawn(SPOOFED, "spoofs", Some("a")));
+    assert_eq!(spoofed() - before, number(&sent, "sent"), "each one is dropped, and counted");
+    let sent = finish(spawn(SPOOFED, "asks", Some("a")));
+    let received = finish(server);
+    // Control: the same packets pass with the endpoint's own address, and only those.
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "{sent}");
+    assert_eq!(number(&received, "allowed"), 2 * KNOCKS, "{received}");
+}
+
+fn run_first() {
+    build_network();
+    await_addresses();
+    let mut server = spawn(FIRST, "server", Some("b"));
+    expect_line(&mut server, "ready");
+    let sent = finish(spawn(FIRST, "asks", Some("a")));
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "control: without programs everything passes: {sent}");
+    let mut datapath = open();
+    let endpoints = attach(&mut datapath);
+    let unrealised = || datapath.counters().unwrap().0.get(Reason::NotRealised);
+    let before = unrealised();
+    let refused = finish(spawn(FIRST, "knocks", Some("a")));
+    // The node's own multicast may be refused, too.
+    assert!(unrealised() - before >= number(&refused, "sent"), "{refused}");
+    datapath.apply(Revision(1), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
+    let sent = finish(spawn(FIRST, "asks", Some("a")));
+    assert_eq!(number(&sent, "answers"), 2 * KNOCKS, "{sent}");
+    let received = finish(server);
+    assert_eq!(number(&received, "allowed"), 4 * KNOCKS, "none while the endpoint was not realised: {received}");
+}
+
+fn run_upgrade(test: &str) {
     build_network();
     await_addresses();
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-    let endpoints = install_layout_v1(&directory.join("v1"));
-    let mut server = spawn(UPGRADE, "server", Some("b"));
+    let endpoints = install_layout_v2(&directory.join("v2"));
+    let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
-    let mut client = spawn(UPGRADE, "client", Some("a"));
+    let mut client = spawn(test, "client", Some("a"));
     expect_line(&mut client, "ready");
     client_makes_progress();
     let mut datapath = open();
     assert_eq!(attach(&mut datapath), endpoints, "they are known, and their old programs stay");
-    assert!(directory.join("v1/links/a/from_endpoint").exists());
+    assert!(is_pinned(&directory.join("v2/links/a/from_endpoint")));
     drop(datapath);
     // A second process finds the same: an upgrade may be interrupted.
     let mut datapath = open();
     assert_eq!(datapath.attached().len(), 2);
     client_makes_progress();
     datapath.apply(Revision(6), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
-    assert!(!directory.join("v1").exists());
+    assert!(!directory.join("v2").exists());
     for pin in ["a/from_endpoint", "a/to_endpoint", "b/from_endpoint", "b/to_endpoint"] {
-        assert!(directory.join("v2/links").join(pin).exists(), "{pin}");
+        assert!(is_pinned(&directory.join("v3/links").join(pin)), "{pin}");
     }
     let packets = datapath.observe().unwrap().packets;
     client_makes_progress();
@@ -224,6 +448,11 @@ fn run_upgrade() {
     assert_eq!(number(&sent, "lost"), 0, "{sent}");
     assert_eq!(number(&received, "forbidden"), 0, "{received}");
     assert!(number(&sent, "answered") > 100, "too few packets to prove anything: {sent}");
+}
+
+/// A filter's record is a symbolic link that leads nowhere.
+fn is_pinned(pin: &Path) -> bool {
+    pin.symlink_metadata().is_ok()
 }
 
 /// Returns once some packets have come through.
@@ -249,14 +478,14 @@ fn interface(device: &str) -> EndpointId {
 }
 
 /// What an agent of the last version leaves behind at revision 5: see `tables(_, 0)`.
-fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
+fn install_layout_v2(directory: &Path) -> [EndpointId; 2] {
     fs::create_dir_all(directory).unwrap();
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory);
-    for map in ["ADDRESSES_0", "ADDRESSES_1", "RULES_0", "RULES_1", "FLOWS"] {
+    for map in ["ADDRESSES_0", "ADDRESSES_1", "ROWS_0", "ROWS_1", "FLOWS"] {
         loader.map_max_entries(map, 1024);
     }
-    let mut ebpf = loader.load(LAYOUT_V1).unwrap();
+    let mut ebpf = loader.load(LAYOUT_V2).unwrap();
     let mut endpoints = [EndpointId(0); 2];
     for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
         let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
@@ -264,18 +493,26 @@ fn install_layout_v1(directory: &Path) -> [EndpointId; 2] {
         for (name, device, endpoint) in [("a", "ep0", 0), ("b", "ep1", 1)] {
             let pins = directory.join("links").join(name);
             fs::create_dir_all(&pins).unwrap();
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let link = program.attach_with_options(device, place, options).unwrap();
-            let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
-            drop(link.pin(pins.join(hook)).unwrap());
             endpoints[endpoint] = interface(device);
+            if tcx() {
+                let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+                let link = program.attach_with_options(device, place, options).unwrap();
+                let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
+                drop(link.pin(pins.join(hook)).unwrap());
+            } else {
+                let _ = tc::qdisc_add_clsact(device);
+                let options = NlOptions { priority: 1, handle: TcHandle::new(0, 0x7266), classid: None };
+                let link = program.attach_with_options(device, place, TcAttachOptions::Netlink(options)).unwrap();
+                std::mem::forget(program.take_link(link).unwrap());
+                symlink(format!("clsact:{}", endpoints[endpoint]), pins.join(hook)).unwrap();
+            }
         }
     }
-    fill_layout_v1(&mut ebpf, &tables(endpoints, 0));
+    fill_layout_v2(&mut ebpf, &tables(endpoints, 0));
     endpoints
 }
 
-fn fill_layout_v1(ebpf: &mut Ebpf, tables: &Tables) {
+fn fill_layout_v2(ebpf: &mut Ebpf, tables: &Tables) {
     let mut addresses: HashMap<_, [u8; 16], [u32; 2]> =
         HashMap::try_from(ebpf.take_map("ADDRESSES_0").unwrap()).unwrap();
     for (address, entry) in &tables.addresses {
@@ -285,49 +522,35 @@ fn fill_layout_v1(ebpf: &mut Ebpf, tables: &Tables) {
         };
         addresses.insert(key, [entry.identity.bits(), entry.endpoint.unwrap().0], 0).unwrap();
     }
-    // Identity, and what no rule allows is denied by default (2) in both directions.
-    let mut entries: HashMap<_, u32, [u32; 2]> = HashMap::try_from(ebpf.take_map("ENDPOINTS_0").unwrap()).unwrap();
-    // Subject, peer, and port, protocol and direction in one word; 1 is allow.
-    let mut rules: HashMap<_, [u32; 3], u32> = HashMap::try_from(ebpf.take_map("RULES_0").unwrap()).unwrap();
-    let subjects: Vec<u32> = tables.endpoints.values().map(|entry| entry.identity.bits()).collect();
+    let mut entries: HashMap<_, u32, [u32; 4]> = HashMap::try_from(ebpf.take_map("ENDPOINTS_0").unwrap()).unwrap();
     for (endpoint, entry) in &tables.endpoints {
-        entries.insert(endpoint.0, [entry.identity.bits(), 2 << 16 | 2], 0).unwrap();
+        entries.insert(endpoint.0, [entry.identity.bits(), entry.policy.0, 0, 0], 0).unwrap();
     }
-    for (direction, subject, peer) in [(1, subjects[0], subjects[1]), (0, subjects[1], subjects[0])] {
-        let udp = u32::from(ALLOWED) | u32::from(protocol::UDP) << 16 | direction << 24;
-        rules.insert([subject, peer, udp], 1, 0).unwrap();
+    // Page 1 has the bands of ports 0 to 255, for both policies.
+    let ports = tables.ports.values().next().unwrap();
+    let mut page = [0_u8; 512];
+    for port in 0..256_u16 {
+        let at = usize::from(port) * 2;
+        page[at..at + 2].copy_from_slice(&ports.band(port).to_ne_bytes());
+    }
+    let mut pages: Array<_, [u8; 512]> = Array::try_from(ebpf.take_map("PAGES").unwrap()).unwrap();
+    pages.set(1, page, 0).unwrap();
+    let direction = |direction: Direction| u32::from(direction == Direction::Egress);
+    let mut directories: HashMap<_, [u32; 2], [u8; 512]> =
+        HashMap::try_from(ebpf.take_map("DIRECTORIES_0").unwrap()).unwrap();
+    for key in tables.ports.keys() {
+        let mut directory = [0_u8; 512];
+        directory[0..2].copy_from_slice(&1_u16.to_ne_bytes());
+        let key = [key.policy.0, direction(key.direction) | u32::from(key.protocol) << 8];
+        directories.insert(key, directory, 0).unwrap();
+    }
+    let mut rows: HashMap<_, [u32; 3], [u64; 2]> = HashMap::try_from(ebpf.take_map("ROWS_0").unwrap()).unwrap();
+    for (key, row) in &tables.rows {
+        let rest = u32::from(key.chunk) | direction(key.direction) << 16;
+        rows.insert([key.policy.0, key.peer.bits(), rest], [row.low, row.high], 0).unwrap();
     }
     let mut revision: Array<_, u64> = Array::try_from(ebpf.take_map("REVISION").unwrap()).unwrap();
     revision.set(0, 5, 0).unwrap();
-}
-
-/// In revision `which`, endpoint a has identity 0xa0 + which, and b 0xb0 + which; port 7 is allowed between those two,
-/// port 9 between the identities of different revisions.
-fn tables([a, b]: [EndpointId; 2], which: u32) -> Tables {
-    let identity = |base: u32, which: u32| Identity::from_bits(0x0010_0000 + base + which);
-    let mut tables = Tables::default();
-    for (address_a, address_b) in ADDRESSES {
-        for (address, base, endpoint) in [(address_a, 0xa0, a), (address_b, 0xb0, b)] {
-            let entry = AddressEntry { identity: identity(base, which), endpoint: Some(endpoint) };
-            tables.addresses.insert(address.parse().unwrap(), entry);
-        }
-    }
-    let policy = |base: u32| PolicyId(base + which);
-    for (endpoint, base) in [(a, 0xa0), (b, 0xb0)] {
-        let entry = EndpointEntry { identity: identity(base, which), policy: policy(base), shadow: None, audit: false };
-        tables.endpoints.insert(endpoint, entry);
-    }
-    for (base, direction, peer) in [(0xa0, Direction::Egress, 0xb0), (0xb0, Direction::Ingress, 0xa0)] {
-        let policy = policy(base);
-        let bands = [(0, 0), (ALLOWED, 1), (ALLOWED + 1, 0), (FORBIDDEN, 2), (FORBIDDEN + 1, 0)];
-        let ports = PortsOfProtocol::new(bands.map(|(first, band)| Interval { first, band })).unwrap();
-        tables.ports.insert(PortsKey { policy, direction, protocol: protocol::UDP }, ports);
-        for (band, other) in [(1, which), (2, 1 - which)] {
-            let row = RowKey::of(policy, direction, identity(peer, other), band);
-            tables.rows.entry(row).or_default().set(band, Class::Allow);
-        }
-    }
-    tables
 }
 
 fn build_network() {
@@ -373,7 +596,7 @@ fn await_addresses() {
 fn open() -> KernelDatapath {
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
     let capacity = Capacity { addresses: 64, ranges: 8, endpoints: 8, ports: 8, rows: 64, flows: 1024 };
-    KernelDatapath::open(&KernelOptions { directory, capacity }).unwrap()
+    KernelDatapath::open(&KernelOptions { directory, capacity, tcx: tcx() }).unwrap()
 }
 
 fn attach(datapath: &mut KernelDatapath) -> [EndpointId; 2] {

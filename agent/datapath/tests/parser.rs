@@ -9,9 +9,13 @@ mod worlds;
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader, TestRun, TestRunOptions,
+    maps::{HashMap, Map, MapData, PerCpuArray},
+    programs::SchedClassifier,
+};
 use namespaces::{BPFFS, in_own_namespaces, ip};
-use ringfence_datapath::{Capacity, Datapath, KernelDatapath, KernelOptions, Reason};
+use ringfence_datapath::{Capacity, Datapath, KernelDatapath, KernelOptions, Reason, Tally};
 use ringfence_policy::{
     flow::Direction,
     tables::{Class, EndpointId},
@@ -35,14 +39,17 @@ impl Bed {
     fn new() -> Self {
         ip("link add ep0 type veth peer name peer0");
         let directory = Path::new(BPFFS).join("parser");
-        let options =
-            KernelOptions { directory: directory.clone(), capacity: Capacity { flows: 1024, ..Capacity::default() } };
+        let options = KernelOptions {
+            directory: directory.clone(),
+            capacity: Capacity { flows: 1024, ..Capacity::default() },
+            tcx: true,
+        };
         let mut datapath = KernelDatapath::open(&options).unwrap();
         let endpoint = datapath.attach(&name("local"), "ep0").unwrap();
         let mut tables = world(endpoint, EndpointId(9999));
         rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
         apply(&mut datapath, &tables);
-        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v2")).load(OBJECT).unwrap();
+        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v3")).load(OBJECT).unwrap();
         let program: &mut SchedClassifier = ebpf.program_mut("from_endpoint").unwrap().try_into().unwrap();
         program.load().unwrap();
         Self { ebpf, endpoint }
@@ -239,6 +246,28 @@ fn later_fragments_share_the_fate_of_their_first_one() {
         for (what, frame, expected) in cases {
             assert_eq!(bed.run(&frame), expected, "{what}");
         }
+    });
+}
+
+#[test]
+fn ports_of_a_datagram_whose_element_went_to_another_one_are_not_believed() {
+    in_own_namespaces("ports_of_a_datagram_whose_element_went_to_another_one_are_not_believed", || {
+        let mut bed = Bed::new();
+        assert_eq!(bed.run(&fragment4(1, 0, true, TCP, &tcp(20))), (true, Reason::New));
+        let later = fragment4(1, 3, true, TCP, &[0; 16]);
+        assert_eq!(bed.run(&later), (true, Reason::Established));
+        let pinned = |name: &str| MapData::from_pin(Path::new(BPFFS).join("parser/v3").join(name)).unwrap();
+        let elements = Map::LruHashMap(pinned("FRAGMENTS"));
+        let mut elements: HashMap<_, [u64; 5], [u64; 7]> = HashMap::try_from(elements).unwrap();
+        let key = elements.keys().next().unwrap().unwrap();
+        let mut value = elements.get(&key, 0).unwrap();
+        assert_eq!(value[..5], key, "the value repeats its key");
+        // As if the kernel had given the element to another datagram, of which it has copied the key only.
+        value[4] ^= 2;
+        elements.insert(key, value, 0).unwrap();
+        assert_eq!(bed.run(&later), (false, Reason::Fragment));
+        let tallies: PerCpuArray<_, u64> = PerCpuArray::try_from(Map::PerCpuArray(pinned("TALLIES"))).unwrap();
+        assert_eq!(tallies.get(&(Tally::Reused as u32), 0).unwrap().iter().sum::<u64>(), 1);
     });
 }
 

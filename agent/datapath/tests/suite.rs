@@ -8,9 +8,11 @@ mod namespaces;
 #[path = "support/worlds.rs"]
 mod worlds;
 
+use std::ops::ControlFlow;
+
 use ringfence_datapath::{
-    ApplyError, AttachError, Capacity, Datapath, FlowEvent, Hook, PacketKind, ProbeOutcome, ProbePacket, Reason, Table,
-    Tally, Verified,
+    ApplyError, AttachError, Capacity, Connection, Datapath, FlowEvent, Hook, PacketKind, Phase, ProbeOutcome,
+    ProbePacket, Reason, Table, Tally, Verified,
 };
 use ringfence_policy::{
     flow::{Direction, protocol},
@@ -232,6 +234,14 @@ fn s12_an_unknown_address_of_the_mesh_is_not_world(bed: &mut Bed) {
         assert_eq!(bed.sent(open(family.local, family.world, 80)), Reason::New);
         assert_eq!(bed.sent(open(family.local, family.unknown, 80)), Reason::DenyDefault);
     }
+    // Control: without the range, a pod that nobody knows yet is world, and passes.
+    let mut without = tables.clone();
+    without.ranges.clear();
+    bed.apply(&without);
+    for family in families() {
+        assert_eq!(bed.sent(ProbePacket { source_port: 7, ..open(family.local, family.unknown, 80) }), Reason::New);
+    }
+    bed.apply(&tables);
     // A range of one family says nothing about the other one.
     tables.ranges.insert("::/0".parse().unwrap(), REMOTE);
     bed.apply(&tables);
@@ -541,6 +551,79 @@ fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
     assert_eq!(bed.datapath.observe().unwrap(), before);
 }
 
+fn a_reader_finds_what_was_applied_and_what_is_open(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 81, Class::Deny);
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::Established);
+    }
+    let reader = bed.datapath.reader().unwrap();
+    let observed = bed.datapath.observe().unwrap();
+    let head = reader.head().unwrap();
+    assert_eq!((head.generation, head.revision), (observed.generation, observed.revision));
+    let mut read = Tables::default();
+    let go_on = ControlFlow::Continue(());
+    let strays = [
+        reader.addresses(&mut |(key, entry)| {
+            assert_eq!(read.addresses.insert(key, entry), None);
+            go_on
+        }),
+        reader.ranges(&mut |(key, entry)| {
+            assert_eq!(read.ranges.insert(key, entry), None);
+            go_on
+        }),
+        reader.endpoints(&mut |(key, entry)| {
+            assert_eq!(read.endpoints.insert(key, entry), None);
+            go_on
+        }),
+        reader.ports(&mut |(key, entry)| {
+            assert_eq!(read.ports.insert(key, entry), None);
+            go_on
+        }),
+        reader.rows(&mut |(key, entry)| {
+            assert_eq!(read.rows.insert(key, entry), None);
+            go_on
+        }),
+    ];
+    assert!(strays.into_iter().all(|strays| strays.unwrap() == 0));
+    assert_eq!(read, tables);
+    assert_eq!(reader.bands().unwrap(), bed.datapath.bands().unwrap());
+    let mut connections = Vec::new();
+    let all = &mut |connection| {
+        connections.push(connection);
+        go_on
+    };
+    reader.connections(all).unwrap();
+    connections.sort_by_key(|connection: &Connection| connection.local);
+    for (connection, family) in connections.iter().zip(families()) {
+        let expected = Connection {
+            endpoint: bed.local,
+            peer_is_local: false,
+            local: (family.local, 40_000),
+            remote: (family.remote, 80),
+            protocol: protocol::TCP,
+            direction: Direction::Egress,
+            phase: Phase::Established,
+            port: 80,
+            generation: head.generation,
+            last_seen_ns: connection.last_seen_ns,
+        };
+        assert_eq!(*connection, expected);
+        assert!(head.now_ns.saturating_sub(connection.last_seen_ns) < 60_000_000_000, "{connection:?} {head:?}");
+    }
+    assert_eq!(connections.len(), 2);
+    let mut count = 0;
+    let first_only = &mut |_| {
+        count += 1;
+        ControlFlow::Break(())
+    };
+    reader.addresses(first_only).unwrap();
+    assert_eq!(count, 1, "whoever has enough gets no more");
+}
+
 fn attach_is_idempotent_and_says_what_is_wrong(bed: &mut Bed) {
     let (local, other) = (name("local"), name("other.with-dot"));
     assert_eq!(bed.datapath.attach(&local, "ep0").unwrap(), bed.local);
@@ -568,6 +651,50 @@ fn a_probe_that_cannot_be_is_refused(bed: &mut Bed) {
     }
 }
 
+/// An address that another endpoint gets, or that comes back later, means its new owner from the first packet on.
+fn a_reused_address_never_has_the_old_identity(bed: &mut Bed) {
+    let mut tables = bed.world();
+    rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+    rule(&mut tables, LOCAL, Direction::Ingress, Some(REMOTE), 80, Class::Allow);
+    bed.apply(&tables);
+    let from_remote = |family: worlds::Family| open(family.remote, family.local, 80);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
+    }
+    // Gone: neither its connections nor new ones are those of the old identity, and it is not world either.
+    let mut gone = tables.clone();
+    for family in families() {
+        gone.addresses.remove(&family.remote).expect("it was there");
+    }
+    bed.apply(&gone);
+    for family in families() {
+        assert_eq!(bed.sent(next(open(family.local, family.remote, 80))), Reason::DenyDefault);
+        assert_eq!(bed.received(next(from_remote(family))), Reason::DenyDefault);
+    }
+    // Somebody else's.
+    let mut reused = tables.clone();
+    for family in families() {
+        reused.addresses.get_mut(&family.remote).unwrap().identity = Identity::from_bits(0x0020_0999);
+    }
+    for before in [&gone, &tables] {
+        bed.apply(before);
+        bed.apply(&reused);
+        for family in families() {
+            for packet in [open(family.local, family.remote, 80), next(open(family.local, family.remote, 80))] {
+                assert_eq!(bed.sent(packet), Reason::DenyDefault);
+            }
+            assert_eq!(bed.received(from_remote(family)), Reason::DenyDefault);
+        }
+    }
+    // Control: the same packets pass under the old identity.
+    bed.apply(&tables);
+    for family in families() {
+        assert_eq!(bed.sent(open(family.local, family.remote, 80)), Reason::New);
+        assert_eq!(bed.received(from_remote(family)), Reason::New);
+    }
+}
+
 /// Small enough to overflow, large enough for every other case.
 const SMALL: Capacity = Capacity { addresses: 64, ranges: 8, endpoints: 4, ports: 8, rows: 8, flows: 1024 };
 
@@ -582,7 +709,16 @@ macro_rules! cases {
         mod kernel {
             $(#[test] fn $case() {
                 super::namespaces::in_own_namespaces(concat!("kernel::", stringify!($case)), || {
-                    super::$case(&mut super::Bed::new(Box::new(super::in_kernel::open())));
+                    super::$case(&mut super::Bed::new(Box::new(super::in_kernel::open(true))));
+                });
+            })*
+        }
+        /// As on a kernel without TCX.
+        #[cfg(feature = "kernel")]
+        mod clsact {
+            $(#[test] fn $case() {
+                super::namespaces::in_own_namespaces(concat!("clsact::", stringify!($case)), || {
+                    super::$case(&mut super::Bed::new(Box::new(super::in_kernel::open(false))));
                 });
             })*
         }
@@ -599,6 +735,7 @@ cases!(
     replies_of_a_known_connection_pass,
     a_flip_cuts_revoked_connections_and_keeps_the_others,
     senders_must_own_their_address,
+    a_reused_address_never_has_the_old_identity,
     s12_an_unknown_address_of_the_mesh_is_not_world,
     s10_overflow_keeps_the_old_revision_whole,
     s3_revisions_never_go_back,
@@ -611,6 +748,7 @@ cases!(
     s16_what_is_not_delivered_is_counted,
     bands_count_their_packets,
     verify_finds_nothing_where_nothing_was_changed,
+    a_reader_finds_what_was_applied_and_what_is_open,
     attach_is_idempotent_and_says_what_is_wrong,
     a_probe_that_cannot_be_is_refused,
 );
@@ -618,11 +756,18 @@ cases!(
 /// What only the kernel can do: outlive the process that opened it.
 #[cfg(feature = "kernel")]
 mod in_kernel {
-    use std::path::{Path, PathBuf};
+    use std::{
+        path::{Path, PathBuf},
+        process::Command,
+        time::{Duration, Instant},
+    };
 
-    use aya::maps::{Array, HashMap, Map, MapData};
+    use aya::{
+        maps::{Array, HashMap, Map, MapData},
+        programs::{SchedClassifier, TcAttachType},
+    };
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Verified,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
@@ -633,126 +778,299 @@ mod in_kernel {
     use super::{
         LOCAL, REMOTE, SMALL, families,
         namespaces::{BPFFS, in_own_namespaces, ip},
-        worlds::{apply, name, next, open as open_connection, rule, world},
+        worlds::{apply, name, next, open as open_connection, reply, rule, world},
     };
 
-    fn options() -> KernelOptions {
-        KernelOptions { directory: pin_directory(Path::new(BPFFS), &name("node-1.east")), capacity: SMALL }
+    fn options(tcx: bool) -> KernelOptions {
+        KernelOptions { directory: pin_directory(Path::new(BPFFS), &name("node-1.east")), capacity: SMALL, tcx }
     }
 
-    pub(super) fn open() -> KernelDatapath {
+    pub(super) fn open(tcx: bool) -> KernelDatapath {
         for endpoint in 0..2 {
             ip(&format!("link add ep{endpoint} type veth peer name peer{endpoint}"));
         }
-        KernelDatapath::open(&options()).unwrap()
+        KernelDatapath::open(&options(tcx)).unwrap()
     }
 
-    #[test]
-    fn s8_a_restart_changes_nothing() {
-        in_own_namespaces("in_kernel::s8_a_restart_changes_nothing", || {
-            let mut datapath = open();
-            let local = datapath.attach(&name("local"), "ep0").unwrap();
-            let other = datapath.attach(&name("other"), "ep1").unwrap();
-            let mut tables = world(local, other);
-            rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
-            apply(&mut datapath, &tables);
-            let packets = families().map(|family| open_connection(family.local, family.remote, 80));
-            for packet in packets {
-                assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+    /// Each with TCX, and as on a kernel without.
+    macro_rules! cases {
+        ($($case:ident),* $(,)?) => {
+            mod with_tcx {
+                $(#[test] fn $case() {
+                    super::in_own_namespaces(concat!("in_kernel::with_tcx::", stringify!($case)), || super::$case(true));
+                })*
             }
-            let (observed, attached) = (datapath.observe().unwrap(), datapath.attached());
-            assert!(matches!(KernelDatapath::open(&options()), Err(OpenError::InUse { .. })), "one writer at a time");
-            drop(datapath);
-            let mut datapath = KernelDatapath::open(&options()).unwrap();
-            assert_eq!((datapath.observe().unwrap(), datapath.attached()), (observed, attached));
-            for packet in packets {
-                let reason = datapath.probe(Hook::FromEndpoint, local, &next(packet)).unwrap().reason;
-                assert_eq!(reason, Reason::Established, "connections outlive the process");
+            mod with_clsact {
+                $(#[test] fn $case() {
+                    let name = concat!("in_kernel::with_clsact::", stringify!($case));
+                    super::in_own_namespaces(name, || super::$case(false));
+                })*
             }
-            assert_eq!(datapath.attach(&name("local"), "ep0").unwrap(), local);
-        });
+        };
     }
 
-    #[test]
-    fn a_device_that_was_made_anew_is_attached_anew() {
-        in_own_namespaces("in_kernel::a_device_that_was_made_anew_is_attached_anew", || {
-            let mut datapath = open();
-            let first = datapath.attach(&name("local"), "ep0").unwrap();
-            ip("link del ep0");
-            ip("link add ep0 type veth peer name peer0");
-            let second = datapath.attach(&name("local"), "ep0").unwrap();
-            assert_ne!(first, second);
-            ip("link del ep0");
-            drop(datapath);
-            let mut datapath = KernelDatapath::open(&options()).unwrap();
-            assert!(datapath.attached().is_empty(), "its device is gone");
-            assert!(matches!(datapath.attach(&name("local"), "ep0"), Err(AttachError::NoInterface { .. })));
-            assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
-        });
+    cases!(
+        s8_a_restart_changes_nothing,
+        a_device_that_was_made_anew_is_attached_anew,
+        what_somebody_else_changed_is_found_and_repaired,
+        uninstall_leaves_nothing,
+        detaching_takes_both_programs_off,
+        what_was_not_attached_whole_is_not_adopted_and_can_be_attached,
+    );
+
+    fn s8_a_restart_changes_nothing(tcx: bool) {
+        let mut datapath = open(tcx);
+        let local = datapath.attach(&name("local"), "ep0").unwrap();
+        let other = datapath.attach(&name("other"), "ep1").unwrap();
+        let mut tables = world(local, other);
+        rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+        apply(&mut datapath, &tables);
+        let packets = families().map(|family| open_connection(family.local, family.remote, 80));
+        for packet in packets {
+            assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+        }
+        let (observed, attached) = (datapath.observe().unwrap(), datapath.attached());
+        assert!(matches!(KernelDatapath::open(&options(tcx)), Err(OpenError::InUse { .. })), "one writer at a time");
+        drop(datapath);
+        let mut datapath = KernelDatapath::open(&options(tcx)).unwrap();
+        assert_eq!((datapath.observe().unwrap(), datapath.attached()), (observed, attached));
+        for packet in packets {
+            let reason = datapath.probe(Hook::FromEndpoint, local, &next(packet)).unwrap().reason;
+            assert_eq!(reason, Reason::Established, "connections outlive the process");
+        }
+        assert_eq!(datapath.attach(&name("local"), "ep0").unwrap(), local);
+    }
+
+    fn a_device_that_was_made_anew_is_attached_anew(tcx: bool) {
+        let mut datapath = open(tcx);
+        let first = datapath.attach(&name("local"), "ep0").unwrap();
+        ip("link del ep0");
+        ip("link add ep0 type veth peer name peer0");
+        let second = datapath.attach(&name("local"), "ep0").unwrap();
+        assert_ne!(first, second);
+        ip("link del ep0");
+        drop(datapath);
+        let mut datapath = KernelDatapath::open(&options(tcx)).unwrap();
+        assert!(datapath.attached().is_empty(), "its device is gone");
+        assert!(matches!(datapath.attach(&name("local"), "ep0"), Err(AttachError::NoInterface { .. })));
+        assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
     }
 
     /// Rows of both sets, as somebody else with the right to do so sees them.
     fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
-        let pin = options().directory.join(format!("v2/ROWS_{set}"));
+        let pin = options(true).directory.join(format!("v3/ROWS_{set}"));
         HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
     }
 
+    fn what_somebody_else_changed_is_found_and_repaired(tcx: bool) {
+        let mut datapath = open(tcx);
+        let local = datapath.attach(&name("local"), "ep0").unwrap();
+        let mut tables = world(local, EndpointId(9999));
+        rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
+        apply(&mut datapath, &tables);
+        let [v4, _] = families();
+        let probe = |datapath: &mut KernelDatapath, source_port, port| {
+            let packet = ProbePacket { source_port, ..open_connection(v4.local, v4.remote, port) };
+            datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
+        };
+        assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
+        // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
+        let active = (datapath.observe().unwrap().generation & 1) as usize;
+        let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
+        let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
+        for key in &keys {
+            rows(active).insert(*key, all, 0).unwrap();
+        }
+        rows(1 - active).insert([9; 12], all, 0).unwrap();
+        // And page 1, which has port 80.
+        let pages = MapData::from_pin(options(tcx).directory.join("v3/PAGES")).unwrap();
+        let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
+        pages.set(1, [7; 512], 0).unwrap();
+        assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
+        assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
+        let verified = datapath.verify(&tables).unwrap();
+        assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
+        assert_eq!(datapath.observe().unwrap().tables, tables);
+        assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
+        assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
+        assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+    }
+
+    fn uninstall_leaves_nothing(tcx: bool) {
+        let mut datapath = open(tcx);
+        assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
+        drop(datapath);
+        let directory = options(tcx).directory;
+        assert!(directory.join("v3/links/local/from_endpoint").symlink_metadata().is_ok());
+        assert_eq!(programs("ep0", tcx), 2, "they outlive the process");
+        uninstall(&directory).unwrap();
+        assert!(!directory.exists());
+        await_programs("ep0", tcx, 0);
+        uninstall(&directory).unwrap();
+    }
+
+    fn detaching_takes_both_programs_off(tcx: bool) {
+        let mut datapath = open(tcx);
+        datapath.attach(&name("local"), "ep0").unwrap();
+        datapath.attach(&name("other"), "ep1").unwrap();
+        datapath.detach(&name("local")).unwrap();
+        await_programs("ep0", tcx, 0);
+        assert_eq!(programs("ep1", tcx), 2);
+        drop(datapath);
+        let adopted = KernelDatapath::open(&options(tcx)).unwrap();
+        assert_eq!(adopted.attached().keys().collect::<Vec<_>>(), [&name("other")]);
+        assert_eq!(programs("ep1", tcx), 2, "replaced, not added to");
+    }
+
+    /// A record without a filter is what a process leaves that dies between the two.
+    fn what_was_not_attached_whole_is_not_adopted_and_can_be_attached(tcx: bool) {
+        let mut datapath = open(tcx);
+        let local = datapath.attach(&name("local"), "ep0").unwrap();
+        drop(datapath);
+        let pins = options(tcx).directory.join("v3/links/local");
+        let hooks = ["from_endpoint", "to_endpoint"];
+        if tcx {
+            hooks.iter().for_each(|hook| std::fs::remove_file(pins.join(hook)).unwrap());
+        } else {
+            tc("qdisc del dev ep0 clsact");
+        }
+        let mut datapath = KernelDatapath::open(&options(tcx)).unwrap();
+        assert!(datapath.attached().is_empty());
+        assert_eq!(datapath.attach(&name("local"), "ep0").unwrap(), local);
+        await_programs("ep0", tcx, 2);
+    }
+
     #[test]
-    fn what_somebody_else_changed_is_found_and_repaired() {
-        in_own_namespaces("in_kernel::what_somebody_else_changed_is_found_and_repaired", || {
-            let mut datapath = open();
+    fn a_filter_that_somebody_removed_is_put_back() {
+        in_own_namespaces("in_kernel::a_filter_that_somebody_removed_is_put_back", || {
+            let mut datapath = open(false);
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let tables = world(local, EndpointId(9999));
+            apply(&mut datapath, &tables);
+            for removal in ["filter del dev ep0 ingress", "qdisc del dev ep0 clsact"] {
+                tc(removal);
+                assert_ne!(programs("ep0", false), 2, "the removal has an effect");
+                datapath.verify(&tables).unwrap();
+                assert_eq!(programs("ep0", false), 2);
+            }
+        });
+    }
+
+    /// Cells of connections, as somebody else with the right to do so sees them.
+    fn flows() -> Array<MapData, [u64; 8]> {
+        let pin = options(true).directory.join("v3/FLOWS");
+        Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_cell_that_goes_to_another_connection_is_not_believed() {
+        in_own_namespaces("in_kernel::a_cell_that_goes_to_another_connection_is_not_believed", || {
+            let mut datapath = open(true);
             let local = datapath.attach(&name("local"), "ep0").unwrap();
             let mut tables = world(local, EndpointId(9999));
             rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
             apply(&mut datapath, &tables);
-            let [v4, _] = families();
-            let probe = |datapath: &mut KernelDatapath, source_port, port| {
-                let packet = ProbePacket { source_port, ..open_connection(v4.local, v4.remote, port) };
-                datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
-            };
-            assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
-            // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
-            let active = (datapath.observe().unwrap().generation & 1) as usize;
-            let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
-            let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
-            for key in &keys {
-                rows(active).insert(*key, all, 0).unwrap();
+            for family in families() {
+                let packet = open_connection(family.local, family.remote, 80);
+                assert_eq!(datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason, Reason::New);
+                let answer = |datapath: &mut KernelDatapath| {
+                    datapath.probe(Hook::ToEndpoint, local, &reply(packet)).unwrap().reason
+                };
+                assert_eq!(answer(&mut datapath), Reason::Established);
+                let mut flows = flows();
+                let (index, cell) = (0..2 * SMALL.flows)
+                    .map(|index| (index, flows.get(&index, 0).unwrap()))
+                    .find(|(_, cell)| cell[6] & 0xffff_ffff != 0)
+                    .unwrap();
+                let mut with = |word: usize, bits: u64| {
+                    let mut changed = cell;
+                    changed[word] ^= bits;
+                    flows.set(index, changed, 0).unwrap();
+                };
+                let reused = |datapath: &KernelDatapath| datapath.observe().unwrap().tallies.get(Tally::Reused);
+                let before = reused(&datapath);
+                // Its version says that it is being moved; each word of its key is another one's.
+                with(7, 3);
+                assert_eq!(answer(&mut datapath), Reason::DenyDefault);
+                assert_eq!(reused(&datapath), before + 1);
+                for word in 0..5 {
+                    with(word, 1);
+                    assert_eq!(answer(&mut datapath), Reason::DenyDefault, "word {word}");
+                }
+                assert_eq!(reused(&datapath), before + 1);
+                with(7, 1);
+                assert_eq!(answer(&mut datapath), Reason::Established, "a writer that only updates it hides nothing");
+                flows.set(index, [0; 8], 0).unwrap();
             }
-            rows(1 - active).insert([9; 12], all, 0).unwrap();
-            // And page 1, which has port 80.
-            let pages = MapData::from_pin(options().directory.join("v2/PAGES")).unwrap();
-            let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
-            pages.set(1, [7; 512], 0).unwrap();
-            assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
-            assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
-            let verified = datapath.verify(&tables).unwrap();
-            assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
-            assert_eq!(datapath.observe().unwrap().tables, tables);
-            assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
-            assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
-            assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
         });
     }
 
     #[test]
-    fn uninstall_leaves_nothing() {
-        in_own_namespaces("in_kernel::uninstall_leaves_nothing", || {
-            let mut datapath = open();
-            assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
-            drop(datapath);
-            let directory = options().directory;
-            assert!(directory.join("v2/links/local/from_endpoint").exists());
-            uninstall(&directory).unwrap();
-            assert!(!directory.exists());
-            uninstall(&directory).unwrap();
+    fn what_the_kernel_offers_is_said() {
+        in_own_namespaces("in_kernel::what_the_kernel_offers_is_said", || {
+            let features = open(false).features();
+            assert!(features.starts_with("Linux ") && features.contains("clsact"), "{features}");
+            // Whether this kernel has it, is its own to say.
+            let features = KernelDatapath::open(&options(true)).unwrap().features();
+            let has_tcx = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok();
+            assert!(features.ends_with(if has_tcx { "with TCX" } else { "Linux 6.6 has it)" }), "{features}");
         });
+    }
+
+    /// The test runs itself again without a single capability.
+    #[test]
+    fn without_the_right_to_load_programs_the_message_says_which_are_needed() {
+        let test = "in_kernel::without_the_right_to_load_programs_the_message_says_which_are_needed";
+        if std::env::var_os("RINGFENCE_TEST_WITHOUT_CAPABILITIES").is_some() {
+            let refused = KernelDatapath::open(&options(true)).err().expect("nothing is permitted").to_string();
+            assert!(refused.contains("the kernel does not permit BPF: run as root, or with CAP_BPF"), "{refused}");
+            return;
+        }
+        in_own_namespaces(test, || {
+            let status = Command::new("setpriv")
+                .args(["--bounding-set=-all", "--inh-caps=-all", "--"])
+                .arg(std::env::current_exe().unwrap())
+                .args([test, "--exact", "--nocapture"])
+                .env("RINGFENCE_TEST_WITHOUT_CAPABILITIES", "1")
+                .status()
+                .unwrap();
+            assert!(status.success());
+        });
+    }
+
+    fn tc(arguments: &str) -> String {
+        let output = Command::new("tc").args(arguments.split_whitespace()).output().expect("tc comes with ip");
+        assert!(output.status.success(), "tc {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The kernel takes a link off a moment after its last descriptor and its pin are gone.
+    fn await_programs(device: &str, tcx: bool, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while programs(device, tcx) != count {
+            assert!(Instant::now() < deadline, "{} programs instead of {count}", programs(device, tcx));
+            std::thread::yield_now();
+        }
+    }
+
+    /// How many programs are on a device.
+    fn programs(device: &str, tcx: bool) -> usize {
+        if tcx {
+            let places = [TcAttachType::Ingress, TcAttachType::Egress];
+            return places.iter().map(|place| SchedClassifier::query_tcx(device, *place).unwrap().1.len()).sum();
+        }
+        if !tc(&format!("qdisc show dev {device}")).contains("clsact") {
+            return 0;
+        }
+        let places = ["ingress", "egress"].map(|place| tc(&format!("filter show dev {device} {place}")));
+        places.iter().map(|filters| filters.matches("direct-action").count()).sum()
     }
 
     #[test]
     fn pins_need_a_bpffs() {
         let folder = tempfile::tempdir().unwrap();
         let directory = PathBuf::from(folder.path()).join("not/there/yet");
-        let refused = KernelDatapath::open(&KernelOptions { directory: directory.clone(), capacity: SMALL });
+        let refused = KernelDatapath::open(&KernelOptions { directory: directory.clone(), capacity: SMALL, tcx: true });
         let message = refused.err().unwrap().to_string();
         assert!(message.contains("mount -t bpf"), "{message}");
         assert!(!directory.exists());

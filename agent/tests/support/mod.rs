@@ -10,7 +10,7 @@ use std::{
 
 use ringfence_agent::{
     Agent, Config, StartError,
-    config::{DatapathConfig, DatapathKind},
+    config::{DatapathConfig, DatapathKind, EnforcementMode},
     declared::{DeclaredEndpoint, EndpointsFile},
 };
 use ringfence_policy::name::Name;
@@ -37,10 +37,15 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         cluster: name("east"),
         node: name("n1"),
         addresses: vec!["10.40.1.1".parse().unwrap()],
+        labels: vec![],
+        uplinks: vec![],
+        failsafe_ports: vec![],
+        policy_enforcement: EnforcementMode::Default,
         gateways: gateways.iter().map(ToString::to_string).collect(),
         tls: as_role(tls, "agent/east/n1"),
-        datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into() },
+        datapath: DatapathConfig { kind: DatapathKind::Memory, bpffs: "/sys/fs/bpf".into(), tcx: true },
         policy_audit_mode: false,
+        verify_interval_ms: 30_000,
         endpoints_file: None,
         socket: directory.join("agent.sock"),
         report_interval_ms: 50,
@@ -64,8 +69,9 @@ pub(crate) fn declared(endpoint: &str, interface: &str, address: &str, label: &s
         name: name(endpoint),
         interface: interface.to_owned(),
         addresses: vec![address.parse().unwrap()],
-        labels: ringfence_policy::label::LabelSet::parse([label]).unwrap(),
+        labels: ringfence_policy::label::LabelSet::parse(label.split(',')).unwrap(),
         named_ports: vec![],
+        policy_audit_mode: false,
     }
 }
 

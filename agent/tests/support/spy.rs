@@ -7,8 +7,8 @@ use std::{
 
 use ringfence_agent::realise::Realised;
 use ringfence_datapath::{
-    Applied, ApplyError, AttachError, BandReport, Capacity, Datapath, FlowEvent, Hook, MemoryDatapath, Observation,
-    ObserveError, ProbeError, ProbeOutcome, ProbePacket, Verified,
+    Applied, ApplyError, AttachError, BandReport, Capacity, Datapath, FlowEvent, Hook, MapReader, MemoryDatapath,
+    Observation, ObserveError, PacketCounters, PacketKind, ProbeError, ProbeOutcome, ProbePacket, Tallies, Verified,
 };
 use ringfence_policy::{
     name::Name,
@@ -24,8 +24,11 @@ struct State {
     datapath: MemoryDatapath,
     missing: BTreeSet<String>,
     applied: Vec<(Revision, Tables)>,
+    uplinks: Vec<(Revision, Vec<String>)>,
     told: Option<watch::Receiver<Realised>>,
     told_early: bool,
+    tampered: Option<(Revision, Tables)>,
+    problems: Vec<String>,
 }
 
 impl Spy {
@@ -34,8 +37,11 @@ impl Spy {
             datapath: MemoryDatapath::new(capacity),
             missing: BTreeSet::new(),
             applied: vec![],
+            uplinks: vec![],
             told: None,
             told_early: false,
+            tampered: None,
+            problems: vec![],
         })))
     }
 
@@ -63,9 +69,68 @@ impl Spy {
         self.lock().applied.clone()
     }
 
+    /// The uplinks that were asked for, each time with the revision in force.
+    pub(crate) fn uplinks(&self) -> Vec<(Revision, Vec<String>)> {
+        self.lock().uplinks.clone()
+    }
+
     pub(crate) fn observed(&self) -> (Revision, Tables) {
         let observation = self.lock().datapath.observe().unwrap();
         (observation.revision, observation.tables)
+    }
+
+    /// What the datapath counted beside packets.
+    pub(crate) fn tallies(&self) -> Tallies {
+        self.lock().datapath.counters().unwrap().1
+    }
+
+    /// Lets `packets` begin connections to ports that nothing allows, as fast as it goes.
+    pub(crate) fn flood(&self, source: &str, destination: &str, packets: u64) {
+        let mut state = self.lock();
+        let endpoints: Vec<EndpointId> = state.datapath.attached().into_values().collect();
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        let tables = state.datapath.observe().unwrap().tables;
+        let sender = endpoints.iter().find(|id| tables.addresses[&source].endpoint == Some(**id)).copied().unwrap();
+        for number in 0..packets {
+            let packet = ProbePacket {
+                source,
+                destination,
+                protocol: 17,
+                source_port: u16::try_from(number % 60_000).unwrap(),
+                destination_port: 1,
+                kind: PacketKind::Data,
+                judged: false,
+            };
+            assert!(!state.datapath.probe(Hook::FromEndpoint, sender, &packet).unwrap().allowed);
+            if number % 1000 == 999 {
+                // Somebody else's turn: the agent's, which takes events.
+                drop(state);
+                std::thread::yield_now();
+                state = self.lock();
+            }
+        }
+    }
+
+    /// Somebody else changes what packets are judged by, in both sets: all rows go.
+    pub(crate) fn tamper(&self) {
+        let mut state = self.lock();
+        let observation = state.datapath.observe().unwrap();
+        let mut changed = observation.tables.clone();
+        changed.endpoints.clear();
+        state.datapath.apply(observation.revision, &observation.tables.diff(&changed)).unwrap();
+        let observation = state.datapath.observe().unwrap();
+        state.tampered = Some((observation.revision, observation.tables));
+    }
+
+    /// What `tamper` made of it.
+    pub(crate) fn tampered(&self) -> (Revision, Tables) {
+        self.lock().tampered.clone().unwrap()
+    }
+
+    /// Problems that were told while `verify` found something.
+    pub(crate) fn told_problems(&self) -> Vec<String> {
+        let state = self.lock();
+        state.problems.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,6 +155,16 @@ impl Datapath for Spy {
         self.lock().datapath.attached()
     }
 
+    fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
+        let mut state = self.lock();
+        if let Some(missing) = interfaces.iter().find(|interface| state.missing.contains(*interface)) {
+            return Err(AttachError::NoInterface { name: Name::new("uplink").unwrap(), interface: missing.clone() });
+        }
+        let revision = state.datapath.observe().unwrap().revision;
+        state.uplinks.push((revision, interfaces.to_vec()));
+        Ok(())
+    }
+
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
         let mut state = self.lock();
         let before = state.datapath.observe().unwrap().revision;
@@ -107,7 +182,11 @@ impl Datapath for Spy {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
-        self.lock().datapath.verify(expected)
+        let mut state = self.lock();
+        // What was told after the run before this one.
+        let told = state.told.as_ref().map(|told| told.borrow().problems.clone()).unwrap_or_default();
+        state.problems.extend(told);
+        state.datapath.verify(expected)
     }
 
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
@@ -116,6 +195,18 @@ impl Datapath for Spy {
 
     fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
         self.lock().datapath.bands()
+    }
+
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError> {
+        self.lock().datapath.counters()
+    }
+
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError> {
+        self.lock().datapath.reader()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.lock().datapath.now_ns()
     }
 
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {

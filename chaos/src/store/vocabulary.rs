@@ -24,7 +24,12 @@ pub fn foundation() -> [Command; 2] {
     let id = ClusterId::new(1).expect("1 is a cluster id");
     [
         Command::PutCluster(Cluster { name: name(CLUSTER), id, pod_cidrs: Vec::new() }),
-        Command::PutNode(Node { cluster: name(CLUSTER), name: name(NODE), addresses: Vec::new() }),
+        Command::PutNode(Node {
+            cluster: name(CLUSTER),
+            name: name(NODE),
+            addresses: Vec::new(),
+            labels: LabelSet::default(),
+        }),
     ]
 }
 

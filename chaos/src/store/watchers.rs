@@ -91,6 +91,10 @@ async fn listen(watcher: &mut Watcher, position: &Position, channel: &Channel, r
             Ok(FollowEvent::Delta(delta)) => watcher.take_delta(&delta, &mut recorder.trail()),
             Ok(FollowEvent::Snapshot(snapshot)) => watcher.take_snapshot(snapshot, &mut recorder.trail()),
             Ok(FollowEvent::Progress { .. }) => Ok(()),
+            Ok(FollowEvent::Quiet { revision }) => {
+                recorder.violation(&format!("S13: {}: nothing was told of revision {revision}", position.stream));
+                return End::Broken;
+            }
             Err(error) => return judge(&error, position, recorder),
         };
         if let Err(broken) = taken {

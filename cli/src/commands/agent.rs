@@ -1,11 +1,11 @@
 //! `ringfence agent`: asks the agent of this machine.
 
-mod packet;
+pub(crate) mod packet;
 mod probe;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use comfy_table::Table;
 use packet::Protocol;
 use ringfence_proto::v1;
@@ -19,7 +19,7 @@ use crate::{
     view::NodeStatusView,
 };
 
-const DEFAULT_SOCKET: &str = "/run/ringfence/agent.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/ringfence/agent.sock";
 
 /// The agent of this machine.
 #[derive(Debug, Subcommand)]
@@ -55,6 +55,27 @@ pub(crate) enum AgentCommand {
         #[arg(long, conflicts_with_all = ["from", "to", "port", "protocol", "source_port"])]
         batch: bool,
     },
+    /// Puts an endpoint under audit: what policies would refuse to it or from it is reported and passes. It lasts until
+    /// it is switched off, or for an endpoint of the endpoints file until the agent restarts.
+    Audit {
+        /// The agent's socket.
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// The endpoint's name.
+        endpoint: String,
+        /// Whether it is to be under audit.
+        #[arg(value_enum)]
+        state: Switch,
+    },
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// `agent status`.
@@ -64,8 +85,25 @@ struct AgentView {
     followed_revision: u64,
     gateway: String,
     staleness_ms: u64,
+    policy_enforcement: String,
+    policy_audit_mode: bool,
     packets: BTreeMap<String, u64>,
+    datapath_features: String,
+    tallies: BTreeMap<String, u64>,
+    verification: VerificationView,
     endpoints: Vec<LocalEndpointView>,
+}
+
+/// What reading the datapath's maps back has found.
+#[derive(Debug, Default, Serialize)]
+struct VerificationView {
+    interval_ms: u64,
+    runs: u64,
+    age_ms: u64,
+    repaired_served: u64,
+    repaired_unserved: u64,
+    repair_age_ms: u64,
+    problem: String,
 }
 
 /// An endpoint that the agent was told of.
@@ -75,6 +113,7 @@ struct LocalEndpointView {
     interface: String,
     addresses: Vec<String>,
     labels: Vec<String>,
+    policy_audit_mode: bool,
     identity: u32,
     state: String,
     detail: String,
@@ -87,6 +126,13 @@ pub(crate) async fn run(command: AgentCommand, global: &Global) -> Result<(), Fa
             let agent = Agent::connect(&socket, global.timeout).await?;
             let view = status(&agent).await?;
             Ok(output::print(global.output, &view, || status_table(&view))?)
+        }
+        AgentCommand::Audit { socket, endpoint, state } => {
+            let agent = Agent::connect(&socket, global.timeout).await?;
+            let request = v1::SetEndpointAuditRequest { name: endpoint.clone(), audit: state == Switch::On };
+            agent.call("audit", async |mut client| client.set_endpoint_audit(request).await).await?;
+            let word = if state == Switch::On { "under audit" } else { "enforced" };
+            Ok(output::line(&format!("endpoint {endpoint} is {word}"))?)
         }
         AgentCommand::Probe { socket, batch: true, .. } => {
             probe::batch(&Agent::connect(&socket, global.timeout).await?).await
@@ -113,9 +159,50 @@ async fn status(agent: &Agent) -> Result<AgentView, Failure> {
         followed_revision: status.followed_revision,
         gateway: status.gateway,
         staleness_ms: status.staleness_ms,
+        datapath_features: status.datapath_features,
+        policy_enforcement: status.policy_enforcement,
+        policy_audit_mode: status.policy_audit_mode,
         packets: status.packets.into_iter().collect(),
+        tallies: status.tallies.into_iter().collect(),
+        verification: status.verification.map(Into::into).unwrap_or_default(),
         endpoints: endpoints.endpoints.into_iter().map(Into::into).collect(),
     })
+}
+
+impl From<v1::Verification> for VerificationView {
+    fn from(verification: v1::Verification) -> Self {
+        Self {
+            interval_ms: verification.interval_ms,
+            runs: verification.runs,
+            age_ms: verification.age_ms,
+            repaired_served: verification.repaired_served,
+            repaired_unserved: verification.repaired_unserved,
+            repair_age_ms: verification.repair_age_ms,
+            problem: verification.problem,
+        }
+    }
+}
+
+impl VerificationView {
+    fn text(&self) -> String {
+        let Self { interval_ms, runs, age_ms, repaired_served, repaired_unserved, repair_age_ms, problem } = self;
+        if *interval_ms == 0 {
+            return "never: verify_interval_ms is 0".to_owned();
+        }
+        if *runs == 0 {
+            return "not yet".to_owned();
+        }
+        let last = format!("{} ago", age(*age_ms));
+        let repaired = repaired_served + repaired_unserved;
+        match (problem.as_str(), repaired) {
+            ("", 0) => format!("{last}, nothing changed by others"),
+            ("", _) => format!(
+                "{last}; {repaired} entries that others had changed were repaired ({repaired_served} of them in force), last {} ago",
+                age(*repair_age_ms)
+            ),
+            (problem, _) => format!("{last}, not finished: {problem}"),
+        }
+    }
 }
 
 impl From<v1::list_local_endpoints_response::Entry> for LocalEndpointView {
@@ -126,6 +213,7 @@ impl From<v1::list_local_endpoints_response::Entry> for LocalEndpointView {
             interface: endpoint.interface,
             addresses: endpoint.addresses,
             labels: endpoint.labels,
+            policy_audit_mode: endpoint.policy_audit_mode,
             identity: entry.identity,
             state: entry.state,
             detail: entry.detail,
@@ -135,20 +223,28 @@ impl From<v1::list_local_endpoints_response::Entry> for LocalEndpointView {
 
 fn status_table(view: &AgentView) -> Table {
     let node = &view.node;
+    let features = &view.datapath_features;
+    let datapath = if features.is_empty() { node.datapath.clone() } else { format!("{} ({features})", node.datapath) };
     let gateway = if view.gateway.is_empty() { "none" } else { &view.gateway };
     let mut rows = vec![
         ["node".to_owned(), format!("{}/{}", node.cluster, node.name)],
-        ["datapath".to_owned(), node.datapath.clone()],
+        ["datapath".to_owned(), datapath],
         ["realised revision".to_owned(), node.realised_revision.to_string()],
         ["followed revision".to_owned(), view.followed_revision.to_string()],
         ["gateway".to_owned(), gateway.to_owned()],
         ["staleness".to_owned(), age(view.staleness_ms)],
     ];
+    if !view.policy_enforcement.is_empty() {
+        let audit = if view.policy_audit_mode { ", under audit: nothing is refused" } else { "" };
+        rows.push(["policy enforcement".to_owned(), format!("{}{audit}", view.policy_enforcement)]);
+        rows.push(["maps read back".to_owned(), view.verification.text()]);
+    }
     rows.extend(node.problems.iter().map(|problem| ["problem".to_owned(), problem.clone()]));
     rows.extend(view.endpoints.iter().map(|endpoint| {
         let LocalEndpointView { name, interface, addresses, identity, state, detail, .. } = endpoint;
+        let audit = if endpoint.policy_audit_mode { " (audit)" } else { "" };
         let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-        let value = format!("{state}{detail}, identity {identity}, {interface}, {}", addresses.join(","));
+        let value = format!("{state}{audit}{detail}, identity {identity}, {interface}, {}", addresses.join(","));
         [format!("endpoint {name}"), value]
     }));
     // There are a dozen reasons, of which a node sees a few.

@@ -12,6 +12,7 @@ mod snapshot;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use ringfence_policy::store::StoreId;
 
 use crate::{
     args::{Global, MemberCommand},
@@ -71,6 +72,12 @@ pub(crate) enum SnapshotCommand {
         /// The member's configuration file, which names its data directory and all members of the new store.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// The new store's id, the same on every member; without it one is proposed.
+        #[arg(long, value_name = "UUID")]
+        store_id: Option<StoreId>,
+        /// Takes a file of a mesh with other certificate authorities, too.
+        #[arg(long)]
+        other_mesh: bool,
         /// The program.
         #[arg(long, default_value = "identityd", value_name = "PROGRAM")]
         identityd: PathBuf,
@@ -86,8 +93,8 @@ pub(crate) async fn run(command: StoreCommand, global: &Global) -> Result<(), Fa
         StoreCommand::Compact { revision } => members::compact(global, revision).await,
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => snapshot::save(global, &file).await,
         StoreCommand::Snapshot(SnapshotCommand::Verify { file }) => Ok(snapshot::verify(global.output, &file)?),
-        StoreCommand::Snapshot(SnapshotCommand::Restore { file, config, identityd }) => {
-            Ok(snapshot::restore(&identityd, &config, &file)?)
+        StoreCommand::Snapshot(SnapshotCommand::Restore { file, config, store_id, other_mesh, identityd }) => {
+            Ok(snapshot::restore(&identityd, &config, store_id, other_mesh, &file)?)
         }
         StoreCommand::Backup { directory, keep } => snapshot::backup(global, &directory, keep.into()).await,
     }

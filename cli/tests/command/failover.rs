@@ -179,7 +179,12 @@ fn l4_wait_passes_over_a_server_that_does_not_have_the_revision() {
 
     for name in ["n1", "n2"] {
         let name = Name::new(name).unwrap();
-        mesh.put([Record::Node(Node { cluster: Name::new("east").unwrap(), name, addresses: vec![] })]);
+        mesh.put([Record::Node(Node {
+            cluster: Name::new("east").unwrap(),
+            name,
+            addresses: vec![],
+            labels: ringfence_policy::label::LabelSet::default(),
+        })]);
     }
     *mesh.store.nodes.lock().unwrap() = status(2, 2).nodes;
     let outcome = run_with(&mesh, &[behind.address, mesh.address], &[&apply[..], &["20"]].concat()).exits(0);

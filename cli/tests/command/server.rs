@@ -171,7 +171,7 @@ impl Mesh for Store {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.note(&request);
         let from = Revision(request.into_inner().from_revision);
-        Ok(Response::new(follow::serve(Arc::clone(&self.history), from, Arc::new(|| Duration::ZERO))))
+        Ok(Response::new(follow::serve(Arc::clone(&self.history), from, None, Arc::new(|| Duration::ZERO))))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
@@ -248,7 +248,11 @@ impl Maintenance for Store {
     async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         self.note(&request);
         let snapshot = self.history.read(|history| history.mesh().snapshot());
-        let header = v1::BackupHeader { saved_by: "member 1 (east)".to_owned(), ..v1::BackupHeader::default() };
+        let header = v1::BackupHeader {
+            saved_by: "member 1 (east)".to_owned(),
+            store_id: "00000000-0001-7101-8101-010101010101".to_owned(),
+            ..v1::BackupHeader::default()
+        };
         let mut parts: Vec<_> =
             backup::write(header, snapshot, Vec::new()).map(|data| Ok(v1::BackupPart { data })).collect();
         if self.cut_backups.load(Ordering::SeqCst) {

@@ -15,7 +15,12 @@ use crate::{
 fn mesh() -> TestMesh {
     let mesh = TestMesh::start();
     let name = |text: &str| Name::new(text).unwrap();
-    mesh.put([Record::Node(Node { cluster: name("east"), name: name("n1"), addresses: vec![] })]);
+    mesh.put([Record::Node(Node {
+        cluster: name("east"),
+        name: name("n1"),
+        addresses: vec![],
+        labels: ringfence_policy::label::LabelSet::default(),
+    })]);
     mesh
 }
 
@@ -34,7 +39,12 @@ fn a_snapshot_is_whole_or_not_there_and_can_be_checked_anywhere() {
 
     mesh.store.cut_backups.store(false, Ordering::SeqCst);
     let saved = mesh.run(&save).exits(0);
-    assert!(saved.stdout.contains("whole, revision 1, saved by member 1 (east)"), "{saved:#?}");
+    assert!(
+        saved
+            .stdout
+            .contains("whole, revision 1 of store 00000000-0001-7101-8101-010101010101, saved by member 1 (east)"),
+        "{saved:#?}"
+    );
     mesh.run(&save).exits(1).says(&["exists already"]);
     let verify = ["store", "snapshot", "verify", argument(&file)];
     assert_eq!(run(&verify).exits(0).stdout, saved.stdout);
@@ -73,12 +83,29 @@ fn members_that_do_not_answer_are_named_and_the_command_fails() {
 #[test]
 fn restore_runs_the_members_own_program() {
     let directory = tempfile::tempdir().unwrap();
+    const ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
     let restore = |program: &str| {
         let argument = argument(directory.path());
-        run(&["store", "snapshot", "restore", argument, "--config", "member.yaml", "--identityd", program])
+        run(&[
+            "store",
+            "snapshot",
+            "restore",
+            argument,
+            "--config",
+            "member.yaml",
+            "--store-id",
+            ID,
+            "--identityd",
+            program,
+        ])
     };
     restore("/nowhere/identityd").exits(1).says(&["cannot run /nowhere/identityd"]);
     restore("false").exits(1).says(&["false restore failed"]);
     let told = restore("echo").exits(0).stdout;
-    assert_eq!(told, format!("restore --config member.yaml --snapshot {}\n", directory.path().display()));
+    assert_eq!(
+        told,
+        format!("restore --config member.yaml --snapshot {} --store-id {ID}\n", directory.path().display())
+    );
+    let args = ["store", "snapshot", "restore", "x", "--config", "y", "--store-id", "mine", "--identityd", "echo"];
+    run(&args).exits(2).says(&["--store-id", "UUID of version 7"]);
 }

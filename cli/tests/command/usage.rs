@@ -28,6 +28,16 @@ fn what_the_command_line_gets_wrong_is_told_with_exit_code_2() {
         (&["agent", "probe", "--from", "10.0.0.1", "--to", "10.0.0.2", "--port", "0"], "0 is not in"),
         (&["agent", "probe", "--from", "::1", "--to", "::2", "--port", "1", "--protocol", "tpc"], "not a protocol"),
         (&["agent", "probe", "--batch", "--port", "1"], "--batch"),
+        (&["agent", "audit", "web-1", "maybe"], "on, off"),
+        (&["monitor", "--type", "trace"], "new, drop, verdict, cut, audit"),
+        (&["monitor", "--from", "10.1.2.3/99"], "no end of a flow"),
+        (&["monitor", "--to", "=x"], "no key"),
+        (&["monitor", "--port", "65536"], "65536"),
+        (&["monitor", "--protocol", "tpc"], "not a protocol"),
+        (&["monitor", "--count", "0"], "0 is not in"),
+        (&["monitor", "-o", "yaml"], "one object a line"),
+        (&["bpf", "policy", "list", "--policy", "0"], "0 is not in"),
+        (&["bpf", "maps"], "Usage: ringfence bpf"),
     ];
     for (arguments, expected) in cases {
         run(arguments).exits(2).says(&[expected]);

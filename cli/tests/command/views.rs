@@ -27,7 +27,12 @@ fn labels() -> LabelSet {
 fn mesh() -> TestMesh {
     let mesh = TestMesh::start();
     let node = |node: &str, address: &str| {
-        Record::Node(Node { cluster: name("west"), name: name(node), addresses: vec![address.parse().unwrap()] })
+        Record::Node(Node {
+            cluster: name("west"),
+            name: name(node),
+            addresses: vec![address.parse().unwrap()],
+            labels: LabelSet::default(),
+        })
     };
     let pod_cidrs = vec!["10.102.0.0/16".parse().unwrap(), "fd10:2::/32".parse().unwrap()];
     mesh.put([

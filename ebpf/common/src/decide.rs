@@ -5,14 +5,23 @@
 //! judges a packet on its whole way through the node (S1).
 
 use crate::{
-    judge::{Judgement, judge},
-    layout::{Address, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, INGRESS, NO_COUNTER},
+    host,
+    judge::{Judgement, judge, look},
+    layout::{
+        Address, EGRESS, FLOW_OPENING, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
+        HOST_ENDPOINT, INGRESS, NO_COUNTER,
+    },
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
-    state::{Cached, State},
+    state::State,
+    table::FLOW_TICK_NS,
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
+const TCP: u8 = 6;
+/// A write per packet would cost more than the rest of the decision: the time of a connection is kept to a second.
+pub(crate) const NOTE_TICKS: u32 = 15;
+const _: () = assert!(NOTE_TICKS as u64 == SECOND_NS.div_ceil(FLOW_TICK_NS), "a second");
 /// For how long a first fragment is remembered: as receivers do (RFC 791 §3.2: 15 s, RFC 8200 §4.5: 60 s).
 const FRAGMENT_NS: u64 = 60 * SECOND_NS;
 
@@ -20,7 +29,16 @@ const FRAGMENT_NS: u64 = 60 * SECOND_NS;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) generation: u32,
-    pub(crate) now_ns: u64,
+    /// In units of `FLOW_TICK_NS`.
+    pub(crate) now: u32,
+}
+
+impl Moment {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits last for nine years")]
+    pub(crate) const fn new(generation: u32, now_ns: u64) -> Self {
+        Self { generation, now: (now_ns / FLOW_TICK_NS) as u32 }
+    }
 }
 
 /// A packet, and room for what is worked out about it: too much for a BPF program's stack of 512 bytes.
@@ -28,17 +46,25 @@ pub(crate) struct Moment {
 pub struct Work {
     /// What the parser found.
     pub packet: Packet,
-    own: End,
-    theirs: End,
-    fragment: FragmentValue,
+    pub(crate) own: End,
+    pub(crate) theirs: End,
+    pub(crate) fragment: FragmentValue,
     /// What `decide` said.
     pub decision: Decision,
+    /// Coarse monotonic time, which the caller sets before.
+    pub now_ns: u64,
+    /// For the caller: which tick of the clock `now_ns` belongs to.
+    pub tick: u64,
 }
 
 /// One end of the packet's connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) value: FlowValue,
+    /// Interface index of the other side if it is on this node.
+    pub(crate) peer_endpoint: u32,
+    /// 1 if the connection is known.
+    pub(crate) known: u32,
     pub(crate) subject: Subject,
     pub(crate) judgement: Judgement,
 }
@@ -87,12 +113,17 @@ impl Work {
     pub const fn new(packet: Packet) -> Self {
         const NOWHERE: Address = Address { words: [0; 2] };
         let key = FlowKey { local: NOWHERE, remote: NOWHERE, transport: 0 };
-        let end =
-            End { value: FlowValue { key, flow: Flow::NONE }, subject: Subject::of(0, 0), judgement: Judgement::NONE };
+        let end = End {
+            value: FlowValue { key, flow: Flow::NONE },
+            peer_endpoint: 0,
+            known: 0,
+            subject: Subject::of(0, 0),
+            judgement: Judgement::NONE,
+        };
         let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
-        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision }
+        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision, now_ns: 0, tick: 0 }
     }
 
     /// Clears what the last packet left, for one that was not understood.
@@ -132,7 +163,7 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn of(end: &End) -> Self {
+    pub(crate) const fn of(end: &End) -> Self {
         let Judgement { reason, tell, .. } = end.judgement;
         let counters = [end.value.flow.counter, NO_COUNTER];
         Self { allow: reason.passes(), reason, judged_both: false, tell, at_receiver: false, counters }
@@ -141,77 +172,139 @@ impl Decision {
 
 /// Decides about one packet at one hook of one endpoint, with the set that `generation` selects (as read from `ACTIVE`,
 /// once): see `Work::decision`.
+///
+/// The programs run its three parts one after the other, too, each with a stack of its own.
 #[inline(always)]
 pub fn decide<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) {
-    work.decision = decision(state, generation, hook, endpoint, work);
-    S::settle(work);
+    if hook.is_uplink() {
+        host::judge_uplink(state, generation, hook, work);
+        remember(state, work);
+    } else if !recall(state, generation, hook, endpoint, work) {
+        judge_ends(state, generation, hook, work);
+        remember(state, work);
+    }
 }
 
+/// What needs no set: true if the packet is decided about. Most are, so nothing here may call anything: on processors
+/// whose returns have to be guarded, a call costs as much as the rest.
 #[inline(always)]
-fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> Decision {
-    let Work { packet, own, theirs, fragment, .. } = work;
-    own.subject = Subject::of(endpoint, hook.side());
+pub fn recall<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u32, work: &mut Work) -> bool {
+    let Work { packet, own, fragment, decision, now_ns, .. } = work;
     if let PacketKind::NeighbourDiscovery = packet.kind {
-        return Decision::plain(Reason::NeighbourDiscovery);
+        *decision = Decision::plain(Reason::NeighbourDiscovery);
+        return true;
     }
     if matches!(hook, Hook::ToEndpoint) && packet.judged {
-        return Decision::plain(Reason::Judged);
+        *decision = Decision::plain(Reason::Judged);
+        return true;
     }
     if let Fragment::Later = packet.fragment
-        && !complete(state, fragment, packet)
+        && !complete(state, *now_ns, fragment, packet)
     {
-        return Decision::plain(Reason::Fragment);
+        own.subject = Subject::of(endpoint, hook.side());
+        *decision = Decision::plain(Reason::Fragment);
+        return true;
     }
     own.value.key = packet.flow_key(hook.side());
-    // What changes a connection, or could, is not for the cache.
-    if let PacketKind::Data = packet.kind
-        && let Some(cached) = state.cached(&own.value.key, endpoint, generation)
+    let moment = Moment::new(generation, *now_ns);
+    let found = state.flow(&mut own.value);
+    let flow = &own.value.flow;
+    if found
+        && flow.endpoint == endpoint
+        && flow.generation == generation
+        && goes_on(flow, hook, packet)
+        && Flow::age(flow.last_seen, moment.now) < NOTE_TICKS
     {
-        return Decision {
+        *decision = Decision {
             allow: true,
             reason: Reason::Established,
-            judged_both: cached.both && matches!(hook, Hook::FromEndpoint),
+            judged_both: flow.both != 0 && matches!(hook, Hook::FromEndpoint),
             tell: false,
             at_receiver: false,
-            counters: [cached.counter, cached.peer_counter],
+            counters: [flow.counter, flow.peer_counter],
         };
+        return true;
     }
-    // Only now: to ask for the time costs a tenth of what a cached connection does.
-    let moment = Moment { generation, now_ns: state.now_ns() };
-    own.value.flow.endpoint = endpoint;
+    look(moment, hook.side(), endpoint, own, packet, found);
+    false
+}
+
+/// Judges the ends of a connection about which `recall` left what it knows.
+#[inline(always)]
+pub fn judge_ends<S: State>(state: &mut S, generation: u32, hook: Hook, work: &mut Work) {
+    let Work { packet, own, theirs, decision, now_ns, .. } = work;
+    let moment = Moment::new(generation, *now_ns);
+    theirs.judgement = Judgement::NONE;
     judge(state, moment, hook.side(), own, packet);
-    let peer_endpoint = own.value.flow.peer_endpoint;
-    let local_pair = own.judgement.reason.passes() && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
-    let decision = if !local_pair {
-        own.judgement.remember(state, &own.value);
+    // Where the other end is judged, too, and as what: a local receiver at its sender's hook; the node itself at its receiver's,
+    // for its own packets meet no other hook on their way to an endpoint.
+    let (peer_endpoint, passes) = (own.peer_endpoint, own.judgement.reason.passes());
+    let of_host = passes && peer_endpoint == HOST_ENDPOINT && matches!(hook, Hook::ToEndpoint);
+    let local_pair = passes && peer_endpoint != 0 && matches!(hook, Hook::FromEndpoint);
+    *decision = if !local_pair && !of_host {
         Decision::of(own)
     } else if let Reason::Hairpin = own.judgement.reason {
         Decision { judged_both: true, ..Decision::of(own) }
     } else {
-        theirs.value.key = packet.flow_key(INGRESS);
-        theirs.value.flow.endpoint = peer_endpoint;
-        judge(state, moment, INGRESS, theirs, packet);
-        both_ends(state, own, theirs)
+        let side = if of_host { EGRESS } else { INGRESS };
+        theirs.value.key = packet.flow_key(side);
+        let found = state.flow(&mut theirs.value);
+        if of_host && packet.passed {
+            host::borrow(moment, theirs, packet, found);
+            *decision = Decision::of(own);
+            S::settle(work);
+            return;
+        }
+        look(moment, side, peer_endpoint, theirs, packet, found);
+        judge(state, moment, side, theirs, packet);
+        both_ends(own, theirs, packet)
     };
+    S::settle(work);
+}
+
+/// Writes down what `judge_ends` says of the connection.
+#[inline(always)]
+pub fn remember<S: State>(state: &mut S, work: &mut Work) {
+    let Work { packet, own, theirs, fragment, decision, now_ns, .. } = work;
+    theirs.judgement.remember(state, &theirs.value);
+    own.judgement.remember(state, &own.value);
     if let Fragment::First = packet.fragment
         && decision.allow
     {
-        remember_ports(state, moment, fragment, packet);
+        remember_ports(state, *now_ns, fragment, packet);
     }
-    cache(state, hook, own, packet, &decision);
-    decision
 }
 
-/// The receiver is on this node and was judged, too.
+/// Whether a packet says nothing new about a connection that its generation has judged, for each end it has to be judged
+/// for here.
 #[inline(always)]
-fn both_ends<S: State>(state: &mut S, own: &End, theirs: &End) -> Decision {
+fn goes_on(flow: &Flow, hook: Hook, packet: &Packet) -> bool {
+    let judged = match hook {
+        Hook::FromEndpoint => flow.both == flow.peer_local,
+        Hook::ToEndpoint | Hook::FromHost | Hook::ToHost => flow.peer_local == 0,
+    };
+    let steady = flow.phase != FLOW_OPENING || packet.protocol != TCP;
+    // The others of its datagram will ask for what a first fragment says.
+    let alone = !matches!(packet.fragment, Fragment::First);
+    matches!(packet.kind, PacketKind::Data) && alone && judged && steady && flow.owned != 0
+}
+
+/// The other end is on this node and was judged, too. Here it is called the receiver, which it is but for packets of the node
+/// itself.
+#[inline(always)]
+fn both_ends(own: &mut End, theirs: &End, packet: &Packet) -> Decision {
     let (sender, receiver) = (own.judgement, theirs.judgement);
-    receiver.remember(state, &theirs.value);
     if !receiver.reason.passes() {
+        // A packet that the other end refuses leaves no connection behind.
+        own.judgement.keep();
         return Decision { at_receiver: true, ..Decision::of(theirs) };
     }
-    // Only now: a packet that the other end refuses leaves no connection behind.
-    sender.remember(state, &own.value);
+    let flow = &mut own.value.flow;
+    if !matches!(packet.kind, PacketKind::Error) && (flow.both == 0 || flow.peer_counter != theirs.value.flow.counter) {
+        flow.both = 1;
+        flow.peer_counter = theirs.value.flow.counter;
+        own.judgement.write();
+    }
     let counters = [own.value.flow.counter, theirs.value.flow.counter];
     // One packet, one reason: what is new at the receiver counts for more than what the sender's policy allows.
     let sender_allows = matches!(sender.reason, Reason::New | Reason::Established | Reason::Reevaluated);
@@ -220,39 +313,23 @@ fn both_ends<S: State>(state: &mut S, own: &End, theirs: &End) -> Decision {
     Decision { allow: true, reason, judged_both: true, tell: sender.tell || at_receiver, at_receiver, counters }
 }
 
-/// Lets this CPU remember a connection that its next packet will not change.
-#[inline(always)]
-fn cache<S: State>(state: &mut S, hook: Hook, own: &End, packet: &Packet, decision: &Decision) {
-    // A connection of one packet is not worth a cell.
-    let known = matches!((decision.reason, packet.kind), (Reason::Established, PacketKind::Data));
-    let local_pair = own.value.flow.peer_endpoint != 0;
-    let whole_judgement = match hook {
-        Hook::FromEndpoint => local_pair == decision.judged_both,
-        Hook::ToEndpoint => !local_pair,
-    };
-    if known && own.judgement.steady && whole_judgement && own.value.flow.owned != 0 {
-        let [counter, peer_counter] = decision.counters;
-        state.set_cached(&own.value, Cached { counter, peer_counter, both: decision.judged_both });
-    }
-}
-
 /// Gives a later fragment the ports of the first one.
 #[inline(always)]
-fn complete<S: State>(state: &S, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
+pub(crate) fn complete<S: State>(state: &S, now_ns: u64, fragment: &mut FragmentValue, packet: &mut Packet) -> bool {
     fragment.key = packet.fragment_key();
     let Some(first) = state.fragment(&fragment.key) else { return false };
     packet.source_port = first.source_port;
     packet.destination_port = first.destination_port;
     packet.port = first.port;
     packet.protocol = (first.protocol & 0xff) as u8;
-    state.now_ns().saturating_sub(first.seen_ns) < FRAGMENT_NS
+    now_ns.saturating_sub(first.seen_ns) < FRAGMENT_NS
 }
 
 #[inline(always)]
-fn remember_ports<S: State>(state: &mut S, moment: Moment, fragment: &mut FragmentValue, packet: &Packet) {
+pub(crate) fn remember_ports<S: State>(state: &mut S, now_ns: u64, fragment: &mut FragmentValue, packet: &Packet) {
     fragment.key = packet.fragment_key();
     fragment.ports = FragmentPorts {
-        seen_ns: moment.now_ns,
+        seen_ns: now_ns,
         source_port: packet.source_port,
         destination_port: packet.destination_port,
         port: packet.port,

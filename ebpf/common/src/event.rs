@@ -74,12 +74,12 @@ impl Event {
     /// What is told about a decision.
     #[must_use]
     #[inline(always)]
-    pub fn new(time_ns: u64, revision: u64, hook: Hook, work: &Work) -> Self {
+    pub fn new(revision: u64, hook: Hook, work: &Work) -> Self {
         let (subject, decision) = (work.subject(), &work.decision);
-        // The refusing end may be the receiver although the packet is seen at the sender's hook.
-        let side = if decision.at_receiver { Hook::ToEndpoint.side() } else { hook.side() };
+        // The refusing end may be the other one than that whose hook it is.
+        let side = if decision.at_receiver { hook.other_side() } else { hook.side() };
         Self {
-            time_ns,
+            time_ns: work.now_ns,
             revision,
             key: work.packet.flow_key(side),
             endpoint: subject.endpoint,

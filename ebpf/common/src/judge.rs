@@ -1,18 +1,17 @@
 //! The judgement of one end of a connection.
 
 use crate::{
-    decide::{End, Moment, Subject},
+    decide::{End, Moment, NOTE_TICKS, Subject},
     event::{EVENT_CUT, EVENT_SHADOW_DIFFERS},
     layout::{
         Address, AddressValue, EGRESS, ENDPOINT_AUDIT, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING,
-        Flow, FlowKey, FlowValue, NO_COUNTER, PortsKey, RowKey, band_owner,
+        Flow, FlowKey, FlowValue, HOST_ENDPOINT, NO_COUNTER, PortsKey, RowKey, band_owner,
     },
     packet::{Packet, PacketKind},
     reason::{Reason, Tally},
     state::State,
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
 const TCP: u8 = 6;
 
 const IDENTITY_UNKNOWN: u32 = 0;
@@ -29,12 +28,10 @@ const CLASS_DENY: u64 = 3;
 pub(crate) struct Judgement {
     pub(crate) reason: Reason,
     memory: Memory,
-    /// More data will not change the connection.
-    pub(crate) steady: bool,
     pub(crate) tell: bool,
 }
 
-/// What is to become of the entry in `FLOWS`.
+/// What is to become of the cell in `FLOWS`.
 #[derive(Clone, Copy, Debug)]
 enum Memory {
     Keep,
@@ -47,17 +44,29 @@ enum Memory {
 impl Flow {
     /// Of which nothing is known.
     pub(crate) const NONE: Self = Self {
-        last_seen_ns: 0,
+        last_seen: 0,
         generation: 0,
         endpoint: 0,
-        peer_endpoint: 0,
         counter: NO_COUNTER,
+        peer_counter: NO_COUNTER,
         port: 0,
         direction: 0,
         phase: FLOW_OPENING,
         owned: 0,
-        padding: [0; 3],
+        peer_local: 0,
+        both: 0,
+        padding: 0,
     };
+}
+
+impl Flow {
+    /// Whether it is another one's connection that goes under the node's address: its answers pass (`host::borrow`). No
+    /// connection that was judged looks like that: both ends are judged only where the other side is on this node.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_borrowed(&self) -> bool {
+        self.both != 0 && self.peer_local == 0
+    }
 }
 
 impl Judgement {
@@ -66,7 +75,19 @@ impl Judgement {
 
     #[inline(always)]
     const fn plain(reason: Reason, memory: Memory) -> Self {
-        Self { reason, memory, steady: false, tell: !reason.passes() }
+        Self { reason, memory, tell: !reason.passes() }
+    }
+
+    /// Something of the connection changed.
+    #[inline(always)]
+    pub(crate) const fn write(&mut self) {
+        self.memory = Memory::Write;
+    }
+
+    /// Nothing of the connection is to be written.
+    #[inline(always)]
+    pub(crate) const fn keep(&mut self) {
+        self.memory = Memory::Keep;
     }
 
     /// Writes or forgets the connection.
@@ -80,41 +101,43 @@ impl Judgement {
     }
 }
 
-/// Judges one end. `side` is `EGRESS` where the endpoint sends the packet. `end` has the key and the endpoint, and gets
-/// the judgement.
+/// What is known before an end is judged: of a connection that was found, if it is this end's and alive.
+#[inline(always)]
+pub(crate) fn look(moment: Moment, side: u8, endpoint: u32, end: &mut End, packet: &Packet, found: bool) {
+    let flow = &mut end.value.flow;
+    // An opening packet from the other side begins another connection.
+    let other = flow.direction != side && matches!(packet.kind, PacketKind::Open);
+    if found && flow.endpoint == endpoint && flow.is_alive(moment.now) && !other {
+        end.known = 1;
+    } else {
+        *flow = Flow { endpoint, port: packet.port, direction: side, ..Flow::NONE };
+        end.known = 0;
+    }
+}
+
+/// Judges one end, of which is known what `look` says. `side` is `EGRESS` where the endpoint sends the packet.
 #[inline(always)]
 pub(crate) fn judge<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) {
+    S::settle(end);
     end.judgement = judgement(state, moment, side, end, packet);
     S::settle(end);
 }
 
 #[inline(always)]
 fn judgement<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) -> Judgement {
-    let End { value, subject, .. } = end;
-    let endpoint = value.flow.endpoint;
-    *subject = Subject::of(endpoint, side);
-    let known = match state.flow(&value.key) {
-        // An opening packet from the other side begins another connection.
-        Some(flow)
-            if flow.endpoint == endpoint
-                && alive(&flow, moment.now_ns)
-                && !(flow.direction != side && matches!(packet.kind, PacketKind::Open)) =>
-        {
-            value.flow = flow;
-            true
-        }
-        _ => false,
-    };
-    if known && value.flow.generation == moment.generation {
-        return go_on(moment, side, &mut value.flow, packet);
-    }
-    if !known {
-        value.flow = Flow { endpoint, port: packet.port, direction: side, ..Flow::NONE };
+    end.subject = Subject::of(end.value.flow.endpoint, side);
+    end.peer_endpoint = 0;
+    if end.known == 0 {
         if let PacketKind::Error = packet.kind {
             return Judgement::plain(Reason::Unrelated, Memory::Keep);
         }
+    } else if end.value.flow.generation == moment.generation || end.value.flow.is_borrowed() {
+        if end.value.flow.peer_local != 0 {
+            end.peer_endpoint = endpoint_of(state, &end.value.key.remote);
+        }
+        return go_on(moment, side, &mut end.value.flow, packet);
     }
-    ask_policy(state, moment, side, end, known, packet)
+    ask_policy(state, moment, side, end, packet)
 }
 
 /// A connection that the current generation has judged.
@@ -127,38 +150,32 @@ fn go_on(moment: Moment, side: u8, flow: &mut Flow, packet: &Packet) -> Judgemen
         return Judgement::plain(Reason::Related, Memory::Keep);
     }
     let phase = next_phase(flow.phase, packet);
-    // A write per packet would cost more than the rest of the decision: the time is kept to a second.
-    let write = phase != flow.phase || moment.now_ns.saturating_sub(flow.last_seen_ns) > SECOND_NS;
+    let write = phase != flow.phase || Flow::age(flow.last_seen, moment.now) >= NOTE_TICKS;
     if write {
         flow.phase = phase;
-        flow.last_seen_ns = moment.now_ns;
+        flow.last_seen = moment.now;
     }
     let memory = if write { Memory::Write } else { Memory::Keep };
-    Judgement { reason: Reason::Established, memory, steady: true, tell: false }
+    Judgement { reason: Reason::Established, memory, tell: false }
 }
 
 /// A connection that is new, or that another generation judged.
 #[inline(always)]
-fn ask_policy<S: State>(
-    state: &mut S,
-    moment: Moment,
-    side: u8,
-    end: &mut End,
-    known: bool,
-    packet: &Packet,
-) -> Judgement {
-    let End { value: FlowValue { key, flow }, subject, .. } = end;
-    let endpoint = flow.endpoint;
+fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) -> Judgement {
+    let End { value: FlowValue { key, flow }, peer_endpoint, known, subject, .. } = end;
+    let (endpoint, known) = (flow.endpoint, *known != 0);
     let memory = if known { Memory::Forget } else { Memory::Keep };
     let Some(own) = state.endpoint(endpoint) else {
         return Judgement::plain(Reason::NotRealised, memory);
     };
-    flow.owned = owns(state, endpoint, &key.local) as u8;
+    // The node has whatever comes from itself.
+    flow.owned = (endpoint == HOST_ENDPOINT || endpoint_of(state, &key.local) == endpoint) as u8;
     if side == EGRESS && flow.owned == 0 {
         return Judgement::plain(Reason::Spoofed, memory);
     }
     let peer = lookup_peer(state, &key.remote);
-    flow.peer_endpoint = peer.endpoint;
+    *peer_endpoint = peer.endpoint;
+    (flow.peer_local, flow.both, flow.peer_counter) = ((peer.endpoint != 0) as u8, 0, NO_COUNTER);
     if peer.endpoint == endpoint && side == EGRESS {
         return Judgement::plain(Reason::Hairpin, Memory::Keep);
     }
@@ -179,10 +196,10 @@ fn ask_policy<S: State>(
     }
     flow.generation = moment.generation;
     flow.phase = next_phase(flow.phase, packet);
-    flow.last_seen_ns = moment.now_ns;
+    flow.last_seen = moment.now;
     let unchanged = known && matches!(reason, Reason::New);
     let reason = if unchanged { Reason::Reevaluated } else { reason };
-    Judgement { reason, memory: Memory::Write, steady: false, tell: !unchanged }
+    Judgement { reason, memory: Memory::Write, tell: !unchanged }
 }
 
 /// Asks the endpoint's policy, and its shadow, about a connection. `New` if it passes.
@@ -246,15 +263,14 @@ fn lookup_peer<S: State>(state: &S, address: &Address) -> AddressValue {
     AddressValue { identity, endpoint: 0 }
 }
 
-/// Whether an endpoint, which is not 0, has an address.
+/// The endpoint of this node that has an address; 0 if none has.
 #[inline(always)]
-fn owns<S: State>(state: &S, endpoint: u32, address: &Address) -> bool {
+fn endpoint_of<S: State>(state: &S, address: &Address) -> u32 {
     // Not one condition: the compiler would read the value that is not there, and the verifier would refuse that.
-    let owner = match state.address(address) {
+    match state.address(address) {
         Some(value) => value.endpoint,
         None => 0,
-    };
-    owner == endpoint
+    }
 }
 
 #[inline(always)]
@@ -263,7 +279,7 @@ const fn is_tcp(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn next_phase(phase: u8, packet: &Packet) -> u8 {
+pub(crate) fn next_phase(phase: u8, packet: &Packet) -> u8 {
     match packet.kind {
         PacketKind::Open => FLOW_OPENING,
         PacketKind::Close => FLOW_CLOSING,
@@ -273,15 +289,4 @@ fn next_phase(phase: u8, packet: &Packet) -> u8 {
         }
         PacketKind::Data | PacketKind::NeighbourDiscovery => phase,
     }
-}
-
-#[inline(always)]
-fn alive(flow: &Flow, now_ns: u64) -> bool {
-    let lifetime_s = match flow.phase {
-        FLOW_ESTABLISHED => 6 * 3600,
-        FLOW_CLOSING => 10,
-        _ => 60,
-    };
-    // Another CPU may have written a time that is a little ahead of ours.
-    now_ns.saturating_sub(flow.last_seen_ns) < lifetime_s * SECOND_NS
 }

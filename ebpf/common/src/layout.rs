@@ -1,7 +1,7 @@
 //! Keys, values and names of the kernel's maps.
 
 /// The version of everything in this file: part of the path the maps are pinned under.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v3";
 
 /// Names of the maps. A pair is two maps by parity of the generation: all that a revision says.
 pub mod map {
@@ -24,10 +24,10 @@ pub mod map {
     pub const ROWS: [&str; 2] = ["ROWS_0", "ROWS_1"];
     /// `Array<Page>`, for both sets: a page is written only while no directory of either set names it.
     pub const PAGES: &str = "PAGES";
-    /// `LruHashMap<FlowKey, FlowValue>`: connections.
+    /// `Array<FlowCell>`, mmapable: connections; a power of two of cells, see `table`.
     pub const FLOWS: &str = "FLOWS";
-    /// `Array<CacheCell>`, cells of one CPU side by side: connections that this CPU saw lately. Not pinned.
-    pub const CACHE: &str = "CACHE";
+    /// `Array<FlowTable>[1]`: how they are found.
+    pub const FLOW_TABLE: &str = "FLOW_TABLE";
     /// `LruHashMap<FragmentKey, FragmentValue>`: ports of datagrams that come in fragments.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `PerCpuArray<u64>[Reason::COUNT]`: packets by reason.
@@ -44,14 +44,16 @@ pub mod map {
     pub const BUCKETS: &str = "BUCKETS";
 }
 
-/// Names of the programs, and of what is set in them when they are loaded.
+/// Names of the programs.
 pub mod program {
     /// Packets that leave an endpoint: ingress of its host-side device.
     pub const FROM_ENDPOINT: &str = "from_endpoint";
     /// Packets towards an endpoint: egress of its host-side device.
     pub const TO_ENDPOINT: &str = "to_endpoint";
-    /// `u32`: cells of `CACHE` per CPU, minus one; the number of cells is a power of two.
-    pub const CACHE_MASK: &str = "CACHE_MASK";
+    /// Packets that leave the node: egress of an uplink.
+    pub const FROM_HOST: &str = "from_host";
+    /// Packets that come to the node: ingress of an uplink.
+    pub const TO_HOST: &str = "to_host";
 }
 
 /// The most entries of each map; `docs/datapath.md` has the memory.
@@ -68,7 +70,7 @@ pub mod capacity {
     pub const PAGES: u32 = 8192;
     /// Rows of one node: eight policies with 65,536 peers each, for example.
     pub const ROWS: u32 = 524_288;
-    /// Connections of one node, where memory allows.
+    /// Connections of one node, where memory allows: half as many as there are cells.
     pub const FLOWS: u32 = 1_048_576;
     /// Datagrams in fragments at one time.
     pub const FRAGMENTS: u32 = 8192;
@@ -78,8 +80,6 @@ pub mod capacity {
     pub const CPUS: u32 = 512;
     /// Bytes of the ring of events: a power of two.
     pub const EVENT_BYTES: u32 = 4 << 20;
-    /// Cells of `CACHE` per CPU, at most.
-    pub const CACHE_CELLS: u32 = 131_072;
 }
 
 /// The bits of `skb->mark` that belong to Ringfence.
@@ -87,6 +87,12 @@ pub const MARK_MASK: u32 = 0x0f00;
 /// Both ends of this packet have been judged at the sender's hook. The kernel clears the mark when a packet enters
 /// the node's network namespace from another one, so an endpoint cannot set it.
 pub const MARK_JUDGED: u32 = 0x0400;
+
+/// The packet is not the node's own to judge: an endpoint's, judged where it left that, or of a connection that must not be
+/// cut (the agent's own to its gateways). Only who has `CAP_NET_ADMIN` on the node can set it.
+pub const MARK_PASSED: u32 = 0x0800;
+/// The endpoint that is the node itself: the index of the loopback device, which no endpoint can have.
+pub const HOST_ENDPOINT: u32 = 1;
 
 /// An address in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -203,7 +209,7 @@ pub struct FlowKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct FlowValue {
-    /// Again: an LRU map may give the element to another key while it is read.
+    /// Which one.
     pub key: FlowKey,
     /// The connection.
     pub flow: Flow,
@@ -213,16 +219,16 @@ pub struct FlowValue {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Flow {
-    /// Coarse monotonic time of the last packet that was noted.
-    pub last_seen_ns: u64,
+    /// Coarse monotonic time of the last packet that was noted, in units of `FLOW_TICK_NS`.
+    pub last_seen: u32,
     /// The generation that judged it last.
     pub generation: u32,
     /// Interface index of the endpoint that the key is seen from.
     pub endpoint: u32,
-    /// Interface index of the other side if it is on this node, at `generation`.
-    pub peer_endpoint: u32,
     /// The slot of `BAND_COUNTERS` that its packets are counted in.
     pub counter: u32,
+    /// The slot of the other end, if `both`; else `NO_COUNTER`.
+    pub peer_counter: u32,
     /// The port that policy is asked about.
     pub port: u16,
     /// `INGRESS` or `EGRESS`: who began.
@@ -231,28 +237,67 @@ pub struct Flow {
     pub phase: u8,
     /// 1 if the local address is the endpoint's, at `generation`: only then may it send on this connection.
     pub owned: u8,
+    /// 1 if the other side is on this node, at `generation`.
+    pub peer_local: u8,
+    /// 1 if the other side, which is on this node, was judged too, by `generation`, when this end sent.
+    pub both: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: u8,
 }
 
-/// A connection that one CPU saw lately; a cache line.
+/// A connection in the table; a cache line. `table` says who writes what when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(64))]
-pub struct CacheCell {
-    /// Which connection.
-    pub key: FlowKey,
-    /// The generation that judged it.
-    pub generation: u32,
-    /// The endpoint it was judged for; 0 in an empty cell.
+pub struct FlowCell {
+    /// As in `FlowKey`.
+    pub local: Address,
+    /// As in `FlowKey`.
+    pub remote: Address,
+    /// `FlowKey::transport` in 40 bits, the way of its home in 8, `Flow::port`.
+    pub ports: u64,
+    /// `Flow::generation`, `counter` and `peer_counter` in 13 bits each, `direction`, `phase` in two bits, `owned`,
+    /// `peer_local`, `both`.
+    pub state: u64,
+    /// As in `Flow`; 0 in a free cell.
     pub endpoint: u32,
-    /// The lower half of the kernel's tick count when it was filled.
-    pub filled: u32,
-    /// The slot of `BAND_COUNTERS`, the endpoint's own.
-    pub counter: u32,
-    /// The slot of the other end if that was judged, too; else `NO_COUNTER`.
-    pub peer_counter: u32,
-    /// 1 if both ends were judged.
-    pub both: u32,
+    /// As in `Flow`.
+    pub last_seen: u32,
+    /// Counts the owners of the cell in steps of four; the lower bits say that somebody writes.
+    pub version: u32,
+    /// Which cells of this set have connections whose home is this cell.
+    pub homes: u32,
+}
+
+/// Parts of a `FlowCell`: numbers of 64-bit words, and then of 32-bit halves.
+pub mod field {
+    /// Two words.
+    pub const LOCAL: usize = 0;
+    /// Two words.
+    pub const REMOTE: usize = 2;
+    /// A word.
+    pub const PORTS: usize = 4;
+    /// A word.
+    pub const STATE: usize = 5;
+    /// Half a word, as the rest.
+    pub const ENDPOINT: usize = 12;
+    /// Half a word.
+    pub const LAST_SEEN: usize = 13;
+    /// Half a word.
+    pub const VERSION: usize = 14;
+    /// Half a word.
+    pub const HOMES: usize = 15;
+}
+
+/// How connections are found: the same as long as there are any.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct FlowTable {
+    /// Of the hash: secret, made at random once.
+    pub key: [u64; 5],
+    /// Cells of `FLOWS`, minus one; a power of two, and at least a set.
+    pub mask: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// Which datagram a fragment belongs to (RFC 791 §3.2, RFC 8200 §4.5).
@@ -273,7 +318,7 @@ pub struct FragmentKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct FragmentValue {
-    /// Again, as in `FlowValue`.
+    /// Again: an LRU map may give the element to another key while it is read.
     pub key: FragmentKey,
     /// What it said.
     pub ports: FragmentPorts,
@@ -323,8 +368,6 @@ pub struct EpochCell {
 pub const ENDPOINT_AUDIT: u32 = 1;
 /// In place of a slot of `BAND_COUNTERS`: nothing is counted.
 pub const NO_COUNTER: u32 = u32::MAX;
-/// For so many ticks a cell of `CACHE` is believed: 0.1 to 1 s, whatever the kernel's tick is.
-pub const CACHE_TICKS: u32 = 100;
 
 /// `RangeKey::family` of an IPv4 range, network byte order.
 pub const FAMILY_IPV4: u32 = 4_u32.to_be();
@@ -410,32 +453,10 @@ impl FlowKey {
     pub const fn protocol(&self) -> u8 {
         (self.transport >> 32) as u8
     }
-
-    /// Word by word: a comparison of arrays would become a call.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is(&self, other: &Self) -> bool {
-        let [a, b] = self.local.words;
-        let [c, d] = other.local.words;
-        let [e, f] = self.remote.words;
-        let [g, h] = other.remote.words;
-        (a ^ c) | (b ^ d) | (e ^ g) | (f ^ h) | (self.transport ^ other.transport) == 0
-    }
-
-    /// Spreads connections over the cells of a cache.
-    #[must_use]
-    #[inline(always)]
-    pub const fn spread(&self) -> u64 {
-        let addresses = (self.local.words[0] ^ self.remote.words[0].rotate_left(31))
-            .wrapping_add(self.local.words[1].rotate_left(17))
-            ^ self.remote.words[1].rotate_left(7);
-        let mixed = (addresses ^ self.transport.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
-    }
 }
 
 impl FragmentKey {
-    /// Word by word, as in `FlowKey::is`.
+    /// Word by word: a comparison of arrays would become a call.
     #[must_use]
     #[inline(always)]
     pub const fn is(&self, other: &Self) -> bool {

@@ -13,15 +13,19 @@
 
 pub mod decide;
 pub mod event;
+mod host;
 mod judge;
 pub mod layout;
 pub mod packet;
 pub mod reason;
 pub mod state;
+pub mod table;
 
-pub use decide::{Decision, Subject, Work, decide};
+pub use decide::{Decision, Subject, Work, decide, judge_ends, recall, remember};
 pub use event::{Bucket, EVENT_CUT, EVENT_SHADOW_DIFFERS, Event};
+pub use host::judge_uplink;
 pub use layout::*;
 pub use packet::{Fragment, Hook, Packet, PacketKind};
 pub use reason::{Reason, Tally};
-pub use state::{Cached, State};
+pub use state::State;
+pub use table::FLOW_TICK_NS;

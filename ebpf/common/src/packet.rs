@@ -9,6 +9,10 @@ pub enum Hook {
     FromEndpoint,
     /// It goes to an endpoint.
     ToEndpoint,
+    /// It leaves the node through an uplink: the node's own packets are judged here.
+    FromHost,
+    /// It comes to the node through an uplink.
+    ToHost,
 }
 
 /// What the parser found.
@@ -39,6 +43,8 @@ pub struct Packet {
     pub identification: u32,
     /// It carries `MARK_JUDGED`.
     pub judged: bool,
+    /// It carries `MARK_PASSED`.
+    pub passed: bool,
 }
 
 /// What a packet is to the connection it belongs to.
@@ -69,14 +75,47 @@ pub enum Fragment {
 }
 
 impl Hook {
+    /// From what `number` says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(number: u64) -> Self {
+        match number {
+            0 => Self::FromEndpoint,
+            1 => Self::ToEndpoint,
+            2 => Self::FromHost,
+            _ => Self::ToHost,
+        }
+    }
+
+    /// For a call that takes numbers only.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+
     /// `EGRESS` where the endpoint sends.
     #[must_use]
     #[inline(always)]
     pub const fn side(self) -> u8 {
         match self {
-            Self::FromEndpoint => EGRESS,
-            Self::ToEndpoint => INGRESS,
+            Self::FromEndpoint | Self::FromHost => EGRESS,
+            Self::ToEndpoint | Self::ToHost => INGRESS,
         }
+    }
+
+    /// The other end's side.
+    #[must_use]
+    #[inline(always)]
+    pub const fn other_side(self) -> u8 {
+        if self.side() == EGRESS { INGRESS } else { EGRESS }
+    }
+
+    /// Whether it is at an uplink.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_uplink(self) -> bool {
+        matches!(self, Self::FromHost | Self::ToHost)
     }
 }
 

@@ -42,6 +42,10 @@ pub enum Reason {
     AuditNoProxy = 17,
     /// An ICMP error about nothing that is known here.
     Unrelated = 18,
+    /// Seen at an uplink, and not the node's own: an endpoint's, forwarded, or not IP.
+    Passing = 19,
+    /// What must never be cut at an uplink: DHCP, IGMP.
+    Exempt = 20,
 }
 
 /// What is counted beside packets; the index of its counter.
@@ -54,17 +58,22 @@ pub enum Tally {
     EventsSuppressed = 1,
     /// Events that were written.
     EventsWritten = 2,
-    /// Elements of an LRU map that went to another key while they were read; treated as not found.
+    /// Cells of connections, and elements of an LRU map, that went to another key while they were read; treated as not
+    /// found.
     Reused = 3,
     /// Judgements that allow what the shadow policy would refuse.
     ShadowRefuses = 4,
     /// Judgements that refuse what the shadow policy would allow.
     ShadowAllows = 5,
+    /// Connections that were alive and had to make room for others.
+    FlowsEvicted = 6,
+    /// Connections that were not remembered because other CPUs were writing where they could have been.
+    FlowsNotKept = 7,
 }
 
 impl Reason {
     /// How many reasons there are.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 21;
     /// Every reason, in the order of its counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Established,
@@ -86,7 +95,28 @@ impl Reason {
         Self::NoProxy,
         Self::AuditNoProxy,
         Self::Unrelated,
+        Self::Passing,
+        Self::Exempt,
     ];
+
+    /// The reason with a number; `Internal` for what is none that the parser gives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_parser(number: u64) -> Self {
+        const PASS: u64 = Reason::NeighbourDiscovery as u64;
+        const PASSING: u64 = Reason::Passing as u64;
+        const UNPARSABLE: u64 = Reason::Unparsable as u64;
+        const FRAGMENT: u64 = Reason::Fragment as u64;
+        const UNRELATED: u64 = Reason::Unrelated as u64;
+        match number {
+            PASS => Self::NeighbourDiscovery,
+            PASSING => Self::Passing,
+            UNPARSABLE => Self::Unparsable,
+            FRAGMENT => Self::Fragment,
+            UNRELATED => Self::Unrelated,
+            _ => Self::Internal,
+        }
+    }
 
     /// A short name for people and metrics.
     #[must_use]
@@ -111,6 +141,8 @@ impl Reason {
             Self::NoProxy => "no-proxy",
             Self::AuditNoProxy => "audit-no-proxy",
             Self::Unrelated => "unrelated",
+            Self::Passing => "passing-through",
+            Self::Exempt => "exempt",
         }
     }
 
@@ -128,7 +160,9 @@ impl Reason {
             | Self::Hairpin
             | Self::AuditDefault
             | Self::AuditExplicit
-            | Self::AuditNoProxy => true,
+            | Self::AuditNoProxy
+            | Self::Passing
+            | Self::Exempt => true,
             Self::DenyDefault
             | Self::DenyExplicit
             | Self::NotRealised
@@ -156,7 +190,7 @@ impl Reason {
 
 impl Tally {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 8;
     /// Every tally, in the order of its counter.
     pub const ALL: [Self; Self::COUNT as usize] = [
         Self::EventsLost,
@@ -165,6 +199,8 @@ impl Tally {
         Self::Reused,
         Self::ShadowRefuses,
         Self::ShadowAllows,
+        Self::FlowsEvicted,
+        Self::FlowsNotKept,
     ];
 
     /// A short name for people and metrics.
@@ -177,6 +213,8 @@ impl Tally {
             Self::Reused => "flow-elements-reused",
             Self::ShadowRefuses => "shadow-refuses",
             Self::ShadowAllows => "shadow-allows",
+            Self::FlowsEvicted => "flows-evicted",
+            Self::FlowsNotKept => "flows-not-kept",
         }
     }
 }

@@ -98,6 +98,18 @@ pub(crate) fn read<T: Copy>(context: &TcContext, offset: usize) -> Result<T, Rea
     }
 }
 
+/// Reads in place; none if the bytes are not in the linear part.
+#[inline(always)]
+pub(crate) fn in_place<T: Copy>(context: &TcContext, offset: usize) -> Option<T> {
+    let start = context.data() + offset;
+    if start + size_of::<T>() <= context.data_end() {
+        // SAFETY: as above.
+        Some(unsafe { *(start as *const T) })
+    } else {
+        None
+    }
+}
+
 #[inline(always)]
 pub(crate) fn copy<T: Copy>(context: &TcContext, offset: usize) -> Result<T, Reason> {
     context.load(offset).map_err(|_| Reason::Unparsable)

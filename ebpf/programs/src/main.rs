@@ -3,7 +3,9 @@
 #![no_main]
 
 mod from_endpoint;
+mod from_host;
 mod to_endpoint;
+mod to_host;
 
 /// No helper in use asks for a GPL-compatible licence.
 #[unsafe(no_mangle)]

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Bucket, CacheCell, Directory, EndpointValue, EpochCell, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
+    Address, AddressValue, BandCounter, Bucket, Directory, EndpointValue, EpochCell, FlowCell, FlowTable, FragmentKey,
+    FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
 };
 
 #[map]
@@ -22,7 +22,9 @@ pub static REVISION: Array<u64> = Array::pinned(2, 0);
 #[map]
 pub static PAGES: Array<Page> = Array::pinned(capacity::PAGES, 0);
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::pinned(capacity::FLOWS, 0);
+pub static FLOWS: Array<FlowCell> = Array::pinned(2 * capacity::FLOWS, BPF_F_MMAPABLE);
+#[map]
+pub static FLOW_TABLE: Array<FlowTable> = Array::pinned(1, 0);
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::pinned(capacity::FRAGMENTS, 0);
 #[map]
@@ -37,9 +39,6 @@ pub static BAND_COUNTERS: PerCpuArray<BandCounter> = PerCpuArray::pinned(capacit
 pub static EVENTS: RingBuf = RingBuf::pinned(capacity::EVENT_BYTES, 0);
 #[map]
 pub static BUCKETS: PerCpuArray<Bucket> = PerCpuArray::pinned(1, 0);
-/// Not pinned: each loading begins with an empty one, of the size that it wants. Mmapable so that cells lie on lines.
-#[map]
-pub static CACHE: Array<CacheCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Not pinned: see `Work`.
 #[map]
 pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);

@@ -3,10 +3,10 @@
 //! Whatever is not understood is dropped and counted.
 
 use aya_ebpf::programs::TcContext;
-use ringfence_ebpf_common::{Address, Fragment, Hook, MARK_JUDGED, Packet, Reason};
+use ringfence_ebpf_common::{Address, Fragment, Hook, MARK_JUDGED, MARK_PASSED, Packet, Reason};
 
 use crate::{
-    headers::{At, Ipv4, Ipv6, copy, read},
+    headers::{At, Ipv4, Ipv6, copy, in_place, read},
     transport::{self, TCP},
 };
 
@@ -41,12 +41,52 @@ pub fn parse(context: &TcContext, hook: Hook, packet: &mut Packet) -> Result<(),
     let (protocol, tagged, mark) =
         unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).vlan_present, (*context.skb.skb).mark) };
     packet.judged = mark & MARK_JUDGED != 0;
+    packet.passed = mark & MARK_PASSED != 0;
+    // At an uplink, policies speak of IP alone; what is tagged is seen again at its own device.
+    let other = if hook.is_uplink() { Reason::Passing } else { Reason::Unparsable };
     match protocol {
-        _ if tagged != 0 => Err(Reason::Unparsable),
+        _ if tagged != 0 => Err(other),
         ETHERTYPE_IPV4 => parse_ipv4(context, hook, packet),
         ETHERTYPE_IPV6 => parse_ipv6(context, hook, packet),
         ETHERTYPE_ARP => Err(Reason::NeighbourDiscovery),
-        _ => Err(Reason::Unparsable),
+        _ => Err(other),
+    }
+}
+
+/// Parses the frames that most are, in place: no options, no extension headers, no fragments, ports. False for the
+/// others, and those that are not as they should be: `parse` says what they are.
+#[inline(always)]
+pub fn parse_plain(context: &TcContext, packet: &mut Packet) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    let (protocol, tagged, mark) =
+        unsafe { ((*context.skb.skb).protocol, (*context.skb.skb).vlan_present, (*context.skb.skb).mark) };
+    packet.judged = mark & MARK_JUDGED != 0;
+    packet.passed = mark & MARK_PASSED != 0;
+    if tagged != 0 {
+        return false;
+    }
+    if protocol == ETHERTYPE_IPV4 {
+        let Some(header) = in_place::<Ipv4>(context, ETHERNET_BYTES) else { return false };
+        if header.version_and_length != 0x45
+            || u16::from_be(header.fragment) & (IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS) != 0
+        {
+            return false;
+        }
+        packet.source = Address::from_ipv4(header.source);
+        packet.destination = Address::from_ipv4(header.destination);
+        packet.protocol = header.protocol;
+        transport::parse_plain(packet, context, ETHERNET_BYTES + IPV4_BYTES)
+    } else if protocol == ETHERTYPE_IPV6 {
+        let Some(header) = in_place::<Ipv6>(context, ETHERNET_BYTES) else { return false };
+        packet.source = Address { words: header.source };
+        packet.destination = Address { words: header.destination };
+        if header.version_class_flow[0] >> 4 != 6 || packet.source.is_ipv4() || packet.destination.is_ipv4() {
+            return false;
+        }
+        packet.protocol = header.next_header;
+        transport::parse_plain(packet, context, ETHERNET_BYTES + IPV6_BYTES)
+    } else {
+        false
     }
 }
 

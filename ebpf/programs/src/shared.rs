@@ -1,121 +1,38 @@
-//! The maps that both sets share: connections, fragments, counters.
+//! The maps that both sets share: fragments, counters.
 
 use core::ptr::addr_of;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
-use ringfence_ebpf_common::{
-    CACHE_TICKS, CacheCell, Cached, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, Tally,
-    capacity,
-};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use ringfence_ebpf_common::{FragmentKey, FragmentPorts, FragmentValue, Tally, Work, capacity};
 
 use crate::maps;
-
-/// Cells of `CACHE` per CPU, minus one; set when the programs are loaded.
-#[unsafe(no_mangle)]
-static CACHE_MASK: u32 = 0;
 
 /// How many slots of `BANDS` an owner may try.
 const BAND_PROBES: u32 = 4;
 
-/// Reads a connection.
+/// Coarse monotonic time. It moves with the kernel's ticks, so that it is asked for once for each.
+#[inline(always)]
+pub fn set_clock(work: &mut Work) {
+    // SAFETY: the helper has no preconditions; the kernel makes one read of it.
+    let tick = unsafe { bpf_jiffies64() };
+    if work.tick != tick {
+        work.tick = tick;
+        // SAFETY: the helper has no preconditions.
+        work.now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    }
+}
+
+/// As `State::fragment`.
 ///
 /// The kernel may give an LRU element to another key at any time, also while it is read: it writes the new key, then the
 /// new value, whose first field is the key again. So the value is copied first and its key compared afterwards: a copy
-/// with anything of another connection's in it shows the other key, as far as stores of one CPU are seen in order
-/// (x86) and the kernel copies from front to back. What is left on machines that reorder stores is bounded by what
-/// `judge` believes: an allowed connection of the same endpoint and of the current generation.
-#[inline(always)]
-pub fn flow(key: &FlowKey) -> Option<Flow> {
-    let found = maps::FLOWS.get_ptr(key)?;
-    // SAFETY: points to a value of the map, plain bytes that stay readable until the program ends. Volatile keeps the
-    // order of the two readings.
-    let (flow, again) = unsafe { (addr_of!((*found).flow).read_volatile(), addr_of!((*found).key).read_volatile()) };
-    if again.is(key) {
-        Some(flow)
-    } else {
-        tally(Tally::Reused);
-        None
-    }
-}
-
-/// Writes a connection.
-#[inline(always)]
-pub fn set_flow(value: &FlowValue) {
-    // A flow that cannot be remembered is judged anew at its next packet.
-    let _ = maps::FLOWS.insert(&value.key, value, 0);
-}
-
-/// Forgets a connection.
-#[inline(always)]
-pub fn remove_flow(key: &FlowKey) {
-    let _ = maps::FLOWS.remove(key);
-}
-
-/// This CPU's cell for a connection. Programs on one CPU do not nest, so nobody else reads or writes it.
-#[inline(always)]
-fn cell(key: &FlowKey) -> Option<*mut CacheCell> {
-    // SAFETY: a static of this object; volatile, as the loader writes it.
-    let mask = unsafe { (&raw const CACHE_MASK).read_volatile() };
-    // SAFETY: the helper has no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    maps::CACHE.get_ptr_mut(cpu * (mask + 1) + (key.spread() as u32 & mask))
-}
-
-/// As `State::now_ns`.
-#[inline(always)]
-pub fn now_ns() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-#[inline(always)]
-fn ticks() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_jiffies64() as u32 }
-}
-
-/// As `State::cached`.
-#[inline(always)]
-pub fn cached(key: &FlowKey, endpoint: u32, generation: u32) -> Option<Cached> {
-    let cell = cell(key)?;
-    // SAFETY: points to this CPU's own cell in the map.
-    let cell = unsafe { &*cell };
-    if cell.key.is(key)
-        && cell.endpoint == endpoint
-        && cell.generation == generation
-        && ticks().wrapping_sub(cell.filled) < CACHE_TICKS
-    {
-        Some(Cached { counter: cell.counter, peer_counter: cell.peer_counter, both: cell.both != 0 })
-    } else {
-        None
-    }
-}
-
-/// As `State::set_cached`.
-#[inline(always)]
-pub fn set_cached(value: &FlowValue, cached: Cached) {
-    if let Some(cell) = cell(&value.key) {
-        let (FlowValue { key, flow }, Cached { counter, peer_counter, both }) = (value, cached);
-        // SAFETY: as in `cached`.
-        unsafe {
-            *cell = CacheCell {
-                key: *key,
-                generation: flow.generation,
-                endpoint: flow.endpoint,
-                filled: ticks(),
-                counter,
-                peer_counter,
-                both: u32::from(both),
-            };
-        }
-    }
-}
-
-/// As `State::fragment`; as in `flow`, the key is read after the rest.
+/// with anything of another datagram's in it shows the other key, as far as stores of one CPU are seen in order (x86)
+/// and the kernel copies from front to back.
 #[inline(always)]
 pub fn fragment(key: &FragmentKey) -> Option<FragmentPorts> {
     let found = maps::FRAGMENTS.get_ptr(key)?;
-    // SAFETY: as in `flow`.
+    // SAFETY: points to a value of the map, plain bytes that stay readable until the program ends. Volatile keeps the
+    // order of the two readings.
     let (ports, again) = unsafe { (addr_of!((*found).ports).read_volatile(), addr_of!((*found).key).read_volatile()) };
     if again.is(key) {
         Some(ports)

@@ -2,11 +2,11 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ringfence_ebpf_common::{
-    Address, AddressValue, Cached, EndpointValue, Flow, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
-    PortsKey, RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
+    Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, PortsKey,
+    RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
 };
 
-use crate::{maps, shared};
+use crate::{flows, maps, shared};
 
 /// The set of even generations.
 pub struct Even;
@@ -17,11 +17,6 @@ pub struct Odd;
 macro_rules! state {
     ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $directories:ident, $rows:ident) => {
         impl State for $set {
-            #[inline(always)]
-            fn now_ns(&self) -> u64 {
-                shared::now_ns()
-            }
-
             #[inline(always)]
             fn address(&self, address: &Address) -> Option<AddressValue> {
                 // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes
@@ -58,28 +53,18 @@ macro_rules! state {
             }
 
             #[inline(always)]
-            fn flow(&self, key: &FlowKey) -> Option<Flow> {
-                shared::flow(key)
+            fn flow(&self, value: &mut FlowValue) -> bool {
+                flows::flow(value)
             }
 
             #[inline(always)]
             fn set_flow(&mut self, value: &FlowValue) {
-                shared::set_flow(value);
+                flows::set_flow(value);
             }
 
             #[inline(always)]
             fn remove_flow(&mut self, key: &FlowKey) {
-                shared::remove_flow(key);
-            }
-
-            #[inline(always)]
-            fn cached(&self, key: &FlowKey, endpoint: u32, generation: u32) -> Option<Cached> {
-                shared::cached(key, endpoint, generation)
-            }
-
-            #[inline(always)]
-            fn set_cached(&mut self, value: &FlowValue, cached: Cached) {
-                shared::set_cached(value, cached);
+                flows::remove_flow(key);
             }
 
             #[inline(always)]

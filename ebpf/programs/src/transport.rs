@@ -1,9 +1,10 @@
 //! From bytes to `Packet`: the transport layer, and the packet inside an ICMP error.
 
+use aya_ebpf::programs::TcContext;
 use ringfence_ebpf_common::{Address, Fragment, Hook, Packet, PacketKind, Reason};
 
 use crate::{
-    headers::{At, Icmp, Ipv4, Ipv6, Ports, Tcp},
+    headers::{At, Icmp, Ipv4, Ipv6, Ports, Tcp, in_place},
     parse::{IPV6_BYTES, ipv4_header_bytes, is_extension, skip_extensions},
 };
 
@@ -61,6 +62,27 @@ pub(crate) fn parse(packet: &mut Packet, hook: Hook, hop_limit: u8, at: At<'_>) 
         _ => {}
     }
     Ok(())
+}
+
+/// As `parse`, for protocols with ports, in place: see `parse::parse_plain`.
+#[inline(always)]
+pub(crate) fn parse_plain(packet: &mut Packet, context: &TcContext, offset: usize) -> bool {
+    let (source, destination) = match packet.protocol {
+        TCP => {
+            let Some(header) = in_place::<Tcp>(context, offset) else { return false };
+            packet.kind = tcp_kind(header.flags);
+            (header.source, header.destination)
+        }
+        UDP | SCTP => {
+            let Some(header) = in_place::<Ports>(context, offset) else { return false };
+            (header.source, header.destination)
+        }
+        _ => return false,
+    };
+    packet.source_port = u16::from_be(source);
+    packet.destination_port = u16::from_be(destination);
+    packet.port = packet.destination_port;
+    true
 }
 
 /// Receivers accept neighbour discovery only with a hop limit that no router has lowered (RFC 4861 §6.1, §7.1), and
@@ -130,7 +152,7 @@ fn parse_error(packet: &mut Packet, hook: Hook, at: At<'_>) -> Result<(), Reason
     packet.fragment = Fragment::Whole;
     packet.kind = PacketKind::Error;
     // An endpoint speaks for itself only: of a packet that came to it.
-    let honest = matches!(hook, Hook::ToEndpoint) || same(&from, &packet.source);
+    let honest = !matches!(hook, Hook::FromEndpoint) || same(&from, &packet.source);
     if honest && same(&to, &packet.destination) { Ok(()) } else { Err(Reason::Unrelated) }
 }
 

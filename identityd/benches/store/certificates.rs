@@ -6,7 +6,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     SanType,
 };
-use ringfence_proto::connect::{Dialer, Expected, SERVER_NAME};
+use ringfence_proto::{
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES, SERVER_NAME},
+    link::Link,
+};
 use ringfence_runtime::tls::{Tls, TlsFiles};
 use tonic::transport::Channel;
 
@@ -14,6 +17,12 @@ use tonic::transport::Channel;
 pub(crate) fn dial(files: &TlsFiles, address: &str) -> Channel {
     let tls = Tls::open(files.clone()).unwrap();
     Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
+}
+
+/// A link of its own, made when first used.
+pub(crate) fn link(files: &TlsFiles, address: &str) -> Link {
+    let tls = Tls::open(files.clone()).unwrap();
+    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
 }
 
 pub(crate) fn write(directory: &Path) -> TlsFiles {

@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ const MARK_DIGITS: usize = 4;
 
 /// The moment of a write as an IPv6 address whose text always has the same length: four groups `8xxx` of 12 bits each.
 pub(crate) struct Clock {
+    /// The same for all clocks: addresses are unique in our store, also those of an earlier round.
     started: Instant,
     /// Two writes of one microsecond get different marks: addresses are unique in our store.
     last: Cell<u64>,
@@ -32,7 +34,8 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), last: Cell::new(0) }
+        static STARTED: OnceLock<Instant> = OnceLock::new();
+        Self { started: *STARTED.get_or_init(Instant::now), last: Cell::new(0) }
     }
 
     pub(crate) fn mark(&self) -> String {
@@ -103,7 +106,8 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
 pub(crate) async fn follow(channel: Channel, from: u64) -> Streaming<Vec<u8>> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.unwrap();
-    let request = v1::FollowRequest { from_revision: from, follower: "bench".to_owned() };
+    let request =
+        v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
     let path = PathAndQuery::from_static("/ringfence.v1.Mesh/Follow");
     let codec = Raw(std::marker::PhantomData);
     let stream = grpc.server_streaming(Request::new(request), path, codec).await.unwrap();

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_proto::v1::{self, command::Command as Kind, mesh_client::MeshClient};
+use prost::Message as _;
+use ringfence_proto::{
+    link::{Link, method},
+    v1::{self, command::Command as Kind, mesh_client::MeshClient},
+};
 use ringfence_runtime::tls::TlsFiles;
 use tonic::transport::Channel;
 
@@ -58,7 +62,7 @@ impl Ours {
         let client = ours.connect(ours.leader);
         for id in 1..=CLUSTERS {
             let cluster = format!("c{id}");
-            let node = v1::Node { cluster: cluster.clone(), name: "n1".to_owned(), addresses: vec![] };
+            let node = v1::Node { cluster: cluster.clone(), name: "n1".to_owned(), addresses: vec![], labels: vec![] };
             client.execute(Kind::PutCluster(v1::Cluster { name: cluster, id, pod_cidrs: vec![] })).await;
             client.execute(Kind::PutNode(node)).await;
         }
@@ -68,7 +72,7 @@ impl Ours {
     /// A connection of its own to a member.
     pub(crate) fn connect(&self, member: usize) -> Client {
         let address = format!("127.0.0.1:{}", PORTS[member % 3]);
-        Client(certificates::dial(&self.tls, &address))
+        Client(certificates::dial(&self.tls, &address), certificates::link(&self.tls, &address))
     }
 
     async fn find_leader(&self) -> usize {
@@ -86,14 +90,16 @@ impl Ours {
     }
 }
 
-/// One connection.
+/// One connection of each kind: gRPC to follow and read, and a link to write, as gateways do; made when first used.
 #[derive(Clone)]
-pub(crate) struct Client(pub(crate) Channel);
+pub(crate) struct Client(pub(crate) Channel, Link);
 
 impl Client {
     async fn execute(&self, command: Kind) -> v1::Committed {
-        let command = v1::Command { command: Some(command) };
-        MeshClient::new(self.0.clone()).execute(command).await.unwrap().into_inner()
+        let command = Some(v1::Command { command: Some(command) });
+        let call = v1::CommandCall { command, ..v1::CommandCall::default() };
+        let answer = self.1.call(method::COMMAND, call.encode_to_vec()).await.unwrap();
+        v1::Committed::decode(answer).unwrap()
     }
 
     /// An endpoint record of about 256 bytes. `mark` is an IPv6 address that makes the record a new one.

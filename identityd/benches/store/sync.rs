@@ -61,8 +61,16 @@ fn sync(bench: &Bench<'_>, is_ours: bool, n: usize, whole: bool) -> tokio::task:
             let client = bench.ours.connect(n);
             tokio::task::spawn_local(async move {
                 let mut stream = fanout::follow(client.0, 0).await;
-                // Field 3 of FollowEvent is the progress mark that follows the snapshot.
-                while stream.message().await.unwrap().unwrap()[0] != 3 << 3 | 2 {}
+                let mut bytes = 0;
+                loop {
+                    let message = stream.message().await.unwrap().unwrap();
+                    // Field 3 of FollowEvent is the progress mark that follows the snapshot.
+                    if message[0] == 3 << 3 | 2 {
+                        break;
+                    }
+                    bytes += message.len() as u64;
+                }
+                assert!(bytes > IDENTITIES * 200, "{bytes} bytes are not all identities");
             })
         }
     }

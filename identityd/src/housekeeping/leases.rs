@@ -120,7 +120,7 @@ mod tests {
             let ended = self.tracker.silent(&self.ledger, &settings, self.now);
             let node = |command| match command {
                 Housekeeping::ExpireNode { node, renewals, .. } => (node.to_string(), renewals),
-                other @ Housekeeping::Tick { .. } => panic!("{other:?} is no end of a node"),
+                other @ (Housekeeping::Tick { .. } | Housekeeping::Found(_)) => panic!("{other:?} is no end of a node"),
             };
             ended.into_iter().map(node).collect()
         }

@@ -15,6 +15,7 @@ use ringfence_policy::{
     name::Name,
     revision::Revision,
     shared_map::SharedMap,
+    store::StoreId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ pub struct Ledger {
     numbers: SharedMap<Identity, NumberState>,
     gateways: BTreeMap<Name, u64>,
     leases: SharedMap<NodeKey, Lease>,
+    store: Option<StoreId>,
 }
 
 /// How far a cluster has counted.
@@ -84,6 +86,8 @@ pub enum RowKey {
     Gateway(Name),
     /// A node's lease.
     Lease(NodeKey),
+    /// Which store this is.
+    Store,
 }
 
 /// A part of the ledger that changes on its own.
@@ -99,6 +103,8 @@ pub enum Row {
     Gateway(u64),
     /// Of a node.
     Lease(Lease),
+    /// Its id.
+    Store(StoreId),
 }
 
 /// What a command does to the ledger: rows with their new content, or none where they are gone.
@@ -135,6 +141,12 @@ impl Ledger {
         &self.leases
     }
 
+    /// Which store this is; none before its founding.
+    #[must_use]
+    pub const fn store(&self) -> Option<StoreId> {
+        self.store
+    }
+
     /// Whether a node was silent for too long.
     #[must_use]
     pub fn is_gone(&self, node: &NodeKey) -> bool {
@@ -150,6 +162,7 @@ impl Ledger {
             RowKey::Number(identity) => self.numbers.get(identity).copied().map(Row::Number),
             RowKey::Gateway(cluster) => self.gateways.get(cluster).copied().map(Row::Gateway),
             RowKey::Lease(node) => self.leases.get(node).cloned().map(Row::Lease),
+            RowKey::Store => self.store.map(Row::Store),
         }
     }
 
@@ -160,7 +173,8 @@ impl Ledger {
         let numbers = self.numbers.iter().map(|(number, state)| (RowKey::Number(*number), Row::Number(*state)));
         let gateways = self.gateways.iter().map(|(name, count)| (RowKey::Gateway(name.clone()), Row::Gateway(*count)));
         let leases = self.leases.iter().map(|(node, lease)| (RowKey::Lease(node.clone()), Row::Lease(lease.clone())));
-        clock.into_iter().chain(counters).chain(numbers).chain(gateways).chain(leases)
+        let store = self.get(&RowKey::Store).map(|store| (RowKey::Store, store));
+        clock.into_iter().chain(store).chain(counters).chain(numbers).chain(gateways).chain(leases)
     }
 
     /// Replaces rows.
@@ -181,6 +195,7 @@ impl Ledger {
             RowKey::Gateway(name) => {
                 set(&mut self.gateways, name, if let Some(Row::Gateway(count)) = row { Some(count) } else { None });
             }
+            RowKey::Store => self.store = if let Some(Row::Store(store)) = row { Some(store) } else { None },
             RowKey::Lease(node) => {
                 share(&mut self.leases, node, if let Some(Row::Lease(lease)) = row { Some(lease) } else { None });
             }

@@ -58,7 +58,10 @@ pub(super) fn put_fqdns(view: View<'_>, specs: &[FqdnSpec]) -> Result<Transition
         let now_ms = view.ledger().clock_ms().saturating_add(Housekeeping::MAX_STEP_MS);
         let new = addresses.iter().map(|(address, valid_ms)| BoundAddress {
             address: *address,
-            expires_ms: now_ms.saturating_add(*valid_ms).div_ceil(BoundAddress::GRID_MS) * BoundAddress::GRID_MS,
+            expires_ms: now_ms
+                .saturating_add(*valid_ms)
+                .div_ceil(BoundAddress::GRID_MS)
+                .saturating_mul(BoundAddress::GRID_MS),
         });
         let addresses = merged(known.into_iter().chain(new));
         records.insert(key, FqdnRecord { cluster: cluster.clone(), name: name.clone(), addresses });

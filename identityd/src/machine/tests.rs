@@ -106,7 +106,7 @@ fn cluster_of(cluster: &str, id: u32, pod_cidrs: &[Cidr]) -> Cluster {
 
 fn node(cluster: &str, node: &str, addresses: &[&str]) -> Node {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Node { cluster: name(cluster), name: name(node), addresses }
+    Node { cluster: name(cluster), name: name(node), addresses, labels: LabelSet::default() }
 }
 
 fn labels(texts: &[&str]) -> LabelSet {

@@ -33,7 +33,8 @@ pub(super) fn tick(view: View<'_>, now_ms: u64) -> Transition {
         let until_ms = clock_ms.saturating_add(settings.quarantine_ms);
         transition.set(RowKey::Number(*number), Some(Row::Number(NumberState::Resting { until_ms })));
     }
-    let unused = index.idle.iter().take_while(|(since_ms, _)| *since_ms + settings.identity_grace_ms <= clock_ms);
+    let is_over = |since_ms: u64| since_ms.saturating_add(settings.identity_grace_ms) <= clock_ms;
+    let unused = index.idle.iter().take_while(|(since_ms, _)| is_over(*since_ms));
     for (_, number) in unused.take(MOST_PER_TICK) {
         identity::quarantine(view, *number, &mut transition);
     }

@@ -14,25 +14,34 @@ use openraft::{
 };
 use ringfence_proto::{
     access::{AccessLayer, Site},
-    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
+    connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
+    link::PROTOCOL,
     v1::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
     },
+    version::Peers,
 };
 use ringfence_runtime::{
     health::HealthError,
     tls::{Tls, TlsError},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
+};
 
 use super::Member;
 use crate::{
     config::{Config, InvalidConfig, MemberConfig},
+    core::Core,
+    founding::{self, Fellowship},
     freshness::Freshness,
     housekeeping::Housekeeper,
+    link::{self, Links, Movable, Sessions},
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -75,6 +84,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("the core thread cannot be started: {0}")]
+    Thread(io::Error),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -99,6 +111,22 @@ impl StartError {
 
 pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions) -> Result<Member, StartError> {
     config.validate()?;
+    let core = Core::start().map_err(StartError::Thread)?;
+    let begun = core.spawn(begin(config.clone(), listener, wal, Handle::current())).await;
+    match begun.expect("nothing panics while a member is put together, and nobody stops its core") {
+        Ok(mut member) => {
+            member.core = Some(core);
+            initialize(&config, member).await
+        }
+        Err(error) => {
+            core.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Puts a member together, on its core thread; `outside` is the process's runtime.
+async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
     let tls = Tls::open(config.tls.clone())?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
@@ -106,11 +134,19 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     let address = listener.local_addr().map_err(listen_error)?;
     let storage = Storage::open(&config.data_dir, config.id, config.history, wal)?;
 
-    let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()));
+    let fellowship = match founding::instance(&config.data_dir) {
+        Ok(instance) => Fellowship::new(storage.history.clone(), &instance),
+        Err(source) => {
+            storage.abandon();
+            return Err(StorageError::Io { path: config.data_dir.join("instance"), source }.into());
+        }
+    };
+    let channels = Channels::new(Dialer::new(Expected::Member, move || client_tls.client()), fellowship.clone());
     let freshness = Arc::new(OnceLock::new());
     let log = Log::new(config.id, storage.wal.clone());
-    let network = Network::new(channels.clone(), freshness.clone(), log.durable());
-    let applier = storage.applier.clone().behind(log.durable());
+    let network = Network::new(channels.clone(), freshness.clone(), &log);
+    let durable = log.durable();
+    let applier = storage.applier.clone().behind(durable.clone());
     let raft = match Raft::new(config.id, raft_config, network, log, applier).await {
         Ok(raft) => raft,
         Err(error) => {
@@ -119,19 +155,13 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         }
     };
     let freshness = freshness.get_or_init(|| Arc::new(Freshness::new(raft.metrics(), storage.last_written))).clone();
-    let (own, founders) = (own_member(&config, address), config.members.clone());
-    let digests = storage.applier.digests().clone();
-    let members = Members::new(own, founders, raft.clone(), storage.history.clone(), digests, freshness.clone());
-    let members = Arc::new(members);
+    let members = Arc::new(known(&config, address, &raft, &storage, &freshness));
     let stopping = CancellationToken::new();
     let layer = AccessLayer::new(Site::Store);
     let peers = layer.peers();
     let proposer = Proposer::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
     let reads = Reads::start(raft.clone(), members.clone(), channels.clone(), stopping.clone());
-    let times = Times {
-        interval: Duration::from_millis(config.heartbeat_interval_ms),
-        lease: Duration::from_millis(config.election_timeout_max_ms),
-    };
+    let times = times(&config);
     let transfer = Transfer {
         raft: raft.clone(),
         members: members.clone(),
@@ -151,19 +181,14 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         admission: Admission::new(BOUNDS),
         stopping: stopping.clone(),
     };
-    let router = server()
-        .layer(layer)
-        .add_service(
-            RaftServer::new(RaftService::new(raft.clone(), freshness.clone(), members.clone(), proposer, reads))
-                .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
-        )
-        .add_service(
-            MeshServer::new(mesh)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(StoreServer::new(StoreService::new(transfer.clone())));
+    let between = RaftService::new(raft.clone(), durable, freshness.clone(), members.clone(), proposer, reads);
+    let links = Links {
+        raft: between.clone(),
+        mesh: mesh.clone(),
+        peers: peers.clone(),
+        fellowship: fellowship.clone(),
+        stopping: stopping.clone(),
+    };
     let maintenance = MaintenanceService {
         raft: raft.clone(),
         applier: storage.applier.clone(),
@@ -174,24 +199,98 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
         peers: peers.clone(),
         data_dir: config.data_dir.clone(),
     };
-    let router = router.add_service(MaintenanceServer::new(maintenance));
-    let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    tokio::spawn(tls.clone().follow(stopping.clone()));
+    let services =
+        Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
+    let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
+    outside.spawn(tls.clone().follow(stopping.clone()));
     tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
-    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned()));
-    let housekeeper = Housekeeper {
-        raft: raft.clone(),
-        proposer: transfer.proposer.clone(),
-        peers,
-        members: members.clone(),
-        applier: storage.applier.clone(),
-        history: storage.history.clone(),
-    };
+    let links = tokio::spawn(links.serve(sessions));
+    let housekeeper = housekeeper(&transfer, &storage, peers);
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
     let housekeeping = tokio::spawn(housekeeper.run(stopping.clone()));
-    let member =
-        Member { address, raft, storage, members, freshness, transfer, stopping, server, guard, housekeeping, tls };
-    initialize(&config, member).await
+    Ok(Member {
+        address,
+        raft,
+        storage,
+        members,
+        freshness,
+        transfer,
+        stopping,
+        server,
+        links,
+        guard,
+        housekeeping,
+        tls,
+        core: None,
+    })
+}
+
+/// Whom the configuration knows, before the log says more.
+fn known(config: &Config, address: SocketAddr, raft: &Raft, storage: &Storage, fresh: &Arc<Freshness>) -> Members {
+    let (own, founders) = (own_member(config, address), config.members.clone());
+    let digests = storage.applier.digests().clone();
+    Members::new(own, founders, raft.clone(), storage.history.clone(), digests, fresh.clone())
+}
+
+fn housekeeper(transfer: &Transfer, storage: &Storage, peers: Arc<Peers>) -> Housekeeper {
+    Housekeeper {
+        raft: transfer.raft.clone(),
+        proposer: transfer.proposer.clone(),
+        peers,
+        members: transfer.members.clone(),
+        applier: storage.applier.clone(),
+        history: storage.history.clone(),
+    }
+}
+
+fn times(config: &Config) -> Times {
+    Times {
+        interval: Duration::from_millis(config.heartbeat_interval_ms),
+        lease: Duration::from_millis(config.election_timeout_max_ms),
+    }
+}
+
+/// What is served over gRPC.
+struct Services {
+    layer: AccessLayer,
+    fellowship: Fellowship,
+    between: RaftService,
+    mesh: MeshService,
+    store: StoreService,
+    maintenance: MaintenanceService,
+}
+
+impl Services {
+    /// Serves on the process's runtime until `stopping`; gives the connections that are links.
+    fn serve(
+        self,
+        outside: &Handle,
+        tls: &Arc<Tls>,
+        listener: TcpListener,
+        stopping: CancellationToken,
+    ) -> (Sessions, JoinHandle<Result<(), tonic::transport::Error>>) {
+        let router = server()
+            .layer(self.layer)
+            .add_service(InterceptedService::new(
+                RaftServer::new(self.between)
+                    .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES),
+                self.fellowship,
+            ))
+            .add_service(
+                MeshServer::new(self.mesh)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(StoreServer::new(self.store))
+            .add_service(MaintenanceServer::new(self.maintenance));
+        let _outside = outside.enter();
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL);
+        let (sessions, incoming) = link::split(incoming);
+        let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()));
+        (sessions, server)
+    }
 }
 
 /// Every member does this with the same list; one that is initialized already is left as it is.
@@ -225,6 +324,7 @@ fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_CALLS_GIVEN_UP))
 }
 
 fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {

@@ -57,6 +57,7 @@ impl Applier {
         ledger: Ledger,
     ) -> Self {
         let book = history.read(|history| Book::of(history.mesh(), ledger));
+        book.ledger().store().into_iter().for_each(|store| history.found(store));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
         let behind = Behind::start(history, state, Position::new(marker, book));

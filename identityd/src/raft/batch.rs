@@ -1,8 +1,9 @@
 //! What one log entry carries: the commands that waited together.
 //!
 //! ```text
-//! commands ─ encode, once ─► Batch ─► write-ahead log, other members: the bytes as they are
-//!                              └────► applier: the commands, decoded only where nobody has them yet
+//! command ─ encode, once ─► Proposal ┐
+//! handed over, as it came ► Proposal ┴ join ─► Batch ─► write-ahead log, other members: the bytes as they are
+//!                                                └────► applier: the commands, decoded only where nobody has them yet
 //! ```
 
 use std::{
@@ -15,6 +16,47 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::codec::{self, CodecError};
 
+/// Commands that go into one entry, with their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    commands: Vec<Command>,
+    /// The commands one after the other, without what comes before them in a batch.
+    body: Vec<u8>,
+}
+
+impl Proposal {
+    /// Of one command.
+    #[must_use]
+    pub fn new(command: Command) -> Self {
+        let mut body = codec::encode(&command);
+        // The format is that of the batch.
+        body.remove(0);
+        Self { commands: vec![command], body }
+    }
+
+    /// Of a batch's bytes, as another member sent them.
+    ///
+    /// # Errors
+    /// `CodecError` for bytes that this version does not understand.
+    pub fn decode(batch: &[u8]) -> Result<Self, CodecError> {
+        let commands: Vec<Command> = codec::decode(batch)?;
+        let before = codec::encode(&commands.len()).len();
+        Ok(Self { commands, body: batch[before..].to_vec() })
+    }
+
+    /// How many commands there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
 /// Some commands, encoded. Clones share the bytes.
 #[derive(Clone)]
 pub struct Batch(Arc<Inner>);
@@ -26,13 +68,25 @@ struct Inner {
 }
 
 impl Batch {
-    /// Of at least one command.
+    /// Of at least one proposal.
     #[must_use]
-    pub fn new(commands: Vec<Command>) -> Self {
-        let mut encoded = codec::encode(&commands);
-        // The log keeps it for a while.
-        encoded.shrink_to_fit();
+    pub fn join(proposals: Vec<Proposal>) -> Self {
+        // A list in the log's format: how many there are, and one after the other.
+        let count: usize = proposals.iter().map(Proposal::count).sum();
+        let mut encoded = codec::encode(&count);
+        encoded.reserve_exact(proposals.iter().map(Proposal::bytes).sum());
+        let mut commands = Vec::with_capacity(count);
+        for proposal in proposals {
+            encoded.extend_from_slice(&proposal.body);
+            commands.extend(proposal.commands);
+        }
         Self(Arc::new(Inner { encoded, commands: Mutex::new(Some(commands)) }))
+    }
+
+    /// The bytes, for another member's `Proposal::decode`.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.0.encoded
     }
 
     /// Length of the bytes.
@@ -65,7 +119,7 @@ impl Batch {
 
 impl From<Command> for Batch {
     fn from(command: Command) -> Self {
-        Self::new(vec![command])
+        Self::join(vec![Proposal::new(command)])
     }
 }
 
@@ -117,7 +171,11 @@ mod tests {
     fn a_batch_travels_as_its_bytes_and_gives_its_commands_back() {
         let commands: Vec<_> =
             ["east", "west"].map(|name| Command::Delete(RecordKey::Cluster(Name::new(name).unwrap()))).into();
-        let batch = Batch::new(commands.clone());
+        let batch = Batch::join(commands.iter().cloned().map(Proposal::new).collect());
+        assert_eq!(batch.encoded(), codec::encode(&commands), "as a list is encoded");
+        let handed_over = Proposal::decode(batch.encoded()).unwrap();
+        assert_eq!(handed_over.count(), 2);
+        assert_eq!(Batch::join(vec![handed_over]), batch);
         let received: Batch = codec::decode(&codec::encode(&batch)).unwrap();
         assert_eq!(received, batch);
         received.check().unwrap();

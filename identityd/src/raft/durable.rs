@@ -1,13 +1,16 @@
-//! How far this member's own log is on stable storage, for a leader that does not make its followers wait for it.
+//! How far this member's own log is on stable storage, while openraft is told that it has everything already.
 //!
 //! ```text
 //! leader: append ─┬─► own disk ──────────────────────────► Durable ─┐
 //!                 └─► followers (at once) ─ a majority ─► committed ┴─► told to followers, applied, answered
+//! follower: append ─┬─► own disk ─► Durable ─► the leader is answered
+//!                   └─► applies what was committed before, meanwhile
 //! ```
 //!
-//! openraft waits for the own disk before it replicates. Here it is told at once that the leader has its own new
-//! entries, so that both disks write at the same time; in return nothing that counts as committed is applied or told
-//! to anybody before the leader really has it. An entry that a crash takes from the leader was seen by nobody.
+//! openraft waits for the own disk before it replicates, and a follower's before it does anything else. Here it is told at
+//! once that the member has the new entries, so that all disks and the state machine work at the same time; in return
+//! nothing that counts as committed is applied or told to anybody before this member really has it, and no follower
+//! answers before it has what it was sent. An entry that a crash takes was seen by nobody.
 
 use tokio::sync::watch;
 

@@ -23,15 +23,17 @@ use std::{
 };
 
 use openraft::ServerState;
+use prost::Message as _;
 use ringfence_policy::command::Command;
 use ringfence_proto::{
     follow::SharedHistory,
-    v1::{self, raft_client::RaftClient},
+    link::method,
+    v1,
     version::{self, NotUnderstood, Peers},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Code, Status};
 
 pub use roster::Roster;
 
@@ -323,7 +325,41 @@ impl Members {
 
 /// Asks a member who it is and where it stands.
 pub async fn ping(channels: &Channels, address: &str, from: u64, timeout: Duration) -> Option<v1::MemberStatus> {
-    let mut client = RaftClient::new(channels.get(Lane::Call, address).ok()?);
-    let call = client.ping(Request::new(v1::PingRequest { from }));
-    tokio::time::timeout(timeout, call).await.ok()?.ok()?.into_inner().status
+    ask(channels, address, from, timeout).await.ok()
+}
+
+/// As `ping`; says what a member that answers has against it.
+///
+/// # Errors
+/// The member's reason; none if nobody answers.
+pub async fn ask(
+    channels: &Channels,
+    address: &str,
+    from: u64,
+    timeout: Duration,
+) -> Result<v1::MemberStatus, Option<String>> {
+    let link = channels.link(Lane::Ping, address);
+    let call = link.call(method::MEMBER_PING, v1::PingRequest { from }.encode_to_vec());
+    let answer = tokio::time::timeout(timeout, call).await.map_err(|_elapsed| None)?;
+    let is_reason = |status: Status| (status.code() == Code::FailedPrecondition).then(|| status.message().to_owned());
+    v1::PingResponse::decode(answer.map_err(is_reason)?).map_err(|_| None)?.status.ok_or(None)
+}
+
+/// The other end of `ping`.
+///
+/// # Errors
+/// `failed_precondition` for another process that says it is this member, `unavailable` where Raft has stopped: such a
+/// member is no part of any quorum.
+pub(super) fn answer_ping(members: &Members, raft: &Raft, payload: &[u8]) -> Result<Vec<u8>, Status> {
+    let v1::PingRequest { from } =
+        v1::PingRequest::decode(payload).map_err(|error| Status::invalid_argument(format!("PingRequest: {error}")))?;
+    if from == members.own().id {
+        tracing::error!(id = from, "another process says that it is this member: two members have one id");
+        let message = format!("member {from} is running here: every member has its own id");
+        return Err(Status::failed_precondition(message));
+    }
+    if let Err(error) = &raft.metrics().borrow().running_state {
+        return Err(Status::unavailable(format!("this member's Raft has stopped: {error}")));
+    }
+    Ok(v1::PingResponse { status: Some(members.own_status()) }.encode_to_vec())
 }

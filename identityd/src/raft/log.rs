@@ -7,6 +7,8 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 
+use tokio::sync::watch;
+
 use super::{Entry, LogId, StorageError, TypeConfig, Vote, durable::Durable};
 use crate::wal::{Wal, WalFailed};
 
@@ -21,6 +23,8 @@ pub struct Log {
     member: u64,
     wal: Arc<Wal>,
     durable: Durable,
+    /// Index of the newest entry, durable or not.
+    newest: watch::Sender<u64>,
     /// Committed, and not in the log yet.
     committed: Option<LogId>,
 }
@@ -29,8 +33,9 @@ impl Log {
     /// The log of a member, over an open write-ahead log.
     #[must_use]
     pub fn new(member: u64, wal: Arc<Wal>) -> Self {
-        let durable = Durable::new(wal.contents().last_log_id());
-        Self { member, wal, durable, committed: None }
+        let last = wal.contents().last_log_id();
+        let newest = watch::Sender::new(last.map_or(0, |log_id| log_id.index));
+        Self { member, wal, durable: Durable::new(last), newest, committed: None }
     }
 
     /// How far the log is on stable storage.
@@ -39,12 +44,22 @@ impl Log {
         self.durable.clone()
     }
 
-    /// Whether this member leads and made these entries itself. Nobody else can make entries under its own vote, so
-    /// nobody waits for them to be durable here before the leader itself does.
-    fn are_own(&self, entries: &[Entry]) -> bool {
+    /// Index of the newest entry of this log, durable or not.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// Whether openraft may go on before the entries are durable (`Durable`): a leader made them itself, or the leader
+    /// that this member follows sent them and is answered later (`service.rs`). Nobody else can make entries under a
+    /// leader's vote.
+    fn may_go_on(&self, entries: &[Entry]) -> bool {
         let vote = self.wal.contents().vote;
-        let leads = vote.filter(|vote| vote.leader_id.voted_for() == Some(self.member));
-        leads.is_some_and(|vote| entries.iter().all(|entry| entry.log_id.leader_id == vote.leader_id))
+        vote.is_some_and(|vote| {
+            let is_own = vote.leader_id.voted_for() == Some(self.member);
+            let all_new = || entries.iter().all(|entry| entry.log_id.leader_id == vote.leader_id);
+            vote.committed && (!is_own || all_new())
+        })
     }
 }
 
@@ -117,11 +132,14 @@ impl RaftLogStorage<TypeConfig> for Log {
         let last = entries.last().map(|entry| entry.log_id);
         let durable = self.durable.clone();
         let mut callback = Some(callback);
-        if self.are_own(&entries)
+        if self.may_go_on(&entries)
             && !self.wal.has_failed()
             && let Some(callback) = callback.take()
         {
             callback.log_io_completed(Ok(()));
+        }
+        if let Some(last) = last {
+            self.newest.send_replace(last.index);
         }
         self.wal.append(entries, move |result: Result<(), WalFailed>| {
             if let (Ok(()), Some(last)) = (&result, last) {

@@ -47,6 +47,16 @@ pub enum MembershipRefused {
         /// Where.
         address: String,
     },
+    /// It says that it cannot be one: it is of another store, or has the asker's id.
+    #[error(
+        "the member at {address} refuses: {reason}. A new member begins with an id and an empty data_dir of its own"
+    )]
+    Stranger {
+        /// Where.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
     /// It has a log already.
     #[error(
         "member {id} at {address} has a log of its own with {entries} entries: a new member begins with an empty data_dir"
@@ -144,8 +154,12 @@ impl Transfer {
     pub async fn add(&self, address: &str) -> Result<u64, MembershipRefused> {
         self.must_lead()?;
         let address = address.to_owned();
-        let status = guard::ping(&self.channels, &address, self.members.own().id, PING_TIMEOUT).await;
-        let Some(status) = status else { return Err(MembershipRefused::Silent { address }) };
+        let asked = guard::ask(&self.channels, &address, self.members.own().id, PING_TIMEOUT).await;
+        let status = match asked {
+            Ok(status) => status,
+            Err(Some(reason)) => return Err(MembershipRefused::Stranger { address, reason }),
+            Err(None) => return Err(MembershipRefused::Silent { address }),
+        };
         let id = status.id;
         if let Some(member) = self.members.get(id) {
             return Err(MembershipRefused::AlreadyMember { id, address: member.address });

@@ -8,27 +8,33 @@
 //! Nothing waits for a batch to fill: while the entries before are under way, commands gather, and the next entry takes
 //! all of them. So an idle store answers at once, and a busy one pays one replication and one sync for many.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use openraft::error::{ClientWriteError, ForwardToLeader};
-use ringfence_policy::command::Command;
-use ringfence_proto::v1::{self, raft_client::RaftClient};
+use ringfence_proto::link::method;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, transport::Channel};
+use tonic::Status;
 
 use super::{
     Answer, Raft,
-    batch::Batch,
+    batch::{Batch, Proposal},
     guard::Members,
-    network::{Channels, Lane, MAX_RAFT_MESSAGE_BYTES},
+    network::{Channels, Lane, MemberLink},
     service::surely_not_proposed,
 };
 use crate::codec;
@@ -79,22 +85,42 @@ pub enum NotProposed {
     TimedOut,
 }
 
-/// A command that waits.
+/// Commands that wait together.
 struct Waiting {
-    command: Command,
-    /// Roughly what it takes in the log.
-    bytes: usize,
-    /// Another member handed it over: it goes into this member's log or nowhere.
+    proposal: Proposal,
+    /// Another member handed them over: they go into this member's log or nowhere.
     is_handed_over: bool,
     taken: Arc<AtomicBool>,
-    answer: oneshot::Sender<Proposed>,
+    answer: Answerer,
+}
+
+/// Who waits, and for how many answers.
+struct Answerer {
+    count: usize,
+    sender: oneshot::Sender<Vec<Proposed>>,
+}
+
+impl Answerer {
+    /// The same answer for each command.
+    fn all(self, proposed: &Proposed) {
+        let answers = vec![proposed.clone(); self.count];
+        // Who asked may have given up.
+        let _ = self.sender.send(answers);
+    }
+
+    /// The next answers of many.
+    fn next(self, answers: &mut impl Iterator<Item = Proposed>) {
+        let own = answers.take(self.count).collect();
+        let _ = self.sender.send(own);
+    }
 }
 
 /// Takes commands from many callers; clones share one queue.
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
-    paused: watch::Sender<bool>,
+    /// Places of this leader's entries.
+    own: Arc<Semaphore>,
 }
 
 impl Proposer {
@@ -102,98 +128,84 @@ impl Proposer {
     #[must_use]
     pub fn start(raft: Raft, members: Arc<Members>, channels: Channels, stopping: CancellationToken) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let paused = watch::Sender::new(false);
         let (own, others) = (Semaphore::new(ENTRIES_UNDER_WAY), Semaphore::new(HANDOVERS_UNDER_WAY));
         let (own, others) = (Arc::new(own), Arc::new(others));
-        let pump = Pump { raft, members, channels, waiting, own, others, paused: paused.subscribe() };
+        let pump = Pump { raft, members, channels, waiting, own: own.clone(), others };
         tokio::spawn(async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = pump.run() => {}
             }
         });
-        Self { queue, paused }
+        Self { queue, own }
     }
 
-    /// Proposes a command, here or at the leader, and waits for what becomes of it until `deadline`. `bytes` is its
-    /// encoded length.
-    pub async fn submit(&self, command: Command, bytes: usize, deadline: Instant) -> Proposed {
-        match self.enqueue(command, bytes, deadline, false).await {
-            Ok(ticket) => ticket.wait(deadline).await,
-            Err(reason) => Proposed::Not(reason),
-        }
+    /// Proposes one command, here or at the leader, and waits for what becomes of it until `deadline`.
+    pub async fn submit(&self, proposal: Proposal, deadline: Instant) -> Proposed {
+        let answers = self.submit_any(proposal, deadline, false).await;
+        answers.into_iter().next().unwrap_or_else(|| Proposed::Unknown("it was not answered".to_owned()))
     }
 
     /// Proposes commands that another member handed over: into this member's log or nowhere.
-    pub async fn submit_handed_over(&self, commands: Vec<Command>, bytes: usize, deadline: Instant) -> Vec<Proposed> {
-        let each = bytes / commands.len().max(1);
-        let mut tickets = Vec::with_capacity(commands.len());
-        for command in commands {
-            tickets.push(self.enqueue(command, each, deadline, true).await);
-        }
-        let mut all = Vec::with_capacity(tickets.len());
-        for ticket in tickets {
-            all.push(match ticket {
-                Ok(ticket) => ticket.wait(deadline).await,
-                Err(reason) => Proposed::Not(reason),
-            });
-        }
-        all
+    pub async fn submit_handed_over(&self, proposal: Proposal, deadline: Instant) -> Vec<Proposed> {
+        self.submit_any(proposal, deadline, true).await
     }
 
-    async fn enqueue(
-        &self,
-        command: Command,
-        bytes: usize,
-        deadline: Instant,
-        is_handed_over: bool,
-    ) -> Result<Ticket, NotProposed> {
-        let (answer, answered) = oneshot::channel();
+    async fn submit_any(&self, proposal: Proposal, deadline: Instant, is_handed_over: bool) -> Vec<Proposed> {
+        let count = proposal.count();
+        let (sender, answered) = oneshot::channel();
         let taken = Arc::new(AtomicBool::new(false));
-        let waiting = Waiting { command, bytes, is_handed_over, taken: taken.clone(), answer };
-        match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
-            Ok(Ok(())) => Ok(Ticket { taken, answered }),
-            Ok(Err(_closed)) => Err(NotProposed::NoLeader),
-            Err(_elapsed) => Err(NotProposed::TimedOut),
+        let answer = Answerer { count, sender };
+        let waiting = Waiting { proposal, is_handed_over, taken: taken.clone(), answer };
+        // A place at once is the rule; only waiting for one needs a clock.
+        let queued = match self.queue.try_send(waiting) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(NotProposed::NoLeader),
+            Err(TrySendError::Full(waiting)) => match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await
+            {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_closed)) => Err(NotProposed::NoLeader),
+                Err(_elapsed) => Err(NotProposed::TimedOut),
+            },
+        };
+        match queued {
+            Ok(()) => Ticket { taken, answered, count }.wait(deadline).await,
+            Err(reason) => vec![Proposed::Not(reason); count],
         }
     }
 
-    /// Stops taking commands from the queue until the guard is dropped; what is under way goes on.
-    #[must_use]
-    pub fn pause(&self) -> Paused<'_> {
-        self.paused.send_replace(true);
-        Paused(&self.paused)
-    }
-}
-
-/// The caller's end of a command that waits.
-struct Ticket {
-    taken: Arc<AtomicBool>,
-    answered: oneshot::Receiver<Proposed>,
-}
-
-impl Ticket {
-    async fn wait(mut self, deadline: Instant) -> Proposed {
-        match tokio::time::timeout_at(deadline, &mut self.answered).await {
-            Ok(Ok(proposed)) => return proposed,
-            Ok(Err(_dropped)) => {}
-            Err(_elapsed) => self.answered.close(),
-        }
-        // The pump marks a command as taken before it looks whether anybody still waits for it.
-        if self.taken.load(Ordering::SeqCst) {
-            self.answered.try_recv().unwrap_or_else(|_| Proposed::Unknown("no quorum confirmed it in time".to_owned()))
-        } else {
-            Proposed::Not(NotProposed::TimedOut)
-        }
+    /// Waits until no entry of this member is under way, at most for `longest`; none begins until the guard is dropped.
+    pub async fn pause(&self, longest: Duration) -> Option<Paused> {
+        let all = u32::try_from(ENTRIES_UNDER_WAY).expect("a few");
+        let places = tokio::time::timeout(longest, self.own.clone().acquire_many_owned(all)).await;
+        places.ok()?.ok().map(Paused)
     }
 }
 
 /// Commands wait as long as this lives.
-pub struct Paused<'a>(&'a watch::Sender<bool>);
+pub struct Paused(#[expect(dead_code, reason = "holding it is what it is for")] OwnedSemaphorePermit);
 
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(false);
+/// The caller's end of a command that waits.
+struct Ticket {
+    taken: Arc<AtomicBool>,
+    answered: oneshot::Receiver<Vec<Proposed>>,
+    count: usize,
+}
+
+impl Ticket {
+    async fn wait(mut self, deadline: Instant) -> Vec<Proposed> {
+        match tokio::time::timeout_at(deadline, &mut self.answered).await {
+            Ok(Ok(answers)) => return answers,
+            Ok(Err(_dropped)) => {}
+            Err(_elapsed) => self.answered.close(),
+        }
+        // The pump marks a command as taken before it looks whether anybody still waits for it.
+        let otherwise = if self.taken.load(Ordering::SeqCst) {
+            Proposed::Unknown("no quorum confirmed it in time".to_owned())
+        } else {
+            Proposed::Not(NotProposed::TimedOut)
+        };
+        self.answered.try_recv().unwrap_or_else(|_| vec![otherwise; self.count])
     }
 }
 
@@ -205,60 +217,53 @@ struct Pump {
     waiting: mpsc::Receiver<Waiting>,
     own: Arc<Semaphore>,
     others: Arc<Semaphore>,
-    paused: watch::Receiver<bool>,
 }
 
 impl Pump {
     async fn run(mut self) {
         while let Some(first) = self.waiting.recv().await {
-            let mut leader = self.raft.metrics().borrow().current_leader;
-            let mut leads = leader == Some(self.members.own().id);
-            let places = if leads { self.own.clone() } else { self.others.clone() };
+            let places = if self.leader().1 { self.own.clone() } else { self.others.clone() };
             let Ok(place) = places.acquire_owned().await else { return };
-            if *self.paused.borrow() {
-                if self.paused.wait_for(|paused| !paused).await.is_err() {
-                    return;
-                }
-                // Somebody else may lead by now.
-                leader = self.raft.metrics().borrow().current_leader;
-                leads = leader == Some(self.members.own().id);
-            }
-            let (commands, answers) = self.gather(first, leads);
+            // Somebody else may lead by now.
+            let (leader, leads) = self.leader();
+            let (proposals, answers) = self.gather(first, leads);
             match leader {
-                _ if commands.is_empty() => {}
-                Some(leader) if !leads => self.hand_over(leader, &commands, answers, place),
-                Some(_) => self.propose(commands, answers, place).await,
+                _ if proposals.is_empty() => {}
+                Some(leader) if !leads => self.hand_over(leader, &Batch::join(proposals), answers, place),
+                Some(_) => self.propose(Batch::join(proposals), answers, place).await,
                 None => answer_all(answers, &Proposed::Not(NotProposed::NoLeader)),
             }
         }
     }
 
-    /// The first command and all that wait behind it, as far as one entry goes.
-    fn gather(&mut self, first: Waiting, leads: bool) -> (Vec<Command>, Vec<oneshot::Sender<Proposed>>) {
-        let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut next = Some(first);
-        while let Some(waiting) = next {
-            waiting.taken.store(true, Ordering::SeqCst);
-            if waiting.is_handed_over && !leads {
-                answer_all(vec![waiting.answer], &Proposed::Not(NotProposed::NotLeader));
-            } else if !waiting.answer.is_closed() {
-                bytes += waiting.bytes;
-                commands.push(waiting.command);
-                answers.push(waiting.answer);
-            }
-            let is_full = commands.len() >= BATCH_COMMANDS || bytes >= BATCH_BYTES;
-            next = if is_full { None } else { self.waiting.try_recv().ok() };
-        }
-        (commands, answers)
+    /// Who leads, as far as this member knows, and whether it does itself.
+    fn leader(&self) -> (Option<u64>, bool) {
+        let leader = self.raft.metrics().borrow().current_leader;
+        (leader, leader == Some(self.members.own().id))
     }
 
-    async fn propose(
-        &self,
-        commands: Vec<Command>,
-        answers: Vec<oneshot::Sender<Proposed>>,
-        place: OwnedSemaphorePermit,
-    ) {
-        let written = match self.raft.client_write_ff(Batch::new(commands)).await {
+    /// The first command and all that wait behind it, as far as one entry goes.
+    fn gather(&mut self, first: Waiting, leads: bool) -> (Vec<Proposal>, Vec<Answerer>) {
+        let (mut proposals, mut answers, mut commands, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
+        let mut next = Some(first);
+        while let Some(Waiting { proposal, is_handed_over, taken, answer }) = next {
+            taken.store(true, Ordering::SeqCst);
+            if is_handed_over && !leads {
+                answer.all(&Proposed::Not(NotProposed::NotLeader));
+            } else if !answer.sender.is_closed() {
+                commands += proposal.count();
+                bytes += proposal.bytes();
+                proposals.push(proposal);
+                answers.push(answer);
+            }
+            let is_full = commands >= BATCH_COMMANDS || bytes >= BATCH_BYTES;
+            next = if is_full { None } else { self.waiting.try_recv().ok() };
+        }
+        (proposals, answers)
+    }
+
+    async fn propose(&self, batch: Batch, answers: Vec<Answerer>, place: OwnedSemaphorePermit) {
+        let written = match self.raft.client_write_ff(batch).await {
             Ok(written) => written,
             Err(error) => return answer_all(answers, &stopped(&error)),
         };
@@ -268,10 +273,8 @@ impl Pump {
             drop(place);
             let proposed = match result {
                 Ok(Ok(response)) => {
-                    for (answer, given) in answers.into_iter().zip(response.data) {
-                        // Who asked may have given up.
-                        let _ = answer.send(Proposed::Answered(given));
-                    }
+                    let mut given = response.data.into_iter().map(Proposed::Answered);
+                    answers.into_iter().for_each(|answer| answer.next(&mut given));
                     return;
                 }
                 Ok(Err(ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }))) => match leader_id {
@@ -285,34 +288,25 @@ impl Pump {
         });
     }
 
-    fn hand_over(
-        &self,
-        leader: u64,
-        commands: &[Command],
-        answers: Vec<oneshot::Sender<Proposed>>,
-        place: OwnedSemaphorePermit,
-    ) {
+    fn hand_over(&self, leader: u64, batch: &Batch, answers: Vec<Answerer>, place: OwnedSemaphorePermit) {
         let unreachable = move |reason: String| Proposed::Not(NotProposed::LeaderUnreachable { leader, reason });
-        let channel = match self.members.get(leader) {
-            Some(member) => self.channels.get(Lane::Handover, &member.address).map_err(|error| error.to_string()),
-            None => Err("its address is not known here".to_owned()),
+        let Some(member) = self.members.get(leader) else {
+            return answer_all(answers, &unreachable("its address is not known here".to_owned()));
         };
-        let channel = match channel {
-            Ok(channel) => channel,
-            Err(reason) => return answer_all(answers, &unreachable(reason)),
-        };
-        let message = v1::RaftMessage { payload: codec::encode(commands) };
+        let link = self.channels.link(Lane::Handover, &member.address);
+        let message = batch.encoded().to_vec();
+        let count: usize = answers.iter().map(|answer| answer.count).sum();
         tokio::spawn(async move {
-            let given = handed_over(channel, message).await;
+            let given = handed_over(&link, message).await;
             drop(place);
             match given {
-                Ok(given) if given.len() == answers.len() => {
-                    for (answer, given) in answers.into_iter().zip(given) {
-                        // A leader that has stopped says nothing about this member.
-                        let given =
-                            if let Proposed::Stopped(reason) = given { Proposed::Unknown(reason) } else { given };
-                        let _ = answer.send(given);
-                    }
+                Ok(given) if given.len() == count => {
+                    // A leader that has stopped says nothing about this member.
+                    let mut given = given.into_iter().map(|given| match given {
+                        Proposed::Stopped(reason) => Proposed::Unknown(reason),
+                        given => given,
+                    });
+                    answers.into_iter().for_each(|answer| answer.next(&mut given));
                 }
                 Ok(_) => answer_all(answers, &Proposed::Unknown("the leader's answer has no meaning".to_owned())),
                 Err(status) if surely_not_proposed(&status) => {
@@ -327,22 +321,16 @@ impl Pump {
 }
 
 /// How long a leader may take for what was handed to it. Callers give up at their own time.
-pub const HANDOVER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-async fn handed_over(channel: Channel, message: v1::RaftMessage) -> Result<Vec<Proposed>, tonic::Status> {
-    let mut client = RaftClient::new(channel)
-        .max_decoding_message_size(MAX_RAFT_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_RAFT_MESSAGE_BYTES);
-    let call = tokio::time::timeout(HANDOVER_TIMEOUT, client.propose(Request::new(message)));
-    let answer = call.await.map_err(|_| tonic::Status::deadline_exceeded("it did not answer in time"))??;
-    codec::decode(&answer.into_inner().payload).map_err(|error| tonic::Status::internal(error.to_string()))
+async fn handed_over(link: &MemberLink, message: Vec<u8>) -> Result<Vec<Proposed>, Status> {
+    let call = tokio::time::timeout(HANDOVER_TIMEOUT, link.call(method::PROPOSE, message));
+    let answer = call.await.map_err(|_| Status::deadline_exceeded("it did not answer in time"))??;
+    codec::decode(&answer).map_err(|error| Status::internal(error.to_string()))
 }
 
-fn answer_all(answers: Vec<oneshot::Sender<Proposed>>, proposed: &Proposed) {
-    for answer in answers {
-        // Who asked may have given up.
-        let _ = answer.send(proposed.clone());
-    }
+fn answer_all(answers: Vec<Answerer>, proposed: &Proposed) {
+    answers.into_iter().for_each(|answer| answer.all(proposed));
 }
 
 fn stopped(error: &dyn std::fmt::Display) -> Proposed {

@@ -10,14 +10,13 @@
 use std::{sync::Arc, time::Duration};
 
 use openraft::error::{CheckIsLeaderError, RaftError};
-use ringfence_proto::v1::{self, raft_client::RaftClient};
+use ringfence_proto::link::method;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
 
 use super::{
     Raft,
@@ -140,16 +139,14 @@ impl Asker {
     async fn ask_leader(&self, leader: u64) -> Confirmation {
         let unreachable = |reason: String| NotConfirmed::LeaderUnreachable { leader, reason };
         let member = self.members.get(leader).ok_or(NotConfirmed::NoLeader)?;
-        let channel =
-            self.channels.get(Lane::Handover, &member.address).map_err(|error| unreachable(error.to_string()))?;
-        let mut client = RaftClient::new(channel);
-        let call = client.read_index(Request::new(v1::RaftMessage::default()));
-        let answer = match tokio::time::timeout(ROUND_TIMEOUT, call).await {
+        let call = self.channels.link(Lane::Handover, &member.address);
+        let call = tokio::time::timeout(ROUND_TIMEOUT, call.call(method::READ_INDEX, Vec::new()));
+        let answer = match call.await {
             Ok(answer) => answer.map_err(|status| unreachable(status.message().to_owned()))?,
             Err(_elapsed) => return Err(unreachable("it did not answer in time".to_owned())),
         };
         let index: Result<Option<u64>, NotConfirmed> =
-            codec::decode(&answer.into_inner().payload).map_err(|error| unreachable(error.to_string()))?;
+            codec::decode(&answer).map_err(|error| unreachable(error.to_string()))?;
         let applied = self.raft.wait(Some(ROUND_TIMEOUT)).applied_index_at_least(index?, "a linearizable read").await;
         applied.map(drop).map_err(|_| NotConfirmed::NoQuorum)
     }

@@ -1,4 +1,4 @@
-//! The gRPC service `Raft`: what other members ask of this one.
+//! What other members ask of this one: over links what is asked often, and the gRPC service `Raft`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,41 +6,54 @@ use openraft::{
     EntryPayload, Snapshot,
     raft::{AppendEntriesRequest, VoteRequest},
 };
-use ringfence_policy::command::Command;
-use ringfence_proto::v1::{self, raft_server};
+use ringfence_proto::{
+    link::{LinkError, method},
+    v1::{self, raft_server},
+};
 use serde::de::DeserializeOwned;
 use tokio::{sync::Mutex, time::Instant};
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     Raft, SnapshotMeta, TypeConfig, Vote,
-    guard::Members,
+    batch::Proposal,
+    durable::Durable,
+    guard::{self, Members},
     propose::{HANDOVER_TIMEOUT, Proposer},
     read::{NotConfirmed, Reads},
 };
 use crate::{codec, freshness::Freshness};
 
-/// Marks an error after which the commands are surely not in the log, and never will be.
-const NOT_PROPOSED: &str = "ringfence-not-proposed";
+/// The details of an error after which the commands are surely not in the log, and never will be.
+const NOT_PROPOSED: &[u8] = b"not-proposed";
 /// The answer must be on its way before the one who handed over gives up.
 const HANDOVER_MARGIN: Duration = Duration::from_millis(500);
 
-/// Serves Raft's messages and the guard's pings.
+/// Serves Raft's messages and the guard's pings; clones share one.
+#[derive(Clone)]
 pub struct RaftService {
     raft: Raft,
+    durable: Durable,
     freshness: Arc<Freshness>,
     members: Arc<Members>,
     proposer: Proposer,
     reads: Reads,
     /// Snapshots come in one at a time: they share a file.
-    receiving: Mutex<()>,
+    receiving: Arc<Mutex<()>>,
 }
 
 impl RaftService {
     /// For a running Raft.
     #[must_use]
-    pub fn new(raft: Raft, freshness: Arc<Freshness>, members: Arc<Members>, proposer: Proposer, reads: Reads) -> Self {
-        Self { raft, freshness, members, proposer, reads, receiving: Mutex::new(()) }
+    pub fn new(
+        raft: Raft,
+        durable: Durable,
+        freshness: Arc<Freshness>,
+        members: Arc<Members>,
+        proposer: Proposer,
+        reads: Reads,
+    ) -> Self {
+        Self { raft, durable, freshness, members, proposer, reads, receiving: Arc::default() }
     }
 
     fn leads(&self) -> bool {
@@ -51,26 +64,34 @@ impl RaftService {
 /// Whether an error says that nothing was proposed: the leader said so, or was never reached.
 #[must_use]
 pub fn surely_not_proposed(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    status.metadata().contains_key(NOT_PROPOSED)
+    LinkError::is_not_reached(status) || status.details() == NOT_PROPOSED
 }
 
 fn not_proposed(reason: String) -> Status {
-    let mut status = Status::unavailable(reason);
-    status.metadata_mut().insert(NOT_PROPOSED, MetadataValue::from_static("1"));
-    status
+    Status::with_details(Code::Unavailable, reason, NOT_PROPOSED.into())
 }
 
-#[tonic::async_trait]
-impl raft_server::Raft for RaftService {
-    async fn append_entries(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let (staleness, rpc): (Duration, AppendEntriesRequest<TypeConfig>) = decode(&request.into_inner().payload)?;
+impl RaftService {
+    /// Answers what comes over a link; `method` is one of those for members.
+    ///
+    /// # Errors
+    /// `unimplemented` for a method that is not known.
+    pub async fn answer(&self, method: u8, payload: &[u8]) -> Result<Vec<u8>, Status> {
+        match method {
+            method::APPEND => self.append(payload).await,
+            method::VOTE => {
+                let rpc: VoteRequest<u64> = decode(payload)?;
+                Ok(codec::encode(&self.raft.vote(rpc).await.map_err(stopped)?))
+            }
+            method::PROPOSE => self.propose(payload).await,
+            method::READ_INDEX => Ok(codec::encode(&self.read_index().await)),
+            method::MEMBER_PING => guard::answer_ping(&self.members, &self.raft, payload),
+            _ => Err(Status::unimplemented(format!("there is no method {method} on a link"))),
+        }
+    }
+
+    async fn append(&self, payload: &[u8]) -> Result<Vec<u8>, Status> {
+        let (staleness, rpc): (Duration, AppendEntriesRequest<TypeConfig>) = decode(payload)?;
         for entry in &rpc.entries {
             if let EntryPayload::Normal(batch) = &entry.payload {
                 // A command that this version does not know must not get as far as the log.
@@ -79,19 +100,43 @@ impl raft_server::Raft for RaftService {
                     .map_err(|error| Status::failed_precondition(format!("entry {}: {error}", entry.log_id)))?;
             }
         }
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;
         if answer.is_success() || answer.is_conflict() {
             self.freshness.heard_leader(staleness);
         }
-        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer) }))
+        // The leader counts on what it is told here: it must be on the disk by then (`Log::may_go_on`).
+        if let (true, Some(last)) = (answer.is_success(), last) {
+            self.durable.wait_for(last).await;
+        }
+        Ok(codec::encode(&answer))
     }
 
-    async fn vote(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let rpc: VoteRequest<u64> = decode(&request.into_inner().payload)?;
-        let answer = self.raft.vote(rpc).await.map_err(stopped)?;
-        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer) }))
+    async fn propose(&self, payload: &[u8]) -> Result<Vec<u8>, Status> {
+        let deadline = Instant::now() + HANDOVER_TIMEOUT - HANDOVER_MARGIN;
+        let proposal = Proposal::decode(payload)
+            .map_err(|error| not_proposed(format!("the leader does not understand the commands: {error}")))?;
+        if !self.leads() {
+            return Err(not_proposed("this member is not the leader any more".to_owned()));
+        }
+        // A leader without a quorum would take commands into its log and could not say what becomes of them (S11).
+        if !*self.members.quorum().borrow() {
+            return Err(not_proposed(format!("no quorum of the store: {}", self.members.describe_quorum())));
+        }
+        Ok(codec::encode(&self.proposer.submit_handed_over(proposal, deadline).await))
     }
 
+    async fn read_index(&self) -> Result<Option<u64>, NotConfirmed> {
+        if !self.leads() {
+            return Err(NotConfirmed::NoLeader);
+        }
+        self.reads.confirm(Instant::now() + HANDOVER_TIMEOUT).await?;
+        Ok(self.raft.metrics().borrow().last_applied.map(|log_id| log_id.index))
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
     async fn install_snapshot(
         &self,
         request: Request<Streaming<v1::SnapshotPart>>,
@@ -115,56 +160,15 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(v1::RaftMessage { payload: codec::encode(&answer.vote) }))
     }
 
-    async fn propose(&self, request: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let deadline = Instant::now() + HANDOVER_TIMEOUT - HANDOVER_MARGIN;
-        let payload = request.into_inner().payload;
-        let commands: Vec<Command> = codec::decode(&payload)
-            .map_err(|error| not_proposed(format!("the leader does not understand the commands: {error}")))?;
-        if !self.leads() {
-            return Err(not_proposed("this member is not the leader any more".to_owned()));
-        }
-        // A leader without a quorum would take commands into its log and could not say what becomes of them (S11).
-        if !*self.members.quorum().borrow() {
-            return Err(not_proposed(format!("no quorum of the store: {}", self.members.describe_quorum())));
-        }
-        let proposed = self.proposer.submit_handed_over(commands, payload.len(), deadline).await;
-        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&proposed) }))
-    }
-
-    async fn read_index(&self, _: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
-        let confirmed = if self.leads() {
-            self.reads.confirm(Instant::now() + HANDOVER_TIMEOUT).await
-        } else {
-            Err(NotConfirmed::NoLeader)
-        };
-        let index = confirmed.map(|()| self.raft.metrics().borrow().last_applied.map(|log_id| log_id.index));
-        Ok(Response::new(v1::RaftMessage { payload: codec::encode(&index) }))
-    }
-
     async fn campaign(&self, request: Request<v1::CampaignRequest>) -> Result<Response<v1::CampaignResponse>, Status> {
         tracing::info!(from = request.into_inner().from, "the leader hands leadership over to this member");
         self.raft.trigger().elect().await.map_err(stopped)?;
         Ok(Response::new(v1::CampaignResponse {}))
     }
-
-    async fn ping(&self, request: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
-        let v1::PingRequest { from } = request.into_inner();
-        if from == self.members.own().id {
-            tracing::error!(id = from, "another process says that it is this member: two members have one id");
-            return Err(Status::failed_precondition(format!(
-                "member {from} is running here: every member has its own id"
-            )));
-        }
-        // A member whose Raft has stopped is no part of any quorum.
-        if let Err(error) = &self.raft.metrics().borrow().running_state {
-            return Err(stopped(error));
-        }
-        Ok(Response::new(v1::PingResponse { status: Some(self.members.own_status()) }))
-    }
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
-    codec::decode(payload).map_err(|error| Status::invalid_argument(format!("RaftMessage.payload: {error}")))
+    codec::decode(payload).map_err(|error| Status::invalid_argument(format!("a message between members: {error}")))
 }
 
 fn stopped(error: impl std::fmt::Display) -> Status {

@@ -14,12 +14,11 @@ use std::{sync::Arc, time::Duration};
 use openraft::ServerState;
 use ringfence_proto::v1::{self, raft_client::RaftClient};
 use tokio::time::Instant;
-use tonic::Request;
 
 use super::{
     Raft,
     guard::{Members, Times},
-    network::{Channels, Lane},
+    network::Channels,
     propose::Proposer,
 };
 
@@ -105,7 +104,8 @@ impl Transfer {
         if target == self.members.own().id {
             return Ok(target);
         }
-        let _paused = self.proposer.pause();
+        // An entry that comes behind the target's last one would keep it from being elected.
+        let _paused = self.proposer.pause(CATCH_UP_TIMEOUT).await.ok_or_else(|| self.behind(target))?;
         self.catch_up(target).await?;
         let handed_over = self.hand_over(target).await;
         self.raft.runtime_config().heartbeat(true);
@@ -140,11 +140,13 @@ impl Transfer {
         });
         match tokio::time::timeout(CATCH_UP_TIMEOUT, has_all).await {
             Ok(_) => Ok(()),
-            Err(_elapsed) => {
-                let last = self.raft.metrics().borrow().last_log_index.unwrap_or_default();
-                Err(TransferFailed::Behind { id: target, has: self.matched(target), last })
-            }
+            Err(_elapsed) => Err(self.behind(target)),
         }
+    }
+
+    fn behind(&self, target: u64) -> TransferFailed {
+        let last = self.raft.metrics().borrow().last_log_index.unwrap_or_default();
+        TransferFailed::Behind { id: target, has: self.matched(target), last }
     }
 
     async fn hand_over(&self, target: u64) -> Result<u64, TransferFailed> {
@@ -169,9 +171,9 @@ impl Transfer {
     async fn campaign(&self, target: u64) -> Result<(), TransferFailed> {
         let unreachable = |reason: String| TransferFailed::Unreachable { id: target, reason };
         let member = self.members.get(target).ok_or_else(|| unreachable("its address is not known".to_owned()))?;
-        let channel = self.channels.get(Lane::Call, &member.address).map_err(|error| unreachable(error.to_string()))?;
+        let channel = self.channels.get(&member.address).map_err(|error| unreachable(error.to_string()))?;
         let mut client = RaftClient::new(channel);
-        let call = client.campaign(Request::new(v1::CampaignRequest { from: self.members.own().id }));
+        let call = client.campaign(self.channels.request(v1::CampaignRequest { from: self.members.own().id }));
         match tokio::time::timeout(ELECTION_TIMEOUT, call).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => Err(unreachable(status.message().to_owned())),

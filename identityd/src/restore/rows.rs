@@ -127,7 +127,7 @@ mod tests {
         let identity = |identity| Record::Identity(IdentityRecord { identity, labels: LabelSet::default() });
         let records = [
             Record::Cluster(Cluster { name: cluster.clone(), id, pod_cidrs: vec![] }),
-            Record::Node(Node { cluster, name: name("n1"), addresses: vec![] }),
+            Record::Node(Node { cluster, name: name("n1"), addresses: vec![], labels: LabelSet::default() }),
             identity(number(1)),
             identity(number(7)),
         ];

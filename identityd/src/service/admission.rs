@@ -1,10 +1,15 @@
-//! Back-pressure: how much of this member's memory commands may take while they are under way.
+//! Back-pressure: how much of this member's memory commands may take while they are under way, and how much of that one
+//! certificate may have.
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use ringfence_proto::access::Role;
+
+/// Commands for which there was no place.
+pub(crate) const OVERLOADED: &str = "ringfence_store_overloaded_total";
 
 /// Bounds of what is under way at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,23 +18,50 @@ pub(crate) struct Bounds {
     pub(crate) commands: usize,
     /// Their encoded bytes.
     pub(crate) bytes: usize,
-    /// Commands of one client, that is of one connection: one of them cannot take all places.
+    /// Commands of one client: of one certificate, whatever number of connections it has. A gateway's are also those of
+    /// its agents. None of them can take all places.
     pub(crate) commands_of_client: usize,
+    /// Their encoded bytes.
+    pub(crate) bytes_of_client: usize,
 }
 
-pub(crate) const BOUNDS: Bounds = Bounds { commands: 4096, bytes: 32 << 20, commands_of_client: 1024 };
+pub(crate) const BOUNDS: Bounds =
+    Bounds { commands: 4096, bytes: 32 << 20, commands_of_client: 1024, bytes_of_client: 8 << 20 };
 
-/// There is no place for a command; it was not proposed.
+/// There is no place for a command; it was not proposed. Each says which limit it is, its value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overloaded {
-    #[error("{limit} commands are under way at this member, as many as it takes at once: try again in a moment")]
+    #[error(
+        "commands under way at this member: the limit of {limit} is reached; try again in a moment, or ask another member"
+    )]
     Commands { limit: usize },
     #[error(
-        "commands of {limit} bytes are under way at this member, as many as it takes at once: try again in a moment"
+        "bytes of commands under way at this member: the limit of {limit} is reached; try again in a moment, or ask \
+         another member"
     )]
     Bytes { limit: usize },
-    #[error("{limit} commands of this client are under way, as many as one client may have: wait for answers first")]
-    Client { limit: usize },
+    #[error(
+        "commands of {client} under way at this member: the limit of {limit} for one certificate is reached; wait for \
+         answers before sending more"
+    )]
+    ClientCommands { client: Role, limit: usize },
+    #[error(
+        "bytes of commands of {client} under way at this member: the limit of {limit} for one certificate is reached; \
+         wait for answers before sending more"
+    )]
+    ClientBytes { client: Role, limit: usize },
+}
+
+impl Overloaded {
+    /// One word for metrics.
+    const fn limit(&self) -> &'static str {
+        match self {
+            Self::Commands { .. } => "commands",
+            Self::Bytes { .. } => "bytes",
+            Self::ClientCommands { .. } => "client_commands",
+            Self::ClientBytes { .. } => "client_bytes",
+        }
+    }
 }
 
 /// Counts what is under way.
@@ -41,16 +73,21 @@ pub(crate) struct Admission {
 
 #[derive(Debug, Default)]
 struct UnderWay {
+    all: Amount,
+    of_client: HashMap<Role, Amount>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Amount {
     commands: usize,
     bytes: usize,
-    of_client: HashMap<Option<SocketAddr>, usize>,
 }
 
 /// A command's place; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     admission: Arc<Admission>,
-    client: Option<SocketAddr>,
+    client: Role,
     bytes: usize,
 }
 
@@ -59,25 +96,14 @@ impl Admission {
         Arc::new(Self { bounds, under_way: Mutex::default() })
     }
 
-    /// A place for a command of `bytes` bytes, if there is one.
-    pub(crate) fn enter(self: &Arc<Self>, client: Option<SocketAddr>, bytes: usize) -> Result<Place, Overloaded> {
-        let Bounds { commands, bytes: limit, commands_of_client } = self.bounds;
-        let mut under_way = self.lock();
-        if under_way.commands >= commands {
-            return Err(Overloaded::Commands { limit: commands });
+    /// A place for a command of `bytes` bytes, if there is one. Refusals are counted.
+    pub(crate) fn enter(self: &Arc<Self>, client: &Role, bytes: usize) -> Result<Place, Overloaded> {
+        let entered = self.lock().enter(&self.bounds, client, bytes);
+        if let Err(overloaded) = entered {
+            metrics::counter!(OVERLOADED, "limit" => overloaded.limit()).increment(1);
+            return Err(overloaded);
         }
-        if under_way.bytes + bytes > limit {
-            return Err(Overloaded::Bytes { limit });
-        }
-        let of_client = under_way.of_client.entry(client).or_default();
-        if *of_client >= commands_of_client {
-            return Err(Overloaded::Client { limit: commands_of_client });
-        }
-        *of_client += 1;
-        under_way.commands += 1;
-        under_way.bytes += bytes;
-        drop(under_way);
-        Ok(Place { admission: self.clone(), client, bytes })
+        Ok(Place { admission: self.clone(), client: client.clone(), bytes })
     }
 
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
@@ -85,14 +111,47 @@ impl Admission {
     }
 }
 
+impl UnderWay {
+    fn enter(&mut self, bounds: &Bounds, client: &Role, bytes: usize) -> Result<(), Overloaded> {
+        let own = self.of_client.get(client).copied().unwrap_or_default();
+        let client = || client.clone();
+        if self.all.commands >= bounds.commands {
+            return Err(Overloaded::Commands { limit: bounds.commands });
+        }
+        if self.all.bytes + bytes > bounds.bytes {
+            return Err(Overloaded::Bytes { limit: bounds.bytes });
+        }
+        if own.commands >= bounds.commands_of_client {
+            return Err(Overloaded::ClientCommands { client: client(), limit: bounds.commands_of_client });
+        }
+        if own.bytes + bytes > bounds.bytes_of_client {
+            return Err(Overloaded::ClientBytes { client: client(), limit: bounds.bytes_of_client });
+        }
+        self.all.add(bytes);
+        self.of_client.entry(client()).or_default().add(bytes);
+        Ok(())
+    }
+}
+
+impl Amount {
+    const fn add(&mut self, bytes: usize) {
+        self.commands += 1;
+        self.bytes += bytes;
+    }
+
+    const fn take(&mut self, bytes: usize) {
+        self.commands -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut under_way = self.admission.lock();
-        under_way.commands -= 1;
-        under_way.bytes -= self.bytes;
-        if let Some(of_client) = under_way.of_client.get_mut(&self.client) {
-            *of_client -= 1;
-            if *of_client == 0 {
+        under_way.all.take(self.bytes);
+        if let Some(own) = under_way.of_client.get_mut(&self.client) {
+            own.take(self.bytes);
+            if own.commands == 0 {
                 under_way.of_client.remove(&self.client);
             }
         }
@@ -105,16 +164,28 @@ mod tests {
 
     #[test]
     fn everything_is_bounded_and_places_come_back() {
-        let admission = Admission::new(Bounds { commands: 3, bytes: 100, commands_of_client: 2 });
-        let client = |port: u16| Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        let first = admission.enter(client(1), 10).unwrap();
-        let _second = admission.enter(client(1), 10).unwrap();
-        assert_eq!(admission.enter(client(1), 10).unwrap_err(), Overloaded::Client { limit: 2 });
-        assert_eq!(admission.enter(client(2), 81).unwrap_err(), Overloaded::Bytes { limit: 100 });
-        let _third = admission.enter(client(2), 80).unwrap();
-        assert_eq!(admission.enter(client(3), 0).unwrap_err(), Overloaded::Commands { limit: 3 });
+        let bounds = Bounds { commands: 4, bytes: 100, commands_of_client: 2, bytes_of_client: 60 };
+        let admission = Admission::new(bounds);
+        let client = |name: &str| name.parse::<Role>().unwrap();
+        let (east, west, admin) = (client("gateway/east"), client("gateway/west"), client("admin/me"));
+        let first = admission.enter(&east, 10).unwrap();
+        let second = admission.enter(&east, 10).unwrap();
+        let refused = admission.enter(&east, 10).unwrap_err();
+        assert_eq!(refused, Overloaded::ClientCommands { client: east.clone(), limit: 2 });
+        assert_eq!(
+            refused.to_string(),
+            "commands of gateway/east under way at this member: the limit of 2 for one certificate is reached; wait for \
+             answers before sending more"
+        );
+        let refused = admission.enter(&west, 61).unwrap_err();
+        assert_eq!(refused, Overloaded::ClientBytes { client: west.clone(), limit: 60 });
+        let third = admission.enter(&west, 60).unwrap();
+        assert_eq!(admission.enter(&admin, 21).unwrap_err(), Overloaded::Bytes { limit: 100 });
+        let fourth = admission.enter(&admin, 20).unwrap();
+        assert_eq!(admission.enter(&client("reader/x"), 0).unwrap_err(), Overloaded::Commands { limit: 4 });
         drop(first);
-        admission.enter(client(1), 10).unwrap();
-        assert_eq!(admission.lock().of_client.len(), 2, "a client without commands is forgotten");
+        drop(admission.enter(&east, 10).unwrap());
+        drop((second, third, fourth));
+        assert!(admission.lock().of_client.is_empty(), "a client without commands is forgotten");
     }
 }

@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use ringfence_policy::command::Command;
 use ringfence_proto::{convert::refusal_status, v1};
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::MeshService;
-use crate::raft::propose::{NotProposed, Proposed};
+use crate::raft::{
+    batch::Proposal,
+    propose::{NotProposed, Proposed},
+};
 
 /// How often a leader is looked for while there is none.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl MeshService {
     /// Tries until `deadline`. An attempt is repeated only if the one before it surely did nothing, or if doing it twice
-    /// is the same as doing it once. `bytes` is the command's encoded length.
+    /// is the same as doing it once, which `is_repeatable` says.
     pub(super) async fn execute_until(
         &self,
-        command: Command,
-        bytes: usize,
+        proposal: Proposal,
+        is_repeatable: bool,
         deadline: Instant,
     ) -> Result<v1::Committed, Status> {
-        // A label set keeps its number, whoever asks and how often.
-        let is_repeatable = matches!(command, Command::AllocateIdentity { .. });
         loop {
-            match self.attempt(&command, bytes, deadline).await {
+            match self.attempt(&proposal, deadline).await {
                 Proposed::Answered(Ok(committed)) => return Ok(committed.into()),
                 Proposed::Answered(Err(refusal)) => return Err(refusal_status(&refusal)),
                 Proposed::Not(reason) if !wait_a_moment(deadline).await => return Err(self.unavailable(&reason)),
@@ -39,10 +39,10 @@ impl MeshService {
         }
     }
 
-    async fn attempt(&self, command: &Command, bytes: usize, deadline: Instant) -> Proposed {
+    async fn attempt(&self, proposal: &Proposal, deadline: Instant) -> Proposed {
         // A leader without a quorum would take the command into its log and could not say what becomes of it (S11).
         if *self.members.quorum().borrow() {
-            self.proposer.submit(command.clone(), bytes, deadline).await
+            self.proposer.submit(proposal.clone(), deadline).await
         } else {
             Proposed::Not(NotProposed::NoLeader)
         }

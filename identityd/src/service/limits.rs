@@ -11,7 +11,7 @@ use ringfence_policy::{
     record::{InvalidSettings, MAX_FQDN_ADDRESSES, MAX_FQDN_BYTES, MAX_TIME_MS, PolicyKey, PolicyRecord},
 };
 
-use crate::codec;
+use crate::{codec, raft::batch::Proposal};
 
 /// The state database keeps values in its own file up to 64 KiB; some of it goes to key and framing.
 const MAX_RECORD_BYTES: usize = (64 << 10) - 1024;
@@ -52,9 +52,9 @@ fn list(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().map(|diagnostic| format!("\n  {diagnostic}")).collect()
 }
 
-/// Checks a command before it is proposed; gives its encoded length.
-pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
-    match command {
+/// Checks a command before it is proposed; gives it back encoded.
+pub(super) fn check(command: Command) -> Result<Proposal, OutOfLimits> {
+    match &command {
         Command::PutPolicies(policies) => check_policies(policies)?,
         Command::PutEndpoint(spec) => {
             check_labels(&spec.labels)?;
@@ -65,7 +65,10 @@ pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
             check_record(codec::encode(labels).len())?;
         }
         Command::PutCluster(cluster) => check_record(codec::encode(cluster).len())?,
-        Command::PutNode(node) => check_record(codec::encode(node).len())?,
+        Command::PutNode(node) => {
+            check_labels(&node.labels)?;
+            check_record(codec::encode(node).len())?;
+        }
         Command::PutObjects { policies, groups } => {
             check_policies(policies)?;
             groups.iter().try_for_each(|group| check_record(codec::encode(group).len()))?;
@@ -90,9 +93,10 @@ pub(super) fn check(command: &Command) -> Result<usize, OutOfLimits> {
         | Command::GrantBlock { .. }
         | Command::ReturnBlock { .. } => {}
     }
-    match codec::encode(command).len() {
+    let proposal = Proposal::new(command);
+    match proposal.bytes() {
         length if length > MAX_COMMAND_BYTES => Err(OutOfLimits::Command { length }),
-        length => Ok(length),
+        _ => Ok(proposal),
     }
 }
 
@@ -162,20 +166,20 @@ spec: {endpointSelector: {}, ingress: [{}]}
 
     #[test]
     fn a_policy_that_does_not_parse_is_rejected_with_its_position() {
-        check(&Command::PutPolicies(vec![policy(TEXT)])).unwrap();
+        drop(check(Command::PutPolicies(vec![policy(TEXT)])).unwrap());
         let wrong = TEXT.replace("endpointSelector", "endpointSelecter");
-        let error = check(&Command::PutPolicies(vec![policy(&wrong)])).unwrap_err().to_string();
+        let error = check(Command::PutPolicies(vec![policy(&wrong)])).unwrap_err().to_string();
         assert!(error.contains("CiliumClusterwideNetworkPolicy a is rejected:\n  4:"), "{error}");
         let other = TEXT.replace("name: a", "name: b");
-        assert!(matches!(check(&Command::PutPolicies(vec![policy(&other)])), Err(OutOfLimits::Rejected { .. })));
+        assert!(matches!(check(Command::PutPolicies(vec![policy(&other)])), Err(OutOfLimits::Rejected { .. })));
     }
 
     #[test]
     fn l4_a_policy_that_nodes_cannot_enforce_is_rejected_with_its_field() {
         let ranged = TEXT.replace("[{}]", "[{toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]}]");
-        check(&Command::PutPolicies(vec![policy(&ranged)])).unwrap();
+        check(Command::PutPolicies(vec![policy(&ranged)])).unwrap();
         let nodes = TEXT.replace("[{}]", "[{fromNodes: [{}]}]");
-        let error = check(&Command::PutPolicies(vec![policy(&nodes)])).unwrap_err().to_string();
+        let error = check(Command::PutPolicies(vec![policy(&nodes)])).unwrap_err().to_string();
         assert!(error.contains("a is rejected") && error.contains("fromNodes"), "{error}");
     }
 
@@ -183,12 +187,12 @@ spec: {endpointSelector: {}, ingress: [{}]}
     fn sizes_are_bounded() {
         let padded = |length: usize| format!("{TEXT}#{}", "x".repeat(length));
         let long = Command::PutPolicies(vec![policy(&padded(MAX_RECORD_BYTES))]);
-        assert!(matches!(check(&long), Err(OutOfLimits::Policy { .. })));
+        assert!(matches!(check(long), Err(OutOfLimits::Policy { .. })));
         let twice = Command::PutPolicies(vec![policy(TEXT), policy(TEXT)]);
-        assert!(matches!(check(&twice), Err(OutOfLimits::Duplicate { .. })));
+        assert!(matches!(check(twice), Err(OutOfLimits::Duplicate { .. })));
         let labels = |count| (0..count).map(|n| Label::new("k8s", format!("l{n}"), "")).collect();
         let allocate = |count| Command::AllocateIdentity { cluster: Name::new("east").unwrap(), labels: labels(count) };
-        check(&allocate(127)).unwrap();
-        assert_eq!(check(&allocate(128)), Err(OutOfLimits::Labels { count: 128 }));
+        check(allocate(127)).unwrap();
+        assert_eq!(check(allocate(128)), Err(OutOfLimits::Labels { count: 128 }));
     }
 }

@@ -7,7 +7,6 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport:
 
 use crate::raft::{
     membership::MembershipRefused,
-    network::Lane,
     transfer::{Transfer, TransferFailed},
 };
 
@@ -51,7 +50,7 @@ impl StoreService {
         }
         let member =
             members.get(leader).ok_or_else(|| Status::unavailable("the leader's address is not known here"))?;
-        let channel = self.transfer.channels.get(Lane::Call, &member.address);
+        let channel = self.transfer.channels.get(&member.address);
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut forwarded = Request::new(request.into_inner());
         forwarded.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
@@ -137,6 +136,7 @@ fn refused(error: MembershipRefused) -> Status {
         MembershipRefused::AlreadyMember { .. } => Code::AlreadyExists,
         MembershipRefused::Unknown { .. } => Code::NotFound,
         MembershipRefused::Silent { .. }
+        | MembershipRefused::Stranger { .. }
         | MembershipRefused::Cluster { .. }
         | MembershipRefused::NotEmpty { .. }
         | MembershipRefused::AlreadyVoter { .. }

@@ -174,6 +174,9 @@ impl SnapshotFile {
         };
         scan().map_err(|broken| match broken {
             Broken::Io(source) => io_error(&self.path, source),
+            Broken::Content(source @ CodecError::NewerFormat { .. }) => {
+                SnapshotError::NewerFormat { path: self.path.clone(), source }
+            }
             Broken::Content(source) => SnapshotError::Content { path: self.path.clone(), source },
         })
     }

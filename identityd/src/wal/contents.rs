@@ -32,6 +32,7 @@ impl Contents {
     /// Drops the entries up to a log id.
     pub(super) fn purge(&mut self, upto: LogId) {
         self.purged = self.purged.max(Some(upto));
-        self.entries = self.entries.split_off(&(upto.index + 1));
+        let kept = upto.index.checked_add(1).map(|first| self.entries.split_off(&first));
+        self.entries = kept.unwrap_or_default();
     }
 }

@@ -197,6 +197,12 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
         match codec::scan_record(bytes, segment.sequence, offset) {
             Scanned::Record(frame) => {
                 if let Err(reason) = apply(contents, segment, frame) {
+                    if let DamageReason::Value {
+                        source: source @ (CodecError::NewerFormat { .. } | CodecError::OlderFormat { .. }),
+                    } = reason
+                    {
+                        return Err(WalError::OtherFormat { path: segment.path.clone(), source });
+                    }
                     return damaged(&segment.path, offset, reason);
                 }
                 proven = proven.max(frame.synced as usize);
@@ -233,7 +239,9 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
         RecordKind::Entry => {
             let entry: Entry = value(frame)?;
             let found = entry.log_id.index;
-            if let Some((last, _)) = contents.entries.last_key_value().filter(|(last, _)| **last + 1 != found) {
+            if let Some((last, _)) =
+                contents.entries.last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
+            {
                 return Err(DamageReason::Gap { found, last: *last });
             }
             segment.last_index = segment.last_index.max(Some(found));

@@ -2,15 +2,18 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use ringfence_identityd::wal::{Disk, RealDisk, SegmentFile};
 
+/// How long a slow disk takes over a sync: many times as long as the others'.
+const SLOW_SYNC: Duration = Duration::from_millis(150);
 /// Input/output error.
 pub(crate) const EIO: i32 = 5;
 /// No space left on device.
@@ -30,6 +33,8 @@ pub(crate) struct Switches {
     pub(crate) spare: AtomicI32,
     /// Says that it has synced and has not.
     pub(crate) lies: AtomicBool,
+    /// Takes long over a sync while this file is there.
+    pub(crate) slow_while: Mutex<Option<PathBuf>>,
     pub(crate) syncs: AtomicUsize,
     pub(crate) bytes_written: AtomicUsize,
     /// The names of the threads that made segments, or tried to.
@@ -55,6 +60,10 @@ impl SegmentFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         check(&self.1.sync)?;
         self.1.syncs.fetch_add(1, SeqCst);
+        let is_slow = self.1.slow_while.lock().unwrap().as_ref().is_some_and(|path| path.exists());
+        if is_slow {
+            std::thread::park_timeout(SLOW_SYNC);
+        }
         if self.1.lies.load(SeqCst) { Ok(()) } else { self.0.sync() }
     }
 }

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod flips;
+mod leader;
 mod past;
 mod power;
 mod random;

@@ -16,6 +16,7 @@ async fn resume(store: &Store, id: u64, from: Revision) -> Vec<Option<u64>> {
             FollowEvent::Delta(delta) => seen.push(Some(delta.revision.0)),
             FollowEvent::Snapshot(_) => seen.push(None),
             FollowEvent::Progress { .. } => return seen,
+            FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
         }
     }
 }

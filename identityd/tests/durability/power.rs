@@ -32,18 +32,19 @@ use crate::{
 
 const DEFAULT_ROUNDS: u32 = 5;
 const WRITERS: u64 = 6;
-/// What a member of the control is told.
-const LYING_MEMBER: &str = "RINGFENCE_TEST_LYING_MEMBER";
+/// What a member on a disk of a special kind is told.
+const SPECIAL_MEMBER: &str = "RINGFENCE_TEST_SPECIAL_MEMBER";
+const LIES: &str = "RINGFENCE_TEST_LIES";
 
 /// A small ext4 in a file, mounted; unmounted at the end, whatever happens.
-struct Disk {
+pub(crate) struct Disk {
     image: PathBuf,
     mount: PathBuf,
 }
 
 impl Disk {
     /// None without root.
-    fn new(directory: &Path) -> Option<Self> {
+    pub(crate) fn new(directory: &Path) -> Option<Self> {
         let (image, mount) = (directory.join("image"), directory.join("mount"));
         std::fs::create_dir(&mount).unwrap();
         std::fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
@@ -57,14 +58,14 @@ impl Disk {
     }
 
     /// From now on nothing reaches the image any more, not even the file system's journal.
-    fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         // FS_IOC_SHUTDOWN with FS_SHUTDOWN_FLAGS_NOLOGFLUSH (2), include/uapi/linux/fs.h.
         let script = "open(my $d, '<', $ARGV[0]) or die $!; my $f = pack('L', 2); ioctl($d, 0x8004587D, $f) or die $!";
         assert!(run(Command::new("perl").args(["-e", script]).arg(&self.mount)), "the file system cannot be shut down");
     }
 
     /// What the disk holds when power is back, with the journal replayed and the file system checked.
-    fn power_on(&self) {
+    pub(crate) fn power_on(&self) {
         assert!(run(Command::new("umount").arg(&self.mount)));
         let check = Command::new("fsck.ext4").args(["-p", "-f"]).arg(&self.image).output().unwrap();
         assert!(matches!(check.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&check.stdout));
@@ -93,14 +94,29 @@ fn run(command: &mut Command) -> bool {
 }
 
 /// The members as processes; killed at the end, whatever happens.
-struct Processes(Vec<Child>);
+pub(crate) struct Processes(Vec<Child>);
 
 impl Processes {
     fn start(configs: &[(u64, PathBuf)], lying: bool) -> Self {
+        Self::start_on(configs, lying, lying)
+    }
+
+    /// On disks that can be slow, and that lie or not.
+    pub(crate) fn start_special(configs: &[(u64, PathBuf)], lying: bool) -> Self {
+        Self::start_on(configs, true, lying)
+    }
+
+    /// The process of the first member.
+    pub(crate) fn id(&self) -> u32 {
+        self.0[0].id()
+    }
+
+    fn start_on(configs: &[(u64, PathBuf)], special: bool, lying: bool) -> Self {
         let start = |(id, path): &(u64, PathBuf)| {
-            let mut command = if lying {
+            let mut command = if special {
                 let mut command = Command::new(std::env::current_exe().unwrap());
-                command.args(["--exact", "power::lying_member", "--nocapture"]).env(LYING_MEMBER, path);
+                command.args(["--exact", "power::special_member", "--nocapture"]).env(SPECIAL_MEMBER, path);
+                command.envs(lying.then_some((LIES, "1")));
                 command
             } else {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_identityd"));
@@ -114,7 +130,7 @@ impl Processes {
         Self(configs.iter().map(start).collect())
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         for child in &mut self.0 {
             drop(child.kill());
             child.wait().unwrap();
@@ -136,13 +152,14 @@ impl Drop for Processes {
     }
 }
 
-/// Not a test: a member whose log says that it has synced and has not, in a process of its own.
+/// Not a test: a member whose log says that it has synced and has not, or takes long over it, in a process of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn lying_member() {
-    let Some(path) = std::env::var_os(LYING_MEMBER) else { return };
+async fn special_member() {
+    let Some(path) = std::env::var_os(SPECIAL_MEMBER) else { return };
     let config: Config = ringfence_runtime::config::load(Path::new(&path)).unwrap();
     let disk = FaultyDisk::default();
-    disk.0.lies.store(true, SeqCst);
+    disk.0.lies.store(std::env::var_os(LIES).is_some(), SeqCst);
+    *disk.0.slow_while.lock().unwrap() = Some(Path::new(&path).with_extension("slow"));
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let options = WalOptions { disk: Arc::new(disk), ..WalOptions::default() };
     let member = Member::start_with(config, listener, options).await.unwrap();
@@ -247,7 +264,7 @@ impl Drill {
 }
 
 /// Every member is reached, at one entry, with one digest, as one of them sees it.
-async fn equal_members(clients: &Clients, asked: u64) -> Result<(), String> {
+pub(crate) async fn equal_members(clients: &Clients, asked: u64) -> Result<(), String> {
     let status = clients.get(asked).status(v1::StatusRequest {}).await.map_err(|error| error.to_string())?;
     let members = status.into_inner().members;
     let state = |member: &v1::MemberStatus| (member.applied_index, member.state_digest);
@@ -258,7 +275,7 @@ async fn equal_members(clients: &Clients, asked: u64) -> Result<(), String> {
 }
 
 /// Copies a member's data to the disk and writes its configuration file.
-fn move_data(config: &Config, disk: &Disk, directory: &Path) -> (u64, PathBuf) {
+pub(crate) fn move_data(config: &Config, disk: &Disk, directory: &Path) -> (u64, PathBuf) {
     let target = disk.mount.join(config.id.to_string());
     assert!(run(Command::new("cp").arg("-a").arg(&config.data_dir).arg(&target)) && run(&mut Command::new("sync")));
     let path = directory.join(format!("member-{}.yaml", config.id));

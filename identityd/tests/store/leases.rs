@@ -61,7 +61,12 @@ async fn a_node_that_is_silent_loses_its_endpoints_and_numbers_whoever_leads() {
         quarantine_ms: 0,
         ..MeshSettings::default()
     };
-    let n2 = Node { cluster: name("east"), name: name("n2"), addresses: vec![] };
+    let n2 = Node {
+        cluster: name("east"),
+        name: name("n2"),
+        addresses: vec![],
+        labels: ringfence_policy::label::LabelSet::default(),
+    };
     for command in [
         Command::PutSettings(settings),
         Command::PutNode(n2),

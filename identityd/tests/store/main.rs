@@ -1,10 +1,12 @@
 //! The store as its clients see it: three real members over mutual TLS on loopback.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod bad_input;
 mod leases;
 mod membership;
 mod operations;
 mod process;
+mod restored;
 mod support;
 
 use std::{
@@ -47,6 +49,7 @@ async fn follow(channels: Vec<Channel>, done: Arc<AtomicBool>) -> (Mesh, u32) {
                 }
                 Ok(FollowEvent::Progress { .. }) if done.load(Ordering::SeqCst) => return (mesh, snapshots),
                 Ok(FollowEvent::Progress { .. }) => {}
+                Ok(FollowEvent::Quiet { .. }) => unreachable!("everything is followed"),
                 Err(_gone) => break,
             }
         }
@@ -260,7 +263,8 @@ async fn what_is_wrong_is_refused_with_its_reason() {
     assert_eq!(empty.code(), Code::InvalidArgument, "{empty}");
     let kind = store.client(1).list(v1::ListRequest::default()).await.unwrap_err();
     assert_eq!(kind.code(), Code::InvalidArgument, "{kind}");
-    let ahead = v1::FollowRequest { from_revision: 1_000_000, follower: "test".to_owned() };
+    let ahead =
+        v1::FollowRequest { from_revision: 1_000_000, follower: "test".to_owned(), ..v1::FollowRequest::default() };
     let ahead = store.client(1).follow(ahead).await.unwrap_err();
     assert_eq!(ahead.code(), Code::Unavailable, "{ahead}");
     let config = &store.configs[&1];

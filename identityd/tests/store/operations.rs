@@ -1,22 +1,25 @@
 //! What an operator does to a store: look, back up, restore, compact.
 
+use prost::Message as _;
 use ringfence_identityd::{
     machine::ledger::NumberState,
-    restore::{RestoreError, restore},
+    restore::{NewStore, RestoreError, restore},
 };
-use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision};
+use ringfence_policy::{command::Command, mesh::Mesh, record::MeshSettings, revision::Revision, store::StoreId};
 use ringfence_proto::{
     backup,
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES},
     follow::{FollowEvent, Follower},
+    link::{Link, method},
     v1::{self, maintenance_client::MaintenanceClient, mesh_client::MeshClient, raft_client::RaftClient},
     version,
 };
-use ringfence_runtime::tls::TlsFiles;
+use ringfence_runtime::tls::{Tls, TlsFiles};
 use tonic::{Code, Status};
 
 use crate::support::{OTHERS, PATIENCE, Store, allocate, dial, until};
 
-async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
+pub(crate) async fn backup_of(store: &Store, id: u64) -> Vec<u8> {
     let mut parts = MaintenanceClient::new(store.channel(id)).backup(v1::BackupRequest {}).await.unwrap().into_inner();
     let mut bytes = Vec::new();
     while let Some(part) = parts.message().await.unwrap() {
@@ -33,6 +36,7 @@ async fn mesh_of(store: &Store, id: u64) -> Mesh {
             FollowEvent::Snapshot(snapshot) => mesh = Mesh::from_snapshot(snapshot),
             FollowEvent::Delta(delta) => mesh.apply(&delta).unwrap(),
             FollowEvent::Progress { .. } => return mesh,
+            FollowEvent::Quiet { .. } => unreachable!("everything is followed"),
         }
     }
 }
@@ -53,15 +57,17 @@ async fn a_store_goes_on_from_its_backup_in_new_directories() {
     let lost = store.execute(1, &allocate("east", "lost"), PATIENCE).await.unwrap();
     assert!(lost.changed);
 
+    // As if made in 1970, so that the backup's revision counts.
+    let restored = NewStore { id: StoreId::new(0, [1; 10]), bump_revision: 1000, other_mesh: false };
     for id in [1, 2, 3] {
         store.kill(id).await;
-        let refused = restore(&store.configs[&id], &file, 1000).await.unwrap_err();
+        let refused = restore(&store.configs[&id], &file, restored).await.unwrap_err();
         assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
     }
     for id in [1, 2, 3] {
         let config = store.configs.get_mut(&id).unwrap();
         config.data_dir = config.data_dir.with_extension("restored");
-        let revision = restore(config, &file, 1000).await.unwrap();
+        let revision = restore(config, &file, restored).await.unwrap();
         assert_eq!(revision, Revision(before.revision().0 + 1000));
     }
     for id in [1, 2, 3] {
@@ -131,7 +137,14 @@ async fn members_tell_how_they_do_and_forget_what_they_are_told_to() {
     .await;
 }
 
-/// What each certificate gets for: a read, a write of cluster east, one of cluster west, a backup, a vote.
+/// A link that shows a certificate.
+fn link(tls: &TlsFiles, address: &str) -> Link {
+    let tls = Tls::open(tls.clone()).unwrap();
+    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
+}
+
+/// What each certificate gets for: a read, a write of cluster east and one of cluster west (over gRPC and over a link), a
+/// backup, a campaign, and a vote over a link.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_gets_at_a_member_what_the_table_says() {
     let store = Store::start(5000).await;
@@ -150,13 +163,20 @@ async fn every_role_gets_at_a_member_what_the_table_says() {
         }
         let mut maintenance = MaintenanceClient::new(channel.clone());
         codes.push(code(maintenance.backup(v1::BackupRequest {}).await.map(drop)));
-        codes.push(code(RaftClient::new(channel).vote(v1::RaftMessage::default()).await.map(drop)));
+        codes.push(code(RaftClient::new(channel).campaign(v1::CampaignRequest::default()).await.map(drop)));
+        let link = link(&tls, &store.configs[&1].listen.to_string());
+        for cluster in ["east", "west"] {
+            let command = Some(v1::Command::from(allocate(cluster, "roles")));
+            let call = v1::CommandCall { command, ..v1::CommandCall::default() };
+            codes.push(code(link.call(method::COMMAND, call.encode_to_vec()).await.map(drop)));
+        }
+        codes.push(code(link.call(method::VOTE, Vec::new()).await.map(drop)));
         let (ok, no) = (Code::Ok, Code::PermissionDenied);
         let expected = match name {
-            "admin" => [ok, ok, ok, ok, no],
-            "reader" => [ok, no, no, no, no],
-            "gateway" => [ok, ok, no, no, no],
-            _ => [no; 5],
+            "admin" => [ok, ok, ok, ok, no, ok, ok, no],
+            "reader" => [ok, no, no, no, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no, ok, no, no],
+            _ => [no; 8],
         };
         assert_eq!(codes, expected, "{name}");
     }

@@ -1,12 +1,20 @@
-//! The process: its command line, its configuration, its exit codes.
+//! The process: its command line, its configuration, its exit codes, and what it does after it stood still.
 
 use std::{
     fs,
     path::Path,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
-use crate::support::Store;
+use ringfence_policy::revision::Revision;
+use ringfence_proto::{
+    follow::{FollowEvent, Follower},
+    v1,
+};
+use tonic::Request;
+
+use crate::support::{Store, until};
 
 fn identityd(config: &Path, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_identityd")).arg("--config").arg(config).args(more).output().unwrap()
@@ -59,4 +67,57 @@ async fn every_reason_not_to_start_has_its_message_and_exit_code() {
     let (code, message) = failure(&identityd(&path, &[]));
     assert_eq!(code, Some(2), "{message}");
     assert!(message.contains("missing.crt"), "{message}");
+}
+
+/// A member's process; killed when dropped.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that stands still is killed all the same; it may have ended on its own.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_stood_still_keeps_the_connections_whose_callers_gave_up() {
+    const GIVEN_UP: usize = 100;
+    let mut store = Store::start(5000).await;
+    store.kill(3).await;
+    let path = store.directory.path().join("identityd.yaml");
+    fs::write(&path, ringfence_runtime::config::dump(&store.configs[&3])).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_identityd"));
+    let process = Process(command.arg("--config").arg(&path).stdout(Stdio::null()).spawn().unwrap());
+    let channel = store.channel(3);
+    let mut follower = until("a member that serves", || async {
+        Follower::connect(channel.clone(), Revision(0), "test".to_owned()).await.ok()
+    })
+    .await;
+    while !matches!(follower.next().await.unwrap(), FollowEvent::Progress { .. }) {}
+
+    process.signal("STOP");
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..GIVEN_UP {
+        let mut client = store.client(3);
+        calls.spawn(async move {
+            let call = client.status(Request::new(v1::StatusRequest {}));
+            tokio::time::timeout(Duration::from_millis(300), call).await.is_err()
+        });
+    }
+    assert!(calls.join_all().await.into_iter().all(|gave_up| gave_up), "a process that stands still answers nothing");
+    process.signal("CONT");
+
+    store.client(3).status(v1::StatusRequest {}).await.unwrap();
+    // It was opened before on the same connection, which must be the same still.
+    for _ in 0..3 {
+        follower.next().await.unwrap();
+    }
 }

@@ -136,7 +136,8 @@ impl Store {
     /// Clusters east, west and south, each with node n1.
     pub(crate) async fn register(&self) {
         for (id, cluster) in (1..).zip(CLUSTERS) {
-            let node = Node { cluster: name(cluster), name: name("n1"), addresses: vec![] };
+            let node =
+                Node { cluster: name(cluster), name: name("n1"), addresses: vec![], labels: LabelSet::default() };
             let cluster = Cluster { name: name(cluster), id: ClusterId::new(id).unwrap(), pod_cidrs: vec![] };
             for command in [Command::PutCluster(cluster), Command::PutNode(node)] {
                 assert!(self.execute(u64::from(id), &command, PATIENCE).await.unwrap().changed);
@@ -213,7 +214,7 @@ pub(crate) fn tls_of(first: &TlsFiles, id: u64) -> TlsFiles {
 }
 
 /// One authority, and a certificate for each of the first members; gives the files of member 1.
-fn certificates(directory: &Path) -> TlsFiles {
+pub(crate) fn certificates(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];

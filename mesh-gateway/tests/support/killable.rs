@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 
 /// A runtime of its own for one process of the mesh, so that it can go away with all of its connections at once.
@@ -17,9 +19,9 @@ impl Killable {
         self.0.as_ref().unwrap().spawn(future);
     }
 
-    /// Ends everything on it without a word to anybody.
+    /// Ends everything on it without a word to anybody; its addresses are free then.
     pub(crate) fn kill(mut self) {
-        self.0.take().unwrap().shutdown_background();
+        self.0.take().unwrap().shutdown_timeout(Duration::from_secs(10));
     }
 }
 

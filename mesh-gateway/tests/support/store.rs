@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use prost::{Message as _, bytes::Bytes};
 use ringfence_policy::{
     command::{Command, Committed, EndpointSpec, Refusal, SignOfLife},
     identity::{ClusterId, Identity},
@@ -16,15 +17,21 @@ use ringfence_policy::{
     name::Name,
     record::{Change, Delta, Endpoint, IdentityRecord, Node, Record, RecordKey, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use ringfence_proto::{
     access::ON_BEHALF_OF,
+    connect::MAX_MESSAGE_BYTES,
     convert::refusal_status,
-    follow::{self, FollowResponseStream, ListResponseStream, SharedHistory, Staleness},
+    follow::{self, FollowResponseStream, Interest, ListResponseStream, Position, SharedHistory, Staleness},
+    link,
     v1::{self, mesh_server},
+    version::Introduction,
 };
 use ringfence_runtime::tls::{Tls, TlsFiles};
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
     transport::{Server, server::TcpIncoming},
@@ -68,15 +75,28 @@ impl TestStore {
         store
     }
 
+    /// Says which store it is.
+    pub(crate) fn found(&self, store: StoreId) {
+        self.0.history.found(store);
+    }
+
     /// Listens with a role's certificate; the server lives as long as the runtime.
     pub(crate) fn serve(&self, role: &str, address: SocketAddr, tls: &TlsFiles) -> (SocketAddr, Killable) {
         let runtime = Killable::new();
         let listener = runtime.run(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         let tls = Tls::open(as_role(tls, role)).unwrap();
-        let service = mesh_server::MeshServer::new(self.clone());
+        let (links, service) = (Arc::new(self.clone()), mesh_server::MeshServer::new(self.clone()));
         runtime.spawn(async move {
-            let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+            let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).speaking(link::PROTOCOL);
+            let incoming = incoming.filter_map(move |session| match session {
+                Ok(session) if session.protocol() == Some(link::PROTOCOL) => {
+                    let limits = link::Limits { longest_call: MAX_MESSAGE_BYTES, calls: 100 };
+                    tokio::spawn(link::serve(session, links.clone(), limits, CancellationToken::new()));
+                    None
+                }
+                session => Some(session),
+            });
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
         (address, runtime)
@@ -137,6 +157,22 @@ impl TestStore {
         let changed = !new.is_empty();
         let revision = if changed { self.push(new) } else { mesh.revision() };
         Ok(Committed { revision, changed, identity })
+    }
+}
+
+impl link::Handler for TestStore {
+    fn hello(&self, introduction: Introduction) {
+        assert_eq!(introduction, Introduction::own());
+    }
+
+    async fn call(&self, method: u8, payload: Bytes) -> Result<Vec<u8>, Status> {
+        assert_eq!(method, link::method::COMMAND);
+        let call = v1::CommandCall::decode(payload).unwrap();
+        let mut request = Request::new(call.command.unwrap());
+        if !call.on_behalf_of.is_empty() {
+            request.metadata_mut().insert(ON_BEHALF_OF, call.on_behalf_of.parse().unwrap());
+        }
+        Ok(mesh_server::Mesh::execute(self, request).await?.into_inner().encode_to_vec())
     }
 }
 
@@ -224,8 +260,10 @@ impl mesh_server::Mesh for TestStore {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let state = Arc::clone(&self.0);
         let staleness: Staleness = Arc::new(move || Duration::from_millis(state.staleness_ms.load(Ordering::Relaxed)));
-        let from = Revision(request.into_inner().from_revision);
-        Ok(Response::new(follow::serve(Arc::clone(&self.0.history), from, staleness)))
+        let v1::FollowRequest { from_revision, interests, store_id, .. } = request.into_inner();
+        let from = Position::parse(&store_id, from_revision).unwrap();
+        let interest = interests.map(Interest::try_from).transpose()?;
+        Ok(Response::new(follow::serve_position(Arc::clone(&self.0.history), from, interest, staleness)?))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {
@@ -281,5 +319,6 @@ pub(crate) fn node(cluster: &str, name: &str, address: &str) -> Node {
         cluster: Name::new(cluster).unwrap(),
         name: Name::new(name).unwrap(),
         addresses: vec![address.parse().unwrap()],
+        labels: LabelSet::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! What a change of the mesh costs a node's compiler.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -100,7 +100,7 @@ fn policies() -> Vec<PolicyRecord> {
 fn local() -> LocalNode {
     let endpoint = |i: u32| (name(&format!("pod-{i}")), EndpointId(i + 1));
     let endpoints: BTreeMap<Name, EndpointId> = (0..ENDPOINTS_OF_NODE).map(endpoint).collect();
-    LocalNode { cluster: name("default"), node: name("node-0"), endpoints, audited: BTreeSet::new() }
+    LocalNode { endpoints, ..LocalNode::new(name("default"), name("node-0")) }
 }
 
 fn identity(i: u32) -> Record {

@@ -58,6 +58,12 @@ pub enum Problem {
         /// Its name on this node.
         endpoint: Name,
     },
+    /// A policy for nodes selects this one, which has no uplinks where it could be enforced.
+    #[error("{key} selects this node, which has no uplinks in its agent's configuration: it is not enforced here")]
+    HostNotEnforced {
+        /// The object.
+        key: PolicyKey,
+    },
     /// Two records claim one address. It is `unknown` until one of them gives it up.
     #[error("address {address} belongs to {first} and to {second}: it is treated as unknown")]
     AddressConflict {

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use super::tracked::Tracked;
 use crate::{address::AddressBook, cidr::Cidr, identity::Identity, label::LabelSet, tables::Edit};
 
+/// The largest number of a range; local identities behind it are those of nodes.
+const LAST: u32 = Identity::MAX_NUMBER >> 1;
+
 /// Ranges by who names them. Traffic is classified by the longest prefix: a range that policies name inside the pods'
 /// ranges stays `unknown` (S12), and one of every address of a family is the world.
 #[derive(Debug, Default)]
@@ -119,8 +122,9 @@ impl Ranges {
         before.unwrap_or_else(|| {
             let in_force: Vec<Identity> = self.known.values().copied().collect();
             loop {
-                self.last_number = self.last_number % Identity::MAX_NUMBER + 1;
-                let identity = Identity::local(self.last_number).expect("it is from 1 to the largest number");
+                self.last_number = self.last_number % LAST + 1;
+                let identity =
+                    Identity::local(self.last_number).expect("it is from 1 to the largest number of a range");
                 if !self.taken.contains_key(&identity) && !in_force.contains(&identity) {
                     return identity;
                 }

@@ -8,6 +8,7 @@ use std::{
 use super::{
     LocalNode,
     addresses::Addresses,
+    nodes::Nodes,
     objects::{ObjectChanges, Objects},
     problem::Problem,
     ranges::{IdentityChanges, Ranges},
@@ -16,8 +17,10 @@ use super::{
 use crate::{
     engine::{Engine, Subject},
     identity::Identity,
+    label::LabelSet,
     name::Name,
-    record::{Endpoint, NamedPort, Node, Record, RecordKey},
+    record::{Endpoint, NamedPort, Record, RecordKey},
+    reserved::reserved_labels,
     tables::{EndpointEntry, EndpointId, PolicyId, TableDiff, Tables},
     world::{Settings, World},
 };
@@ -29,6 +32,7 @@ pub(super) struct State {
     engine: Engine,
     addresses: Addresses,
     ranges: Ranges,
+    nodes: Nodes,
     objects: Objects,
     /// How many endpoints have an identity.
     used: BTreeMap<Identity, usize>,
@@ -41,6 +45,19 @@ pub(super) struct State {
     attached: BTreeMap<Name, EndpointId>,
     subjects: BTreeSet<Subject>,
     endpoints: Tracked<EndpointId, EndpointEntry>,
+    host: Host,
+}
+
+/// The node itself.
+#[derive(Debug, Default)]
+struct Host {
+    /// Of its record.
+    addresses: BTreeSet<IpAddr>,
+    labels: LabelSet,
+    /// Claimed for it, with those of its devices.
+    claimed: BTreeSet<IpAddr>,
+    /// Whether it is under audit; none if it is no subject.
+    audit: Option<bool>,
 }
 
 /// An endpoint of this node.
@@ -68,6 +85,7 @@ impl State {
             addresses: Addresses::default(),
             ranges: Ranges::new(settings.dual_stack, &in_force.ranges),
             engine: Engine::new(settings),
+            nodes: Nodes::new(&in_force.addresses),
             objects: Objects::default(),
             used: BTreeMap::new(),
             unlabelled: BTreeSet::new(),
@@ -76,6 +94,7 @@ impl State {
             attached: BTreeMap::new(),
             subjects: BTreeSet::new(),
             endpoints: Tracked::default(),
+            host: Host { audit: local.host.as_ref().map(|host| host.audit), ..Host::default() },
         }
     }
 
@@ -92,6 +111,9 @@ impl State {
                 (before, _) => before.into_iter().for_each(|record| self.remove(record, &mut batch)),
             }
             after.into_iter().for_each(|record| self.put(record, &mut batch));
+        }
+        for more in std::mem::take(&mut batch.objects.asking) {
+            self.nodes.ask(more, &mut self.addresses, &mut batch.identities);
         }
         let Batch { identities, objects, touched, names_changed } = batch;
         let (put, removed): (Vec<_>, Vec<_>) = identities.0.into_iter().partition(|(_, labels)| labels.is_some());
@@ -131,8 +153,10 @@ impl State {
                 None => self.attached.remove(&name),
             };
         }
-        let subjects: BTreeSet<Subject> =
-            self.attached.keys().filter_map(|name| Some(self.here.get(name)?.subject.clone())).collect();
+        self.settle_host(local);
+        let host = self.host.audit.map(|_| Subject::from(Identity::HOST));
+        let of_endpoints = self.attached.keys().filter_map(|name| Some(self.here.get(name)?.subject.clone()));
+        let subjects: BTreeSet<Subject> = of_endpoints.chain(host).collect();
         // Who comes first: a policy that somebody else has then need not go.
         subjects.difference(&self.subjects).for_each(|subject| self.engine.add_subject(subject.clone()));
         self.subjects.difference(&subjects).for_each(|subject| self.engine.remove_subject(subject));
@@ -140,14 +164,35 @@ impl State {
         self.settle_endpoints(&local.audited);
     }
 
+    /// The node's addresses are its own, with the endpoint that it is if it is one.
+    fn settle_host(&mut self, local: &LocalNode) {
+        let of_devices = local.host.iter().flat_map(|host| &host.addresses);
+        let wanted: BTreeSet<IpAddr> = self.host.addresses.iter().chain(of_devices).copied().collect();
+        if wanted != self.host.claimed {
+            let key = RecordKey::Node(self.cluster.clone(), self.node.clone());
+            let gone: Vec<IpAddr> = self.host.claimed.difference(&wanted).copied().collect();
+            let new: Vec<IpAddr> = wanted.difference(&self.host.claimed).copied().collect();
+            let id = local.host.as_ref().map(|_| EndpointId::HOST);
+            self.addresses.give_up(&key, &gone);
+            self.addresses.claim(&key, &new, Identity::HOST, id);
+            self.host.claimed = wanted;
+        }
+        self.host.audit = local.host.as_ref().map(|host| host.audit);
+    }
+
     fn settle_endpoints(&mut self, audited: &BTreeSet<Name>) {
-        let entry = |(name, id): (&Name, &EndpointId)| {
-            let subject = &self.here.get(name)?.subject;
+        let entry = |subject: &Subject, audit| {
             let policed = self.engine.policed(subject)?;
-            let (policy, shadow, audit) = (policed.policy, policed.shadow, audited.contains(name));
-            Some((*id, EndpointEntry { identity: subject.identity, policy, shadow, audit }))
+            let (policy, shadow) = (policed.policy, policed.shadow);
+            Some(EndpointEntry { identity: subject.identity, policy, shadow, audit })
         };
-        let entries: BTreeMap<EndpointId, EndpointEntry> = self.attached.iter().filter_map(entry).collect();
+        let of_endpoints = self
+            .attached
+            .iter()
+            .filter_map(|(name, id)| Some((*id, entry(&self.here.get(name)?.subject, audited.contains(name))?)));
+        let host = self.host.audit.and_then(|audit| entry(&Subject::from(Identity::HOST), audit));
+        let host = host.map(|entry| (EndpointId::HOST, entry));
+        let entries: BTreeMap<EndpointId, EndpointEntry> = of_endpoints.chain(host).collect();
         let gone: Vec<EndpointId> =
             self.endpoints.current().keys().filter(|id| !entries.contains_key(id)).copied().collect();
         gone.into_iter().for_each(|id| self.endpoints.set(id, None));
@@ -161,14 +206,19 @@ impl State {
             let reason = self.engine.unresolvable(&self.here.get(name)?.subject)?;
             Some(Problem::Unresolvable { endpoint: name.clone(), reason })
         });
-        self.objects.problems().chain(unlabelled).chain(unresolvable).collect()
+        let host = self.host.audit.and_then(|_| self.engine.unresolvable(&Subject::from(Identity::HOST)));
+        let host = host.map(|reason| Problem::Unresolvable { endpoint: self.node.clone(), reason });
+        self.objects.problems().chain(unlabelled).chain(unresolvable).chain(host).collect()
     }
 
     /// What somebody should look at.
     pub(super) fn problems(&self, local: &LocalNode) -> Vec<Problem> {
         let unknown = local.endpoints.keys().filter(|name| !self.here.contains_key(*name));
         let unknown = unknown.map(|endpoint| Problem::UnknownEndpoint { endpoint: endpoint.clone() });
-        unknown.chain(self.addresses.conflicts()).collect()
+        let bare = local.host.is_none();
+        let host = self.objects.selecting_host(&self.host.labels).filter(|_| bare);
+        let host = host.map(|key| Problem::HostNotEnforced { key: key.clone() });
+        unknown.chain(self.addresses.conflicts()).chain(host).collect()
     }
 
     /// The edits since they were last taken.
@@ -213,11 +263,16 @@ impl State {
             Record::Cluster(cluster) => {
                 cluster.pod_cidrs.iter().for_each(|range| self.ranges.add_pods(*range, &mut batch.identities));
             }
-            Record::Node(node) => {
-                let identity =
-                    if self.is_here(&node.cluster, &node.name) { Identity::HOST } else { Identity::REMOTE_NODE };
-                self.addresses.claim(&key_of(node), &node.addresses, identity, None);
+            Record::Node(node) if self.is_here(&node.cluster, &node.name) => {
+                self.host.addresses = node.addresses.iter().copied().collect();
+                // What is built in comes last, so that no label of that name replaces it (LBL-6).
+                let built_in = reserved_labels(Identity::HOST);
+                self.host.labels = node.labels.iter().chain(built_in.iter()).cloned().collect();
+                if self.host.audit.is_some() {
+                    batch.identities.put(Identity::HOST, self.host.labels.clone());
+                }
             }
+            Record::Node(node) => self.nodes.put(node, &mut self.addresses, &mut batch.identities),
             Record::Identity(record) if is_of_store(record.identity) => {
                 batch.identities.put(record.identity, record.labels.clone());
                 batch.touched.insert(record.identity);
@@ -236,7 +291,11 @@ impl State {
             Record::Cluster(cluster) => {
                 cluster.pod_cidrs.iter().for_each(|range| self.ranges.remove_pods(*range, &mut batch.identities));
             }
-            Record::Node(node) => self.addresses.give_up(&key_of(node), &node.addresses),
+            Record::Node(node) if self.is_here(&node.cluster, &node.name) => {
+                (self.host.addresses, self.host.labels) = (BTreeSet::new(), LabelSet::default());
+                batch.identities.remove(Identity::HOST);
+            }
+            Record::Node(node) => self.nodes.remove(node, &mut self.addresses, &mut batch.identities),
             Record::Identity(record) if is_of_store(record.identity) => {
                 batch.identities.remove(record.identity);
                 batch.touched.insert(record.identity);
@@ -286,10 +345,6 @@ impl State {
 /// A reserved number means the same everywhere, and a local one means something on this node alone, whatever a record says.
 fn is_of_store(identity: Identity) -> bool {
     identity.reserved_name().is_none() && !identity.is_local()
-}
-
-fn key_of(node: &Node) -> RecordKey {
-    RecordKey::Node(node.cluster.clone(), node.name.clone())
 }
 
 /// Whether nothing is left of it.

@@ -12,7 +12,7 @@ use std::{
 use super::{
     masks::{Masks, bit},
     population::Population,
-    selectors::{SelectorId, Selectors},
+    selectors::{FAILSAFE, SelectorId, Selectors},
     terms::{Ports, Term},
 };
 use crate::{
@@ -86,17 +86,22 @@ impl Bands {
         let chunks = usize::from(cut.last_band / BANDS_PER_ROW) + 1;
         let mut any = vec![Masks::default(); chunks];
         let mut uses = Vec::new();
+        let mut failsafe = BandSet::new();
         for (number, terms) in said.iter().enumerate() {
             let masks = if number == 0 { &cut.every_band } else { &cut.bands_of[number - 1] };
             for Term { class, peers, .. } in *terms {
                 for (chunk, mask) in masks {
                     match peers {
                         None => any[usize::from(*chunk)].add(*class, *mask),
+                        Some(FAILSAFE) => *failsafe.entry(*chunk).or_default() |= mask,
                         Some(peers) => uses.push((*peers, *chunk, *class, *mask)),
                     }
                 }
             }
         }
+        // Whatever else is said of these ports. No others are in their bands, because this is said of them alone.
+        failsafe.iter().for_each(|(chunk, mask)| any[usize::from(*chunk)].only_allow(*mask));
+        uses.iter_mut().for_each(|(_, chunk, _, mask)| *mask &= !failsafe.get(chunk).copied().unwrap_or_default());
         let uses = beyond_any(uses, &any);
         Ok(Self { ports: cut.ports, any, uses })
     }
@@ -287,6 +292,27 @@ mod tests {
         assert_eq!(bands.any.iter().map(|any| any.row()).collect::<Vec<_>>(), [Row { low: 0b110, high: 0b100 }]);
         assert_eq!(bands.rows_of(&[1]), BTreeMap::new());
         assert_eq!(bands.rows_of(&[2]), BTreeMap::from([(0, Row { low: 0, high: 0b10 })]));
+    }
+
+    #[test]
+    fn what_no_rule_closes_is_allowed_and_nothing_else_is() {
+        let deny = |first, last, peers| term(6, first, last, Class::Deny, peers);
+        let bands = bands(vec![
+            term(6, 22, 22, Class::Allow, Some(FAILSAFE)),
+            deny(20, 30, EVERYONE),
+            deny(22, 22, Some(1)),
+            term(0, 0, u16::MAX, Class::Deny, Some(2)),
+            term(6, 443, 443, Class::Allow, EVERYONE),
+        ]);
+        let of_22 = bands.ports[0].1.band(22);
+        assert!([21, 23, 443, 0].iter().all(|port| bands.ports[0].1.band(*port) != of_22));
+        let class = |rows: BTreeMap<u16, Row>, port| rows.get(&0)?.class(bands.ports[0].1.band(port));
+        assert_eq!([21, 22, 23, 443].map(|port| bands.any[0].row().class(bands.ports[0].1.band(port))), {
+            let [allow, _, deny] = Class::ALL.map(Some);
+            [deny, allow, deny, allow]
+        });
+        assert_eq!(bands.rows_of(&[1]), BTreeMap::new());
+        assert_eq!([22, 443].map(|port| class(bands.rows_of(&[2]), port)), [None, Some(Class::Deny)]);
     }
 
     #[test]

@@ -15,6 +15,11 @@ impl Masks {
         self.0[0] | self.0[1] | self.0[2] == 0
     }
 
+    /// Of these bands nothing is said but that they are allowed.
+    pub(super) const fn only_allow(&mut self, bands: u64) {
+        self.0 = [self.0[0] | bands, self.0[1] & !bands, self.0[2] & !bands];
+    }
+
     /// What both say.
     pub(super) const fn join(&mut self, other: Self) {
         let mut class = 0;

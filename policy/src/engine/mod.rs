@@ -37,6 +37,7 @@ mod label_index;
 mod masks;
 mod policies;
 mod population;
+mod reach;
 mod resolved;
 mod rules;
 mod selectors;
@@ -44,6 +45,7 @@ mod shape;
 mod terms;
 
 pub use bands::TooManyBands;
+pub use reach::{Peers as PeerSelectors, Reach};
 pub use resolved::Unresolvable;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,6 +17,9 @@ pub(super) type SelectorId = u32;
 /// Whatever selects exactly the host (SEM-50), whatever its labels are.
 pub(super) const HOST_ITSELF: SelectorId = 0;
 
+/// Stands for everyone on the node's ports that no rule closes; it is no selector.
+pub(super) const FAILSAFE: SelectorId = SelectorId::MAX;
+
 /// Selectors by number.
 #[derive(Debug)]
 pub(super) struct Selectors {

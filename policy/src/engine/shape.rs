@@ -5,7 +5,7 @@ use super::{
     bands::Bands,
     resolved::{Resolved, Unresolvable},
     rules::{OwnNames, RuleId},
-    selectors::HOST_ITSELF,
+    selectors::{FAILSAFE, HOST_ITSELF},
     terms::{Context, Ports, Term, Terms},
 };
 use crate::{
@@ -113,11 +113,17 @@ impl Engine {
         if direction == Direction::Ingress && self.settings.allow_localhost && !shape.host {
             terms.list.push(allow(Some(HOST_ITSELF))); // SEM-50
         }
-        terms.list.sort_unstable();
-        terms.list.dedup();
         for peers in terms.list.iter().filter_map(|term| term.peers) {
             self.selectors.ensure(peers, &self.population);
         }
+        if direction == Direction::Ingress && shape.host {
+            let ports = self.settings.failsafe.iter();
+            let ports = ports.map(|(protocol, port)| Ports { protocol: *protocol, first: *port, last: *port });
+            let term = |ports| Term { ports, class: Class::Allow, peers: Some(FAILSAFE) };
+            terms.list.extend(ports.map(term));
+        }
+        terms.list.sort_unstable();
+        terms.list.dedup();
         held.append(&mut terms.held);
         Ok(Bands::new(&terms.list)?)
     }

@@ -5,7 +5,7 @@ use super::Object;
 use crate::{
     diagnostic::{Diagnostic, Position},
     entity::Entity,
-    rule::{CidrPeer, CidrSource, Element, Peers, PortRule, Proxy, Rule, Subject},
+    rule::{CidrPeer, CidrSource, Element, Peers, PortRule, Proxy, Rule},
 };
 
 /// Everything in an object that the nodes of this version cannot enforce, with its field and its position in the
@@ -29,9 +29,6 @@ impl Found {
     }
 
     fn rule(&mut self, rule: &Rule) {
-        if matches!(rule.subject, Subject::Nodes(_)) {
-            self.add(rule.position, "nodeSelector");
-        }
         for (_, denies, element) in rule.elements() {
             self.element(denies, element);
         }
@@ -53,7 +50,6 @@ impl Found {
         let of_group = |set: &&CidrPeer| !matches!(set.source, CidrSource::Range(_));
         let lists = [
             (peers.cidr_sets.iter().filter(of_group).count(), "cidrGroupRef or cidrGroupSelector"),
-            (peers.nodes.len(), "fromNodes or toNodes"),
             (peers.services.len(), "toServices"),
             (peers.fqdns.len(), "toFQDNs"),
             (peers.groups, "fromGroups or toGroups"),

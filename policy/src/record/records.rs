@@ -1,6 +1,6 @@
 //! Every record of a mesh, by key.
 
-use std::sync::Arc;
+use std::{ops::RangeBounds, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -16,6 +16,12 @@ impl Records {
     #[must_use]
     pub fn get(&self, key: &RecordKey) -> Option<&Versioned> {
         self.0.get(key).map(|versioned| &**versioned)
+    }
+
+    /// One record, with the key that is kept.
+    #[must_use]
+    pub fn get_key_value(&self, key: &RecordKey) -> Option<(&RecordKey, &Versioned)> {
+        self.0.get_key_value(key).map(|(key, versioned)| (key, &**versioned))
     }
 
     /// Whether there is one.
@@ -51,9 +57,12 @@ impl Records {
         self.0.iter().map(|(key, versioned)| (key, &**versioned))
     }
 
-    /// The records from a key on.
-    pub fn range_from(&self, first: &RecordKey) -> impl Iterator<Item = (&RecordKey, &Versioned)> + use<'_> {
-        self.0.range_from(first).map(|(key, versioned)| (key, &**versioned))
+    /// The records of a range of keys, in order.
+    pub fn range<R: RangeBounds<RecordKey>>(
+        &self,
+        range: R,
+    ) -> impl Iterator<Item = (&RecordKey, &Versioned)> + use<'_, R> {
+        self.0.range(range).map(|(key, versioned)| (key, &**versioned))
     }
 
     /// All keys.

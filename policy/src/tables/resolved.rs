@@ -11,7 +11,7 @@ use crate::{cidr::Cidr, flow::Direction, identity::Identity};
 /// What tables mean: equal for every history that leads to the same state (S14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedTables<'t> {
-    addresses: &'t BTreeMap<IpAddr, AddressEntry>,
+    addresses: BTreeMap<IpAddr, (Peer, Option<EndpointId>)>,
     ranges: BTreeMap<Cidr, Peer>,
     endpoints: BTreeMap<EndpointId, Resolved<'t>>,
 }
@@ -37,6 +37,8 @@ enum Peer {
     Identity(Identity),
     /// Whoever has the least of the ranges with its local identity.
     Range(Cidr),
+    /// Whoever has the least of the addresses with its local identity.
+    Address(IpAddr),
 }
 
 impl Tables {
@@ -48,13 +50,24 @@ impl Tables {
         for (range, identity) in self.ranges.iter().filter(|(_, identity)| identity.is_local()) {
             of_ranges.entry(*identity).or_insert(*range);
         }
-        let peer =
-            |identity: Identity| of_ranges.get(&identity).map_or(Peer::Identity(identity), |at| Peer::Range(*at));
+        let mut of_addresses: BTreeMap<Identity, IpAddr> = BTreeMap::new();
+        for (address, entry) in self.addresses.iter().filter(|(_, entry)| entry.identity.is_local()) {
+            of_addresses.entry(entry.identity).or_insert(*address);
+        }
+        let peer = |identity: Identity| match (of_ranges.get(&identity), of_addresses.get(&identity)) {
+            (Some(range), _) => Peer::Range(*range),
+            (None, Some(address)) => Peer::Address(*address),
+            (None, None) => Peer::Identity(identity),
+        };
         let mut contents: BTreeMap<PolicyId, Content<'_>> = BTreeMap::new();
         for (key, ports) in &self.ports {
             contents.entry(key.policy).or_default().ports.push((key.direction, key.protocol, ports));
         }
-        for (key, row) in &self.rows {
+        // Of an identity that no address and no range has: a node whose addresses somebody else claims, too.
+        let is_nobody = |identity: &Identity| {
+            identity.is_local() && !of_ranges.contains_key(identity) && !of_addresses.contains_key(identity)
+        };
+        for (key, row) in self.rows.iter().filter(|(key, _)| !is_nobody(&key.peer)) {
             let rows = &mut contents.entry(key.policy).or_default().rows;
             rows.insert((key.direction, peer(key.peer), key.chunk), *row);
         }
@@ -64,7 +77,12 @@ impl Tables {
             (*id, Resolved { identity: entry.identity, policy, shadow, audit: entry.audit })
         });
         let ranges = self.ranges.iter().map(|(range, identity)| (*range, peer(*identity))).collect();
-        ResolvedTables { addresses: &self.addresses, ranges, endpoints: endpoints.collect() }
+        let address = |(address, entry): (&IpAddr, &AddressEntry)| (*address, (peer(entry.identity), entry.endpoint));
+        ResolvedTables {
+            addresses: self.addresses.iter().map(address).collect(),
+            ranges,
+            endpoints: endpoints.collect(),
+        }
     }
 
     /// For policies that endpoints have or that say something: policies of other tables that say the same, each of them

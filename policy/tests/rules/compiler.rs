@@ -1,10 +1,10 @@
 //! What compilation does besides verdicts: addresses and ranges, refusals, whole revisions.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use ringfence_policy::{
     cidr::Cidr,
-    compile::{Compiler, LocalNode, Problem},
+    compile::{Compiler, LocalHost, LocalNode, Problem},
     flow::{Direction, Flow, Verdict, protocol},
     identity::{ClusterId, Identity},
     label::LabelSet,
@@ -12,6 +12,7 @@ use ringfence_policy::{
     object::parse_objects,
     record::{Change, Cluster, Endpoint, NamedPort, Node, PolicyRecord, Record},
     tables::{AddressEntry, EndpointEntry, EndpointId, Row, RowKey, Tables},
+    world::Enforcement,
 };
 
 use crate::scene::{Scene, change, compiled, identity_record, local_node, mesh, name};
@@ -29,7 +30,12 @@ fn endpoint(cluster: &str, node: &str, pod: &str, number: u32, addresses: &[&str
 }
 
 fn node(cluster: &str, node: &str, address: &str) -> Record {
-    Record::Node(Node { cluster: name(cluster), name: name(node), addresses: vec![address.parse().unwrap()] })
+    labelled_node(cluster, node, address, &[])
+}
+
+fn labelled_node(cluster: &str, node: &str, address: &str, labels: &[&str]) -> Record {
+    let (addresses, labels) = (vec![address.parse().unwrap()], LabelSet::parse(labels).unwrap());
+    Record::Node(Node { cluster: name(cluster), name: name(node), addresses, labels })
 }
 
 fn mesh_of(records: Vec<Record>) -> Mesh {
@@ -45,7 +51,7 @@ fn mesh_of(records: Vec<Record>) -> Mesh {
 
 fn node_1(endpoints: &[(&str, u32)]) -> LocalNode {
     let endpoints = endpoints.iter().map(|(pod, id)| (name(pod), EndpointId(*id))).collect();
-    LocalNode { cluster: name("east"), node: name("node-1"), endpoints, audited: BTreeSet::new() }
+    LocalNode { endpoints, ..LocalNode::new(name("east"), name("node-1")) }
 }
 
 fn entry(identity: u32, endpoint: Option<u32>) -> AddressEntry {
@@ -100,6 +106,132 @@ fn s9_an_endpoint_without_an_entry_is_refused() {
     assert_eq!(scene.tables().lookup(EndpointId(9999), &flow), Verdict::DenyDefault);
 }
 
+/// What the tables say of a connection from an address to a TCP port of an endpoint.
+fn verdict(tables: &Tables, endpoint: EndpointId, from: &str, port: u16) -> Verdict {
+    let (subject, peer) = (tables.endpoints[&endpoint].identity, tables.addresses[&from.parse().unwrap()].identity);
+    let flow = Flow { subject, peer, direction: Direction::Ingress, protocol: protocol::TCP, port };
+    tables.lookup(endpoint, &flow)
+}
+
+#[test]
+fn val_6_nodes_are_peers_by_their_labels_while_somebody_asks() {
+    let text = |peers: &str| ALLOW_80.replace("fromEntities: [all]", peers);
+    let mut mesh = mesh_of(vec![
+        node("east", "node-1", "192.0.2.1"),
+        labelled_node("east", "node-2", "192.0.2.2", &["k8s:role=edge", "k8s:zone=a"]),
+        labelled_node("west", "node-3", "192.0.2.3", &["k8s:role=edge", "k8s:remote-node=forged"]),
+        labelled_node("west", "node-4", "192.0.2.4", &["k8s:role=core"]),
+        node("west", "node-5", "192.0.2.5"),
+        endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
+    ]);
+    change(
+        &mut mesh,
+        [Change::Put(identity_record(0x10_0001, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]))],
+    );
+    let local = node_1(&[("web", 7)]);
+    let mut compiler = Compiler::default();
+    let remote = ["192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"];
+    let mut verdicts = |text: &str, mesh: &mut Mesh| {
+        change(mesh, [Change::Put(policy(text))]);
+        let (tables, problems) = compiled(&mut compiler, mesh, &local);
+        assert_eq!(problems, []);
+        let allowed = remote.map(|from| verdict(&tables, EndpointId(7), from, 80) == Verdict::Allow);
+        (allowed, remote.map(|address| tables.addresses[&address.parse().unwrap()].identity))
+    };
+    let (allowed, identities) = verdicts(&text("fromNodes: [{matchLabels: {role: edge}}]"), &mut mesh);
+    assert_eq!(allowed, [true, true, false, false]);
+    assert!(identities[..3].iter().all(|identity| identity.is_local()));
+    assert_eq!(identities[3], Identity::REMOTE_NODE, "it has no labels");
+    let none = "fromNodes: [{matchExpressions: [{key: role, operator: NotIn, values: [edge]}]}]";
+    assert_eq!(verdicts(&text(none), &mut mesh).0, [false, false, true, true]);
+    assert_eq!(verdicts(&text("fromNodes: [{}]"), &mut mesh).0, [true; 4]);
+    assert_eq!(verdicts(&text("fromEntities: [remote-node]"), &mut mesh), ([true; 4], [Identity::REMOTE_NODE; 4]));
+    let other_list = text("fromNodes: [{matchLabels: {role: edge}}]").replace("ingress:", "ingressDeny:");
+    assert_eq!(verdicts(&other_list, &mut mesh).0, [false; 4], "a deny closes, and isolates");
+}
+
+const HOST_POLICY: &str = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: h},
+  spec: {nodeSelector: {matchLabels: {role: edge}}, ingress: [{fromEntities: [remote-node], toPorts: [{ports: [{port: 80, protocol: TCP}]}]}]}}";
+
+fn with_host(host: LocalHost) -> LocalNode {
+    LocalNode { host: Some(host), ..node_1(&[("web", 7)]) }
+}
+
+#[test]
+fn host_1_the_node_is_a_subject_by_its_labels_and_its_addresses_are_an_endpoints() {
+    let records = |labels: &[&str]| {
+        vec![
+            labelled_node("east", "node-1", "192.0.2.1", labels),
+            node("west", "node-1", "192.0.2.9"),
+            endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
+            policy(HOST_POLICY),
+        ]
+    };
+    let host = LocalHost { addresses: ["192.0.2.77".parse().unwrap()].into(), ..LocalHost::default() };
+    let enforced =
+        |labels: &[&str]| compiled(&mut Compiler::default(), &mesh_of(records(labels)), &with_host(host.clone()));
+    let (tables, problems) = enforced(&["k8s:role=edge"]);
+    assert_eq!(problems, []);
+    let address = |text: &str| tables.addresses[&text.parse().unwrap()];
+    for own in ["192.0.2.1", "192.0.2.77"] {
+        assert_eq!(address(own), AddressEntry { identity: Identity::HOST, endpoint: Some(EndpointId::HOST) });
+    }
+    assert_eq!(tables.endpoints[&EndpointId::HOST].identity, Identity::HOST);
+    let verdicts = |tables: &Tables| {
+        [("192.0.2.9", 80), ("192.0.2.9", 81), ("10.1.0.1", 80)]
+            .map(|(from, port)| verdict(tables, EndpointId::HOST, from, port) == Verdict::Allow)
+    };
+    assert_eq!(verdicts(&tables), [true, false, false]);
+    let (other, _) = enforced(&["k8s:role=core"]);
+    assert_eq!(verdicts(&other), [true; 3], "it is not selected");
+    let bare = compiled(&mut Compiler::default(), &mesh_of(records(&["k8s:role=edge"])), &node_1(&[("web", 7)]));
+    assert_eq!(bare.0.addresses[&"192.0.2.1".parse().unwrap()], entry(1, None));
+    assert!(!bare.0.endpoints.contains_key(&EndpointId::HOST));
+    let [problem] = &bare.1[..] else { panic!("{:?}", bare.1) };
+    assert_eq!(
+        problem.to_string(),
+        "CiliumClusterwideNetworkPolicy h selects this node, which has no uplinks in its agent's configuration: it is not \
+         enforced here"
+    );
+}
+
+#[test]
+fn failsafe_ports_of_the_node_stay_open_whatever_policies_deny() {
+    let text = HOST_POLICY.replace("ingress:", "ingressDeny: [{fromEntities: [all]}], ingress:");
+    let mesh = mesh_of(vec![
+        labelled_node("east", "node-1", "192.0.2.1", &["k8s:role=edge"]),
+        node("west", "node-1", "192.0.2.9"),
+        endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
+        policy(&text),
+    ]);
+    let open = |failsafe: &[(u8, u16)]| {
+        let host = LocalHost { failsafe: failsafe.iter().copied().collect(), ..LocalHost::default() };
+        let (tables, _) = compiled(&mut Compiler::default(), &mesh, &with_host(host));
+        [21, 22, 80].map(|port| verdict(&tables, EndpointId::HOST, "192.0.2.9", port) == Verdict::Allow)
+    };
+    assert_eq!(open(&[]), [false; 3]);
+    assert_eq!(open(&[(protocol::TCP, 22)]), [false, true, false]);
+    assert_eq!(open(&[(protocol::UDP, 22)]), [false; 3], "of that protocol");
+}
+
+#[test]
+fn enforcement_modes_hold_for_endpoints_and_for_the_node() {
+    let mesh = mesh_of(vec![
+        labelled_node("east", "node-1", "192.0.2.1", &["k8s:role=edge"]),
+        node("west", "node-1", "192.0.2.9"),
+        endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
+        policy(HOST_POLICY),
+    ]);
+    let open = |enforcement| {
+        let local = LocalNode { enforcement, ..with_host(LocalHost::default()) };
+        let (tables, _) = compiled(&mut Compiler::default(), &mesh, &local);
+        [EndpointId(7), EndpointId::HOST].map(|of| verdict(&tables, of, "192.0.2.9", 81) == Verdict::Allow)
+    };
+    assert_eq!(open(Enforcement::Default), [true, false]);
+    assert_eq!(open(Enforcement::Always), [false, false]);
+    assert_eq!(open(Enforcement::Never), [true, true]);
+}
+
 const ALLOW_80: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p, namespace: shop},
   spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEntities: [all], toPorts: [{ports: [{port: 80, protocol: TCP}]}]}]}}";
 
@@ -133,13 +265,13 @@ fn a_text_of_a_newer_version_refuses_the_whole_revision() {
 
 #[test]
 fn what_nodes_cannot_enforce_refuses_the_whole_revision() {
-    let text = ALLOW_80.replace("fromEntities: [all]", "fromNodes: [{}]");
+    let text = ALLOW_80.replace("fromEntities: [all]", "fromGroups: [{}]");
     let objects = parse_objects(&text).objects;
     let incomplete = Compiler::default().compile(&mesh(&objects), &local_node(), &Tables::default()).unwrap_err();
     assert_eq!(
         incomplete.to_string(),
         "the revision cannot be compiled: CiliumNetworkPolicy shop/p cannot be enforced here, so no newer revision is: \
-         2:65: error: fromNodes or toNodes cannot be enforced by the nodes yet (help: it is refused because leaving it out \
+         2:65: error: fromGroups or toGroups cannot be enforced by the nodes yet (help: it is refused because leaving it out \
          would change what the policy does)"
     );
 }

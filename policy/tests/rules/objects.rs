@@ -182,7 +182,6 @@ fn what_nodes_cannot_enforce_yet_is_named_with_its_place() {
     let help = " cannot be enforced by the nodes yet (help: it is refused because leaving it out would change what the policy does)";
     let cases = [
         ("ingress: [{fromCIDRSet: [{cidrGroupRef: a}]}]", "6:13: error: cidrGroupRef or cidrGroupSelector"),
-        ("ingress: [{fromNodes: [{}]}]", "6:13: error: fromNodes or toNodes"),
         ("ingress: [{fromGroups: [{}]}]", "6:13: error: fromGroups or toGroups"),
         ("ingress: [{authentication: {mode: required}}]", "6:13: error: authentication"),
         ("egress: [{toFQDNs: [{matchName: a.example.com}]}]", "6:12: error: toFQDNs"),
@@ -199,6 +198,7 @@ fn what_nodes_cannot_enforce_yet_is_named_with_its_place() {
     let enforced = [
         "ingress: [{fromEntities: [cluster, ingress, kube-apiserver], toPorts: [{ports: [{port: 80}]}]}]",
         "ingress: [{fromCIDR: [10.0.0.0/8]}, {fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]}]",
+        "ingress: [{fromNodes: [{}]}, {fromNodes: [{matchLabels: {role: edge}}]}]",
         "ingress: [{fromRequires: [{}]}, {icmps: [{fields: [{type: 8}]}]}]",
         "egressDeny: [{toPorts: [{ports: [{port: http}, {port: 0}, {port: 1, endPort: 2, protocol: SCTP}]}]}]",
         "ingress: []\n  enableDefaultDeny: {ingress: false, egress: false}",

@@ -1,9 +1,6 @@
 //! A mesh of two clusters and three namespaces for tests to ask verdicts of.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ringfence_policy::{
     compat::Compat,
@@ -149,5 +146,5 @@ pub(crate) fn compiled(compiler: &mut Compiler, mesh: &Mesh, local: &LocalNode) 
 /// The node all pods run on; an endpoint's interface index is its identity.
 pub(crate) fn local_node() -> LocalNode {
     let endpoints: BTreeMap<_, _> = PODS.iter().map(|(pod, bits, _)| (name(pod), EndpointId(*bits))).collect();
-    LocalNode { cluster: name("east"), node: name("node-1"), endpoints, audited: BTreeSet::new() }
+    LocalNode { endpoints, ..LocalNode::new(name("east"), name("node-1")) }
 }

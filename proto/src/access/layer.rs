@@ -75,6 +75,12 @@ impl<S> Layer<S> for AccessLayer {
 }
 
 impl Permit {
+    /// For a caller whose certificate was looked at.
+    #[must_use]
+    pub const fn new(site: Arc<Site>, caller: Caller) -> Self {
+        Self { site, caller }
+    }
+
     /// Who calls.
     ///
     /// # Errors
@@ -145,10 +151,7 @@ impl<S> AccessService<S> {
 }
 
 fn enter(site: &Arc<Site>, request: &http::Request<Body>) -> Result<Permit, Status> {
-    let caller = caller(request.extensions(), request.headers()).inspect_err(|status| {
-        metrics::counter!("ringfence_refusals_total", "role" => "unknown", "request" => "any").increment(1);
-        tracing::warn!(path = request.uri().path(), reason = status.message(), "refused");
-    })?;
+    let caller = caller(request.extensions(), request.headers()).inspect_err(note_unknown)?;
     let permit = Permit { site: site.clone(), caller };
     if let Gate::Access(access) = gate(request.uri().path()) {
         permit.check(&access)?;
@@ -156,8 +159,24 @@ fn enter(site: &Arc<Site>, request: &http::Request<Body>) -> Result<Permit, Stat
     Ok(permit)
 }
 
+fn note_unknown(refused: &Status) {
+    metrics::counter!("ringfence_refusals_total", "role" => "unknown", "request" => "any").increment(1);
+    tracing::warn!(reason = refused.message(), "refused");
+}
+
+/// Refuses a caller whose certificate says nothing: logged and counted.
+#[must_use]
+pub fn refuse_unknown(error: &UnknownRole) -> Status {
+    let refused = unknown(error);
+    note_unknown(&refused);
+    refused
+}
+
+fn unknown(error: &UnknownRole) -> Status {
+    Status::permission_denied(format!("it is not known who calls: {error}"))
+}
+
 fn caller(extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Status> {
-    let unknown = |error: UnknownRole| Status::permission_denied(format!("it is not known who calls: {error}"));
     let certificates = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
     let certificate = certificates.as_ref().and_then(|chain| chain.first());
     let role = certificate.ok_or(UnknownRole::NoCertificate).and_then(|der| Role::of_certificate(der));
@@ -168,7 +187,7 @@ fn caller(extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Status
             Some(asker.ok_or_else(|| Status::permission_denied(format!("{ON_BEHALF_OF}: not a role")))?)
         }
     };
-    Ok(Caller { role: role.map_err(unknown)?, on_behalf_of })
+    Ok(Caller { role: role.map_err(|error| unknown(&error))?, on_behalf_of })
 }
 
 fn gate(path: &str) -> Gate {
@@ -192,16 +211,13 @@ fn refuse(refusal: &Refusal) -> Status {
 
 /// Paths come from clients: those that are not known share one name, so that nobody can fill the memory with names.
 fn method(path: &str) -> &'static str {
-    const KNOWN: [&str; 17] = [
+    const KNOWN: [&str; 14] = [
         "Mesh/Follow",
         "Mesh/Execute",
         "Mesh/List",
         "Mesh/Status",
         "Mesh/Report",
-        "Raft/AppendEntries",
-        "Raft/Vote",
         "Raft/InstallSnapshot",
-        "Raft/Ping",
         "Maintenance/MemberReport",
         "Maintenance/Backup",
         "Maintenance/Compact",
@@ -215,7 +231,8 @@ fn method(path: &str) -> &'static str {
     KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
-fn count(method: &'static str, code: Code) {
+/// Counts a call by its outcome. `method`: as in the metrics, `"Mesh/Execute"`.
+pub fn count(method: &'static str, code: Code) {
     metrics::counter!("ringfence_requests_total", "method" => method, "code" => code_name(code)).increment(1);
 }
 

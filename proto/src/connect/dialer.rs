@@ -5,13 +5,15 @@ use std::{fmt, io, sync::Arc};
 use hyper_util::rt::TokioIo;
 use ringfence_policy::name::Name;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{codegen::http::Uri, transport::Channel};
 
 use super::{InvalidAddress, SERVER_NAME, plain};
 use crate::{
     access::{Role, UnknownRole},
+    link,
     version::Introduction,
 };
 
@@ -29,6 +31,7 @@ pub enum Expected {
 pub struct Dialer {
     expected: Arc<Expected>,
     tls: Arc<dyn Fn() -> Arc<ClientConfig> + Send + Sync>,
+    mark: Option<u32>,
 }
 
 /// Somebody else answered.
@@ -44,7 +47,13 @@ impl Dialer {
     /// `tls` is asked for every new connection.
     #[must_use]
     pub fn new(expected: Expected, tls: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static) -> Self {
-        Self { expected: Arc::new(expected), tls: Arc::new(tls) }
+        Self { expected: Arc::new(expected), tls: Arc::new(tls), mark: None }
+    }
+
+    /// Gives every packet of its connections a mark (`SO_MARK`, socket(7)). Without the right to do so they go without.
+    #[must_use]
+    pub fn marked(self, mark: u32) -> Self {
+        Self { mark: Some(mark), ..self }
     }
 
     /// A connection that is made when first used, and again when it broke.
@@ -58,15 +67,32 @@ impl Dialer {
         let (dialer, address): (Self, Arc<str>) = (self.clone(), address.into());
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let (dialer, address) = (dialer.clone(), address.clone());
-            async move { dialer.connect(&address).await.map(TokioIo::new) }
+            async move { dialer.connect(&address, (dialer.tls)()).await.map(TokioIo::new) }
         })))
     }
 
-    async fn connect(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await?;
+    /// A connection for a `Link`.
+    ///
+    /// # Errors
+    /// That of the connection or of its handshake.
+    pub(crate) async fn link(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        let mut tls = ClientConfig::clone(&(self.tls)());
+        tls.alpn_protocols = vec![link::PROTOCOL.to_vec()];
+        let stream = self.connect(address, Arc::new(tls)).await?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(link::PROTOCOL) => Ok(stream),
+            _ => Err(io::Error::other("it does not take links: is it a member of the store, and of this version?")),
+        }
+    }
+
+    async fn connect(&self, address: &str, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+        let stream = match self.mark {
+            Some(mark) => connect_marked(address, mark).await?,
+            None => TcpStream::connect(address).await?,
+        };
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await?;
         self.check(&stream).map_err(io::Error::other)?;
         Ok(stream)
     }
@@ -81,6 +107,22 @@ impl Dialer {
         };
         if right { Ok(()) } else { Err(WrongPeer::Other { role, expected: self.expected.clone() }) }
     }
+}
+
+/// As `TcpStream::connect`; the mark is on the first packet already.
+async fn connect_marked(address: &str, mark: u32) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Err(error) = SockRef::from(&socket).set_mark(mark) {
+            tracing::debug!(%error, "connections to gateways go without a mark");
+        }
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl fmt::Debug for Dialer {

@@ -2,7 +2,7 @@
 
 use ringfence_policy::{
     cidr::InvalidCidr, command::Refusal, identity::InvalidIdentity, label::InvalidLabel, name::InvalidName,
-    record::InvalidSettings,
+    record::InvalidSettings, store::InvalidStoreId,
 };
 use tonic::{Code, Status};
 
@@ -30,6 +30,14 @@ pub enum InvalidMessage {
         field: &'static str,
         /// Why.
         source: InvalidLabel,
+    },
+    /// A store's id is wrong.
+    #[error("{field}: {source}")]
+    Store {
+        /// Message and field.
+        field: &'static str,
+        /// Why.
+        source: InvalidStoreId,
     },
     /// An address range is wrong.
     #[error("{field}: {source}")]

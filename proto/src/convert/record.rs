@@ -69,7 +69,12 @@ impl TryFrom<v1::Cluster> for Cluster {
 
 impl From<Node> for v1::Node {
     fn from(node: Node) -> Self {
-        Self { cluster: node.cluster.to_string(), name: node.name.to_string(), addresses: texts(&node.addresses) }
+        Self {
+            cluster: node.cluster.to_string(),
+            name: node.name.to_string(),
+            addresses: texts(&node.addresses),
+            labels: label_texts(&node.labels),
+        }
     }
 }
 
@@ -80,6 +85,7 @@ impl TryFrom<v1::Node> for Node {
             cluster: name("Node.cluster", message.cluster)?,
             name: name("Node.name", message.name)?,
             addresses: addresses("Node.addresses", message.addresses)?,
+            labels: labels("Node.labels", &message.labels)?,
         })
     }
 }
@@ -352,7 +358,7 @@ impl TryFrom<v1::Change> for Change {
 
 impl From<Delta> for v1::Delta {
     fn from(delta: Delta) -> Self {
-        Self { revision: delta.revision.0, changes: delta.changes.into_iter().map(Into::into).collect() }
+        Self { revision: delta.revision.0, changes: delta.changes.into_iter().map(Into::into).collect(), after: 0 }
     }
 }
 

@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use ringfence_policy::{
-    record::{Delta, Snapshot, Versioned},
+    record::{Delta, Snapshot},
     revision::Revision,
+    store::StoreId,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
+use super::{
+    assembly::Assembly,
+    position::{Position, parse_store},
+    views::Interest,
+};
 use crate::{
     connect::MAX_MESSAGE_BYTES,
     convert::InvalidMessage,
@@ -25,6 +31,11 @@ pub enum FollowEvent {
     Snapshot(Snapshot),
     /// The next revision.
     Delta(Delta),
+    /// Nothing that the follower is interested in has changed up to this revision, which is included.
+    Quiet {
+        /// The follower has all of it.
+        revision: Revision,
+    },
     /// The follower has all that the server has.
     Progress {
         /// The server's head.
@@ -85,21 +96,65 @@ pub enum FollowError {
 #[derive(Debug)]
 pub struct Follower {
     stream: Streaming<v1::FollowEvent>,
-    at: Revision,
-    partial: Option<Snapshot>,
+    at: Position,
+    assembly: Assembly,
+    /// It follows a view, in which revisions without interest are left out.
+    skips: bool,
+    /// Comes after a `Quiet`, and leads to this revision.
+    next: Option<(Revision, FollowEvent)>,
 }
 
 impl Follower {
-    /// Starts following from the newest revision that the caller has; 0 for none.
+    /// Starts following from what the caller has. Where the server has another store, a snapshot of that one comes first.
     ///
     /// # Errors
     /// `FollowError::Call` or `Silent` if the server cannot be reached or refuses.
-    pub async fn connect(channel: Channel, from: Revision, name: String) -> Result<Self, FollowError> {
+    pub async fn connect(channel: Channel, from: impl Into<Position>, name: String) -> Result<Self, FollowError> {
+        Self::start(channel, from.into(), name, None).await
+    }
+
+    /// As `connect`, to follow what one node needs. `from` is a position in the same view.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn connect_to_view(
+        channel: Channel,
+        from: impl Into<Position>,
+        name: String,
+        interest: Interest,
+    ) -> Result<Self, FollowError> {
+        Self::start(channel, from.into(), name, Some(interest)).await
+    }
+
+    async fn start(
+        channel: Channel,
+        at: Position,
+        name: String,
+        interest: Option<Interest>,
+    ) -> Result<Self, FollowError> {
         let mut client = MeshClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let request = v1::FollowRequest { from_revision: from.0, follower: name };
+        let skips = interest.is_some();
+        let request = v1::FollowRequest {
+            from_revision: at.revision.0,
+            follower: name,
+            interests: interest.map(Into::into),
+            store_id: at.store.map(|store| store.to_string()).unwrap_or_default(),
+        };
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
         let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
-        Ok(Self { stream, at: from, partial: None })
+        Ok(Self { stream, at, assembly: Assembly::default(), skips, next: None })
+    }
+
+    /// What the caller has with the last event: where to resume.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.at
+    }
+
+    /// The store that is followed, as far as it is known.
+    #[must_use]
+    pub const fn store(&self) -> Option<StoreId> {
+        self.at.store
     }
 
     /// The next event. A snapshot is given out only when it is complete.
@@ -107,6 +162,10 @@ impl Follower {
     /// # Errors
     /// `FollowError`; the stream is of no more use then.
     pub async fn next(&mut self) -> Result<FollowEvent, FollowError> {
+        if let Some((revision, event)) = self.next.take() {
+            self.at.revision = revision;
+            return Ok(event);
+        }
         loop {
             let message = tokio::time::timeout(SILENCE_TIMEOUT, self.stream.message());
             let message = message.await.map_err(|_| FollowError::Silent)??.ok_or(FollowError::Closed)?;
@@ -119,50 +178,56 @@ impl Follower {
 
     fn take(&mut self, event: v1::follow_event::Event) -> Result<Option<FollowEvent>, FollowError> {
         use v1::follow_event::Event;
-        if let (Some(partial), Event::Delta(_) | Event::Progress(_)) = (&self.partial, &event) {
-            return Err(FollowError::BrokenSnapshot { revision: partial.revision });
+        if let (Some(revision), Event::Delta(_) | Event::Progress(_)) = (self.assembly.begun(), &event) {
+            return Err(FollowError::BrokenSnapshot { revision });
         }
         match event {
             Event::Snapshot(chunk) => self.take_chunk(chunk),
             Event::Delta(delta) => {
+                let after = if delta.after == 0 { delta.revision.saturating_sub(1) } else { delta.after };
                 let delta = Delta::try_from(delta)?;
-                if delta.revision != self.at.next() {
-                    return Err(FollowError::Gap { at: self.at, got: delta.revision });
+                let at = self.at.revision;
+                let follows = Revision(after) <= at && at < delta.revision;
+                if !follows || !self.skips && delta.revision != at.next() {
+                    return Err(FollowError::Gap { at, got: delta.revision });
                 }
-                self.at = delta.revision;
-                Ok(Some(FollowEvent::Delta(delta)))
+                let before = Revision(delta.revision.0 - 1);
+                Ok(Some(self.quiet_until(before, delta.revision, FollowEvent::Delta(delta))))
             }
             Event::Progress(progress) => {
-                let revision = Revision(progress.revision);
-                if revision != self.at {
-                    return Err(FollowError::Gap { at: self.at, got: revision });
+                let (at, revision) = (self.at.revision, Revision(progress.revision));
+                if revision < at || !self.skips && revision != at {
+                    return Err(FollowError::Gap { at, got: revision });
                 }
                 let staleness = Duration::from_millis(progress.staleness_ms);
-                Ok(Some(FollowEvent::Progress { revision, staleness }))
+                Ok(Some(self.quiet_until(revision, revision, FollowEvent::Progress { revision, staleness })))
             }
             // Decoding never gives it.
             Event::Encoded(_) => Err(InvalidMessage::Missing { field: "FollowEvent.event" }.into()),
         }
     }
 
+    /// Moves to a revision with an event before which nothing of interest changed.
+    fn quiet_until(&mut self, quiet: Revision, revision: Revision, event: FollowEvent) -> FollowEvent {
+        let skips = quiet > self.at.revision;
+        if !skips {
+            self.at.revision = revision;
+            return event;
+        }
+        self.at.revision = quiet;
+        self.next = Some((revision, event));
+        FollowEvent::Quiet { revision: quiet }
+    }
+
     fn take_chunk(&mut self, chunk: v1::SnapshotChunk) -> Result<Option<FollowEvent>, FollowError> {
         let revision = Revision(chunk.revision);
-        if revision < self.at {
-            return Err(FollowError::Behind { at: self.at, got: revision });
+        if revision < self.at.revision {
+            return Err(FollowError::Behind { at: self.at.revision, got: revision });
         }
-        let mut snapshot = self.partial.take().unwrap_or(Snapshot { revision, ..Snapshot::default() });
-        if snapshot.revision != revision {
-            return Err(FollowError::BrokenSnapshot { revision: snapshot.revision });
-        }
-        for record in chunk.records {
-            let versioned = Versioned::try_from(record)?;
-            snapshot.records.insert(versioned.record.key(), versioned);
-        }
-        if chunk.last {
-            self.at = revision;
-            return Ok(Some(FollowEvent::Snapshot(snapshot)));
-        }
-        self.partial = Some(snapshot);
-        Ok(None)
+        let field = "SnapshotChunk.store_id";
+        let store = parse_store(&chunk.store_id).map_err(|source| InvalidMessage::Store { field, source })?;
+        let Some(snapshot) = self.assembly.take(chunk)? else { return Ok(None) };
+        self.at = Position { store, revision: snapshot.revision };
+        Ok(Some(FollowEvent::Snapshot(snapshot)))
     }
 }

@@ -1,112 +1,91 @@
-//! Events encoded once, for all followers that need them.
+//! Deltas encoded once, for all followers that need them.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use prost::{Message, bytes::Bytes};
-use ringfence_policy::{
-    record::{Delta, Snapshot},
-    revision::Revision,
-};
+use prost::bytes::Bytes;
+use ringfence_policy::revision::Revision;
 
-use super::{
-    server::chunk,
-    wire::{FollowEvent, follow_event::Event},
-};
-use crate::v1;
+/// Bytes of deltas that are kept for followers that lag a little.
+const BYTES: usize = 4 << 20;
 
-/// A snapshot as the events that carry it.
-#[derive(Debug)]
-pub(super) struct EncodedSnapshot {
-    pub(super) revision: Revision,
-    pub(super) chunks: Vec<Bytes>,
-}
+/// Consecutive deltas as events.
+pub(super) type Run = Arc<[(Revision, Bytes)]>;
 
-/// The newest deltas, as far as somebody followed when they came; the snapshot that is being sent at the moment.
+/// The newest deltas, as far as somebody followed when they came.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// One revision after the other; the last one is the head.
+    /// One revision after the other.
     deltas: VecDeque<(Revision, Bytes)>,
-    snapshot: Weak<EncodedSnapshot>,
+    bytes: usize,
 }
 
 impl Frames {
-    pub(super) fn push(&mut self, revision: Revision, frame: Bytes, capacity: usize) {
+    pub(super) fn push(&mut self, revision: Revision, frame: Bytes) {
         if self.deltas.back().is_some_and(|(last, _)| last.next() != revision) {
-            self.deltas.clear();
+            *self = Self::default();
         }
-        if self.deltas.len() >= capacity {
-            self.deltas.pop_front();
-        }
+        self.bytes += frame.len();
         self.deltas.push_back((revision, frame));
+        while self.bytes > BYTES
+            && let Some((_, oldest)) = self.deltas.pop_front()
+        {
+            self.bytes -= oldest.len();
+        }
     }
 
     pub(super) fn compact(&mut self, upto: Revision) {
-        self.deltas.retain(|(revision, _)| *revision > upto);
+        while self.deltas.front().is_some_and(|(revision, _)| *revision <= upto)
+            && let Some((_, oldest)) = self.deltas.pop_front()
+        {
+            self.bytes -= oldest.len();
+        }
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// At most `limit` frames from the one that follows `from` to that of `upto`; none if the next one is not here.
+    pub(super) fn after(&self, from: Revision, upto: Revision, limit: usize) -> Option<Run> {
+        let first = self.deltas.front()?.0;
+        let skip = usize::try_from((from.0 + 1).checked_sub(first.0)?).ok()?;
+        let until = |(revision, _): &&(Revision, Bytes)| *revision <= upto;
+        let run: Run = self.deltas.iter().skip(skip).take(limit).take_while(until).cloned().collect();
+        (!run.is_empty()).then_some(run)
     }
-
-    /// At most `limit` frames that follow `from`; none if the next one is not here.
-    pub(super) fn after(&self, from: Revision, limit: usize) -> Vec<(Revision, Bytes)> {
-        let first = self.deltas.front().map_or(0, |(first, _)| first.0);
-        let skip = (from.0 + 1).checked_sub(first).filter(|_| first > 0).and_then(|skip| usize::try_from(skip).ok());
-        skip.map_or_else(Vec::new, |skip| self.deltas.iter().skip(skip).take(limit).cloned().collect())
-    }
-
-    pub(super) fn snapshot(&self) -> Option<Arc<EncodedSnapshot>> {
-        self.snapshot.upgrade()
-    }
-
-    pub(super) fn set_snapshot(&mut self, snapshot: &Arc<EncodedSnapshot>) {
-        self.snapshot = Arc::downgrade(snapshot);
-    }
-}
-
-/// A delta as an event.
-pub(super) fn encode_delta(delta: &Delta) -> Bytes {
-    encode(Event::Delta(delta.clone().into()))
-}
-
-/// A snapshot as events, each of about the size of a chunk.
-pub(super) fn encode_snapshot(snapshot: Snapshot) -> EncodedSnapshot {
-    let revision = snapshot.revision;
-    let mut chunks = chunk(snapshot.records.into_values()).peekable();
-    let mut encoded = Vec::new();
-    while let Some(records) = chunks.next() {
-        let last = chunks.peek().is_none();
-        encoded.push(encode(Event::Snapshot(v1::SnapshotChunk { revision: revision.0, records, last })));
-    }
-    EncodedSnapshot { revision, chunks: encoded }
-}
-
-fn encode(event: Event) -> Bytes {
-    FollowEvent::from(event).encode_to_vec().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn after(frames: &Frames, from: u64, upto: u64) -> Vec<u64> {
+        let run = frames.after(Revision(from), Revision(upto), 3);
+        run.iter().flat_map(|run| run.iter()).map(|(revision, _)| revision.0).collect()
+    }
+
     #[test]
-    fn s13_frames_have_no_gap_and_are_bounded() {
+    fn s13_frames_have_no_gap() {
         let mut frames = Frames::default();
-        let frame = Bytes::new;
-        let after = |frames: &Frames, from| {
-            frames.after(Revision(from), 3).into_iter().map(|(revision, _)| revision.0).collect::<Vec<_>>()
-        };
-        assert!(after(&frames, 0).is_empty());
-        (3..=9).for_each(|revision| frames.push(Revision(revision), frame(), 5));
-        assert_eq!(after(&frames, 4), [5, 6, 7]);
-        assert_eq!(after(&frames, 8), [9]);
-        assert!(after(&frames, 9).is_empty());
-        assert!(after(&frames, 3).is_empty(), "4 is gone");
-        frames.push(Revision(12), frame(), 5);
-        assert!(after(&frames, 8).is_empty(), "10 and 11 were not kept: nobody followed");
-        assert_eq!(after(&frames, 11), [12]);
+        assert!(after(&frames, 0, 9).is_empty());
+        (5..=9).for_each(|revision| frames.push(Revision(revision), Bytes::new()));
+        assert_eq!(after(&frames, 4, 9), [5, 6, 7]);
+        assert_eq!(after(&frames, 4, 6), [5, 6]);
+        assert_eq!(after(&frames, 8, 9), [9]);
+        assert!(after(&frames, 9, 9).is_empty());
+        assert!(after(&frames, 3, 9).is_empty(), "4 is gone");
+        frames.push(Revision(12), Bytes::new());
+        assert!(after(&frames, 8, 12).is_empty(), "10 and 11 were not kept: nobody followed");
+        assert_eq!(after(&frames, 11, 12), [12]);
+        frames.compact(Revision(12));
+        assert!(after(&frames, 11, 12).is_empty());
+    }
+
+    #[test]
+    fn frames_are_bounded_by_their_bytes() {
+        let mut frames = Frames::default();
+        for revision in 1..=9 {
+            frames.push(Revision(revision), Bytes::from(vec![0; BYTES / 3]));
+        }
+        assert_eq!(after(&frames, 6, 9), [7, 8, 9]);
+        assert!(after(&frames, 5, 9).is_empty());
+        frames.push(Revision(10), Bytes::from(vec![0; BYTES + 1]));
+        assert_eq!((frames.deltas.len(), frames.bytes), (0, 0), "one that is too large is encoded by who needs it");
     }
 }

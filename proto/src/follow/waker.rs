@@ -1,47 +1,76 @@
-//! Wakes followers when there is something new, behind those who write.
+//! Tells followers what is new, behind those who write.
 //!
 //! ```text
-//! head ─► waker: group after group, giving way after each ─► pause, longer the more followers there are ─► …
+//! head, every second ─► round: deltas since the last one, encoded once ─► group after group, giving way after each
+//!                          ▲                                                    │
+//!                          └──────── pause, longer the more followers there are ┘
 //! ```
 //!
 //! A thousand followers that wake at once would keep every core busy for milliseconds, and the next write with them. In
-//! groups, a write waits behind one group at most; and what comes during the pause reaches the followers in one go.
+//! groups, a write waits behind one group at most; and what comes during the pause reaches the followers in one go, in one
+//! write to each of them. Whoever is in step needs nothing but the round; the others catch up with the history.
 
 use std::{
     sync::{
-        Weak,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use ringfence_policy::revision::Revision;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
-use super::shared::SharedHistory;
+use super::{frames::Run, shared::SharedHistory};
 
+/// Progress marks are sent this often; slow followers are looked for, too.
+const SECOND: Duration = Duration::from_secs(1);
 const GROUPS: usize = 32;
-/// A single group's followers are woken for every revision.
+/// Followers that join one group before the next one gets some.
+const GROUP_SIZE: usize = 16;
+/// So many followers are told of every revision at once.
 const FEW_FOLLOWERS: usize = 16;
-/// What one follower adds to the pause.
-const PAUSE_OF_ONE: Duration = Duration::from_micros(10);
+/// What one follower more adds to the pause: a few times what telling it costs, so that telling is a bounded part of the
+/// work however fast revisions come.
+const PAUSE_OF_ONE: Duration = Duration::from_micros(300);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// What followers are told together.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// Where a follower is in step.
+    pub(super) from: Revision,
+    /// The head when the round was made.
+    pub(super) to: Revision,
+    /// What leads there; empty if that is not known any more, or nobody followed.
+    pub(super) deltas: Run,
+    /// Seconds since the history began to be followed.
+    pub(super) second: u64,
+}
 
 /// The followers of one history, in groups.
 #[derive(Debug)]
 pub(super) struct Waker {
-    groups: [watch::Sender<Revision>; GROUPS],
+    groups: [watch::Sender<Arc<Round>>; GROUPS],
     next: AtomicUsize,
 }
 
+impl Round {
+    /// Nothing but where the head is.
+    pub(super) fn at(head: Revision, second: u64) -> Self {
+        Self { from: head, to: head, deltas: Run::default(), second }
+    }
+}
+
 impl Waker {
-    pub(super) fn new(head: Revision) -> Self {
-        Self { groups: std::array::from_fn(|_| watch::Sender::new(head)), next: AtomicUsize::new(0) }
+    pub(super) fn new() -> Self {
+        let nothing = Arc::new(Round::at(Revision::default(), 0));
+        Self { groups: std::array::from_fn(|_| watch::Sender::new(nothing.clone())), next: AtomicUsize::new(0) }
     }
 
     /// A follower's place in a group.
-    pub(super) fn join(&self) -> watch::Receiver<Revision> {
-        self.groups[self.next.fetch_add(1, Ordering::Relaxed) % GROUPS].subscribe()
+    pub(super) fn join(&self) -> watch::Receiver<Arc<Round>> {
+        self.groups[self.next.fetch_add(1, Ordering::Relaxed) / GROUP_SIZE % GROUPS].subscribe()
     }
 
     pub(super) fn followers(&self) -> usize {
@@ -49,23 +78,43 @@ impl Waker {
     }
 }
 
-/// Wakes until the history is gone.
+/// Makes rounds until the history is gone.
 pub(super) async fn wake(history: Weak<SharedHistory>, mut head: watch::Receiver<Revision>) {
-    while head.changed().await.is_ok() {
+    let mut told = *head.borrow_and_update();
+    let mut second = 0;
+    let mut ticks = tokio::time::interval(SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let tick = tokio::select! {
+            changed = head.changed() => if changed.is_err() { return } else { false },
+            _ = ticks.tick() => true,
+        };
         let Some(history) = history.upgrade() else { return };
-        let revision = *head.borrow_and_update();
-        let waker = history.waker();
-        for group in &waker.groups {
-            if group.receiver_count() > 0 {
-                group.send_replace(revision);
+        if tick {
+            second += 1;
+            history.tidy();
+        }
+        let (of_all, of_views) = history.followers();
+        head.mark_unchanged();
+        if of_all > 0 {
+            let round = Arc::new(history.round(told, second));
+            told = round.to;
+            for group in history.waker().groups.iter().filter(|group| group.receiver_count() > 0) {
+                group.send_replace(round.clone());
                 tokio::task::yield_now().await;
             }
+        } else {
+            told = *head.borrow_and_update();
         }
-        let followers = waker.followers();
+        for feeds in history.advance_views().chunks(GROUP_SIZE) {
+            feeds.iter().for_each(|feed| feed.tell(second));
+            tokio::task::yield_now().await;
+        }
+        let followers = of_all + of_views;
         drop(history);
-        if followers > FEW_FOLLOWERS {
-            let followers = u32::try_from(followers).unwrap_or(u32::MAX);
-            tokio::time::sleep(PAUSE_OF_ONE.saturating_mul(followers).min(LONGEST_PAUSE)).await;
+        let more = u32::try_from(followers.saturating_sub(FEW_FOLLOWERS)).unwrap_or(u32::MAX);
+        if more > 0 {
+            tokio::time::sleep(PAUSE_OF_ONE.saturating_mul(more).min(LONGEST_PAUSE)).await;
         }
     }
 }

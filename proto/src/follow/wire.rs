@@ -125,8 +125,13 @@ mod tests {
 
     #[test]
     fn encoded_bytes_pass_through_as_they_are() {
-        let delta = v1::Delta { revision: 7, changes: vec![v1::Change::default(); 3] };
-        let chunk = v1::SnapshotChunk { revision: 9, records: vec![v1::Versioned::default()], last: true };
+        let delta = v1::Delta { revision: 7, changes: vec![v1::Change::default(); 3], ..Default::default() };
+        let chunk = v1::SnapshotChunk {
+            revision: 9,
+            records: vec![v1::Versioned::default()],
+            last: true,
+            ..Default::default()
+        };
         let progress = v1::Progress { revision: 9, staleness_ms: 3 };
         for event in [Event::Delta(delta), Event::Snapshot(chunk), Event::Progress(progress)] {
             let plain = FollowEvent::from(event);

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
@@ -31,6 +32,8 @@ const QUEUE: usize = 64;
 pub struct Incoming<IO> {
     connections: Pin<Box<dyn Stream<Item = io::Result<IO>> + Send>>,
     tls: Arc<Tls>,
+    /// What is spoken here beside HTTP/2.
+    protocols: Vec<Vec<u8>>,
     sender: mpsc::Sender<Session<IO>>,
     sessions: mpsc::Receiver<Session<IO>>,
     /// After an error of the listener, so that a machine without file descriptors is not kept busy by it.
@@ -53,7 +56,30 @@ impl Tls {
         connections: impl Stream<Item = io::Result<IO>> + Send + 'static,
     ) -> Incoming<IO> {
         let (sender, sessions) = mpsc::channel(QUEUE);
-        Incoming { connections: Box::pin(connections), tls: self.clone(), sender, sessions, pause: None }
+        let (connections, tls) = (Box::pin(connections), self.clone());
+        Incoming { connections, tls, protocols: Vec::new(), sender, sessions, pause: None }
+    }
+}
+
+impl<IO> Incoming<IO> {
+    /// Lets clients choose another protocol than HTTP/2 (ALPN, RFC 7301); `Session::protocol` tells what they chose.
+    #[must_use]
+    pub fn speaking(mut self, protocol: &[u8]) -> Self {
+        self.protocols.push(protocol.to_vec());
+        self
+    }
+}
+
+impl<IO> Session<IO> {
+    /// What the client chose to speak (ALPN); none for one that did not say.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
+
+    /// What lies below TLS. Reading and writing there breaks the connection.
+    pub fn io_mut(&mut self) -> &mut IO {
+        self.stream.get_mut().0
     }
 }
 
@@ -67,7 +93,15 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for Incoming<IO
             }
             self.pause = None;
             match self.connections.as_mut().poll_next(context) {
-                Poll::Ready(Some(Ok(io))) => drop(tokio::spawn(shake_hands(self.tls.clone(), io, self.sender.clone()))),
+                Poll::Ready(Some(Ok(io))) => {
+                    let mut config = self.tls.server();
+                    if !self.protocols.is_empty() {
+                        let mut with_more = ServerConfig::clone(&config);
+                        with_more.alpn_protocols.extend(self.protocols.iter().cloned());
+                        config = Arc::new(with_more);
+                    }
+                    tokio::spawn(shake_hands(self.tls.clone(), config, io, self.sender.clone()));
+                }
                 // Out of file descriptors, or the client is gone again: no reason to stop serving the others.
                 Poll::Ready(Some(Err(error))) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -81,11 +115,11 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for Incoming<IO
     }
 }
 
-async fn shake_hands<IO>(tls: Arc<Tls>, io: IO, sender: mpsc::Sender<Session<IO>>)
+async fn shake_hands<IO>(tls: Arc<Tls>, config: Arc<ServerConfig>, io: IO, sender: mpsc::Sender<Session<IO>>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let acceptor = TlsAcceptor::from(tls.server());
+    let acceptor = TlsAcceptor::from(config);
     let refused = |reason: &dyn std::fmt::Display| {
         metrics::counter!("ringfence_tls_handshakes_refused_total").increment(1);
         tracing::warn!(%reason, "a client's handshake failed");

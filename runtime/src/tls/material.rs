@@ -38,6 +38,8 @@ pub struct Expiry {
     pub what: &'static str,
     /// Its common name; empty if it has none.
     pub name: String,
+    /// Its serial number, in hexadecimal bytes: `"4f:a0:…"`.
+    pub serial: String,
     /// The last moment.
     pub not_after: SystemTime,
 }
@@ -169,5 +171,6 @@ fn expiry(what: &'static str, certificate: &CertificateDer<'_>) -> Option<Expiry
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default();
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    Some(Expiry { what, name: name.to_owned(), not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) })
+    let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    Some(Expiry { what, name: name.to_owned(), serial: certificate.raw_serial_as_string(), not_after })
 }

@@ -15,11 +15,19 @@ pub(crate) struct Figure {
     value: f64,
     unit: &'static str,
     target: Option<Target>,
+    /// The name of what it is compared with, and that one's figure.
+    peer: Option<(&'static str, f64)>,
 }
 
 impl Figure {
     pub(crate) const fn new(name: &'static str, value: f64, unit: &'static str, target: Option<Target>) -> Self {
-        Self { name, value, unit, target }
+        Self { name, value, unit, target, peer: None }
+    }
+
+    /// The same work done by somebody else, in the same rounds.
+    #[must_use]
+    pub(crate) const fn beside(self, peer: &'static str, value: f64) -> Self {
+        Self { peer: Some((peer, value)), ..self }
     }
 
     fn target(&self) -> String {
@@ -46,10 +54,11 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 }
 
 pub(crate) fn print(figures: &[Figure]) {
-    println!("{:<52} {:>12}  {:<10} {:<10} status", "figure", "value", "unit", "target");
+    println!("{:<58} {:>12}  {:<10} {:>10}  {:<10} status", "figure", "value", "unit", "peer", "target");
     for figure in figures {
         let (target, status) = (figure.target(), figure.status());
-        println!("{:<52} {:>12.2}  {:<10} {target:<10} {status}", figure.name, figure.value, figure.unit);
+        let peer = figure.peer.map_or_else(String::new, |(_, value)| format!("{value:.2}"));
+        println!("{:<58} {:>12.2}  {:<10} {peer:>10}  {target:<10} {status}", figure.name, figure.value, figure.unit);
     }
 }
 
@@ -61,9 +70,14 @@ pub(crate) fn write_json(path: &Path, figures: &[Figure]) -> io::Result<()> {
 /// Names, units and targets hold nothing that JSON would have to escape.
 fn row(figure: &Figure) -> String {
     let target = if figure.target.is_some() { format!("\"{}\"", figure.target()) } else { "null".to_owned() };
+    let peer = match figure.peer {
+        Some((peer, value)) => {
+            format!("\"peer\": \"{peer}\", \"peer_value\": {value:.3}, \"ratio\": {:.3}", figure.value / value)
+        }
+        None => "\"peer\": null, \"peer_value\": null, \"ratio\": null".to_owned(),
+    };
     format!(
-        "  {{\"name\": \"{}\", \"value\": {:.3}, \"unit\": \"{}\", \"peer\": null, \"peer_value\": null, \"ratio\": null, \
-         \"target\": {target}, \"status\": \"{}\"}}",
+        "  {{\"name\": \"{}\", \"value\": {:.3}, \"unit\": \"{}\", {peer}, \"target\": {target}, \"status\": \"{}\"}}",
         figure.name,
         figure.value,
         figure.unit,

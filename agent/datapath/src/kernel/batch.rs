@@ -2,13 +2,21 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::{raw::Layout, system::bpf};
+use super::{
+    raw::{Layout, from_bytes},
+    system::bpf,
+};
 
 /// linux/bpf.h, enum bpf_cmd
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// Entries that are asked for at once; more if one bucket of the hash table has more.
+const AT_ONCE: usize = 4096;
 
 /// `union bpf_attr` of the batch commands.
 #[repr(C)]
@@ -55,4 +63,54 @@ pub(super) fn update<K: Layout, V: Layout>(
         }
     }
     Ok(())
+}
+
+/// Hands over the entries of a hash map, bucket by bucket: what is changed meanwhile is seen as it was or as it is, and
+/// the reading ends, however much is changed.
+pub(super) fn read<K: Layout, V: Layout>(
+    map: BorrowedFd<'_>,
+    mut take: impl FnMut(K, V) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let map = u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
+    // The kernel's place in a hash map: the number of a bucket.
+    let (mut place, mut next): (Option<u32>, u32) = (None, 0);
+    let mut size = AT_ONCE;
+    loop {
+        let (mut keys, mut values) = (vec![0_u8; size * size_of::<K>()], vec![0_u8; size * size_of::<V>()]);
+        let mut batch = Batch {
+            in_batch: place.as_ref().map_or(0, |place| std::ptr::from_ref(place) as u64),
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(size).map_err(io::Error::other)?,
+            map,
+            element_flags: 0,
+            flags: 0,
+        };
+        let answer = bpf(BPF_MAP_LOOKUP_BATCH, &mut batch);
+        let last = match answer {
+            Ok(_) => false,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => true,
+                Some(libc::ENOSPC) => {
+                    size *= 2;
+                    continue;
+                }
+                Some(libc::EINTR) => continue,
+                _ => return Err(error),
+            },
+        };
+        let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
+        for (key, value) in entries.take(batch.count as usize) {
+            if let Some((key, value)) = from_bytes::<K>(key).zip(from_bytes::<V>(value))
+                && take(key, value).is_break()
+            {
+                return Ok(());
+            }
+        }
+        if last {
+            return Ok(());
+        }
+        place = Some(next);
+    }
 }

@@ -32,7 +32,7 @@ pub(super) struct Words {
 }
 
 /// Memory of a map; unmapped when dropped.
-struct Mapping {
+pub(super) struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
 }
@@ -115,7 +115,7 @@ impl Words {
 }
 
 impl Mapping {
-    fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+    pub(super) fn new(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address the kernel chooses; it takes nothing away from anybody.
         let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
@@ -124,6 +124,11 @@ impl Mapping {
         }
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unless asked to");
         Ok(Self { start, bytes })
+    }
+
+    /// A page's first byte.
+    pub(super) const fn start(&self) -> NonNull<u8> {
+        self.start
     }
 }
 

@@ -6,7 +6,7 @@ use aya::{
     EbpfError,
     maps::MapError,
     pin::PinError,
-    programs::{ProgramError, links::LinkError},
+    programs::{ProgramError, links::LinkError, tc::TcError},
     sys::SyscallError,
 };
 use ringfence_policy::name::Name;
@@ -42,7 +42,17 @@ pub enum OpenError {
     #[error("the kernel does not permit BPF: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({source})")]
     NotPermitted {
         /// What it said.
-        source: EbpfError,
+        source: io::Error,
+    },
+    /// The kernel cannot do what the programs need.
+    #[error("Linux {release} does not offer what the datapath needs: {what} (Linux 5.12 or newer has it): {source}")]
+    NotOffered {
+        /// The kernel's.
+        release: String,
+        /// What is missing.
+        what: String,
+        /// What it said.
+        source: io::Error,
     },
     /// The object or one of its maps cannot be loaded.
     #[error("cannot load the eBPF maps: {source}")]
@@ -139,12 +149,20 @@ pub enum LinkFailure {
         #[from]
         source: ProgramError,
     },
-    /// The link is of another kind (the kernel has no TCX: it is older than 6.6).
-    #[error("not a TCX link (Linux 6.6 or newer is needed): {source}")]
+    /// The link is of another kind.
+    #[error("not a TCX link: {source}")]
     Kind {
         /// Why.
         #[from]
         source: LinkError,
+    },
+    /// A device cannot have filters.
+    #[error("cannot add a clsact qdisc to {interface}, which programs need where there is no TCX: {source}")]
+    Clsact {
+        /// The device.
+        interface: String,
+        /// Why.
+        source: TcError,
     },
     /// Pinning failed.
     #[error("cannot pin the link: {source}")]
@@ -179,6 +197,13 @@ pub enum UninstallError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A program cannot be taken off its device; the pins are still there.
+    #[error("a program cannot be taken off: {source}")]
+    TakeOff {
+        /// Why.
+        #[from]
+        source: LinkFailure,
     },
 }
 

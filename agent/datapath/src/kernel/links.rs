@@ -1,4 +1,4 @@
-//! The programs on the endpoints' devices.
+//! The programs on the endpoints' devices, and on the node's uplinks.
 
 use std::{
     collections::BTreeMap,
@@ -8,17 +8,15 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        links::{FdLink, PinnedLink},
-        tc::{SchedClassifierLink, TcAttachOptions},
-    },
+    programs::{SchedClassifier, TcAttachType},
 };
 use ringfence_ebpf_common::program;
 use ringfence_policy::{name::Name, tables::EndpointId};
 
 use super::{
+    attachment::{self, Attachment, Pinned},
     error::{LinkFailure, OpenError},
+    features::Mechanism,
     open::classifier,
     system,
 };
@@ -26,16 +24,25 @@ use crate::error::AttachError;
 
 /// ARPHRD_ETHER, linux/if_arp.h
 const ETHERNET: u16 = 1;
-/// Which program goes where on a host-side device; the names are also those of the pins.
-const HOOKS: [(&str, TcAttachType); 2] =
+/// Which program goes where on a device; the names are also those of the pins.
+pub(super) type Hooks = [(&'static str, TcAttachType); 2];
+
+/// On the host-side device of an endpoint.
+pub(super) const OF_ENDPOINTS: Hooks =
     [(program::FROM_ENDPOINT, TcAttachType::Ingress), (program::TO_ENDPOINT, TcAttachType::Egress)];
+/// On an uplink of the node.
+pub(super) const OF_UPLINKS: Hooks =
+    [(program::TO_HOST, TcAttachType::Ingress), (program::FROM_HOST, TcAttachType::Egress)];
 
-/// Links by hook.
-type Hooked = Vec<(&'static str, FdLink)>;
+/// Programs by hook.
+type Hooked = Vec<(&'static str, Attachment)>;
 
-/// Every endpoint's links, by directory of pins.
+/// Every endpoint's links, by directory of pins. An uplink is an endpoint here, with hooks of its own.
 pub(super) struct Links {
     directory: PathBuf,
+    hooks: Hooks,
+    /// For endpoints that are not attached yet.
+    mechanism: Mechanism,
     endpoints: BTreeMap<Name, Attached>,
 }
 
@@ -53,12 +60,18 @@ pub(super) fn pin_name(name: &Name) -> String {
 }
 
 impl Links {
-    pub(super) const fn new(directory: PathBuf) -> Self {
-        Self { directory, endpoints: BTreeMap::new() }
+    pub(super) const fn new(directory: PathBuf, hooks: Hooks, mechanism: Mechanism) -> Self {
+        Self { directory, hooks, mechanism, endpoints: BTreeMap::new() }
     }
 
     pub(super) fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.endpoints.iter().map(|(name, attached)| (name.clone(), attached.id)).collect()
+    }
+
+    /// Whose device it is.
+    pub(super) fn owner(&self, interface: &str) -> Option<&Name> {
+        let index = system::interface_index(interface)?;
+        self.endpoints.iter().find(|(_, attached)| attached.id.0 == index).map(|(name, _)| name)
     }
 
     /// Takes over every pinned link, and replaces its program by the one just loaded. Pins of devices that are gone are
@@ -66,7 +79,7 @@ impl Links {
     pub(super) fn adopt(&mut self, ebpf: &mut Ebpf) -> Result<(), OpenError> {
         for name in pinned(&self.directory)? {
             let directory = self.endpoint_directory(&name);
-            let adopted = adopt(&directory, |link, hook| replace(ebpf, link, hook))
+            let adopted = adopt(&directory, &self.hooks, |link, hook, place| link.replace(program(ebpf, hook)?, place))
                 .map_err(|source| OpenError::Link { name: name.clone(), source })?;
             if let Some((id, links)) = adopted {
                 self.endpoints.insert(name, Attached { id, links, older: None });
@@ -82,8 +95,8 @@ impl Links {
         }
         for name in pinned(directory)? {
             let pins = directory.join(pin_name(&name));
-            let adopted =
-                adopt(&pins, |link, _| Ok(link)).map_err(|source| OpenError::Link { name: name.clone(), source })?;
+            let adopted = adopt(&pins, &self.hooks, |link, _, _| Ok(Some(link)))
+                .map_err(|source| OpenError::Link { name: name.clone(), source })?;
             let Some((id, links)) = adopted else { continue };
             let attached = self.endpoints.entry(name).or_insert(Attached { id, links: Vec::new(), older: None });
             // A hook that has this layout's program already was replaced before its pin could be removed.
@@ -101,21 +114,19 @@ impl Links {
             let Some(older) = &attached.older else { continue };
             let directory = self.directory.join(pin_name(name));
             fs::create_dir_all(&directory).map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
-            for (hook, _) in HOOKS {
+            for (hook, place) in self.hooks {
                 let old_pin = older.join(hook);
                 let file = |source| LinkFailure::File { path: old_pin.clone(), source };
-                if !old_pin.exists() || system::linked_interface(&old_pin).map_err(file)?.is_none() {
-                    continue;
-                }
-                let link = replace(ebpf, FdLink::from(PinnedLink::from_pin(&old_pin)?), hook)?;
-                let pin = directory.join(hook);
-                // Pinned twice for a moment: a link without a pin would end with this process.
-                let link = if pin.exists() { link } else { FdLink::from(link.pin(&pin)?) };
+                let Pinned::On(_) = attachment::pinned(&old_pin).map_err(file)? else { continue };
+                let older = Attachment::adopt(&old_pin)?;
+                let Some(link) = older.replace(program(ebpf, hook)?, place)? else { continue };
+                // Pinned twice for a moment.
+                let link = link.pin_again(&directory.join(hook))?;
                 attached.links.retain(|(other, _)| *other != hook);
                 attached.links.push((hook, link));
                 fs::remove_file(&old_pin).map_err(file)?;
             }
-            remove_pins(older)?;
+            remove_pins(older, &self.hooks)?;
             attached.older = None;
         }
         Ok(())
@@ -129,10 +140,11 @@ impl Links {
         if let Some(attached) = self.endpoints.get(name).filter(|attached| attached.id != id) {
             let older = attached.older.clone();
             self.endpoints.remove(name);
-            older.iter().chain([&directory]).try_for_each(|pins| remove_pins(pins)).map_err(failed)?;
+            older.iter().chain([&directory]).try_for_each(|pins| remove_pins(pins, &self.hooks)).map_err(failed)?;
         }
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
-        if older.is_some() && self.endpoints.get(name).is_some_and(|attached| attached.links.len() == HOOKS.len()) {
+        if older.is_some() && self.endpoints.get(name).is_some_and(|attached| attached.links.len() == self.hooks.len())
+        {
             // The older layout's programs judge until there is a revision for this one's.
             return Ok(id);
         }
@@ -140,18 +152,21 @@ impl Links {
             .map_err(|source| failed(LinkFailure::File { path: directory.clone(), source }))?;
         let mut links = self.endpoints.remove(name).map_or_else(Vec::new, |attached| attached.links);
         let mut result = Ok(id);
-        for (hook, place) in HOOKS {
+        for (hook, place) in self.hooks {
             if links.iter().any(|(linked, _)| *linked == hook) {
                 continue;
             }
-            match attach(ebpf, hook, interface, place, &directory.join(hook)) {
+            let pin = directory.join(hook);
+            let made = program(ebpf, hook)
+                .and_then(|program| Attachment::make(program, interface, place, &pin, self.mechanism));
+            match made {
                 Ok(link) => links.push((hook, link)),
                 Err(source) => result = Err(failed(source)),
             }
         }
         if links.is_empty() {
-            // Nothing to remember; the empty directory means nothing either.
-            let _ = fs::remove_dir(&directory);
+            // Nothing to remember; a directory without links means nothing either.
+            let _ = fs::remove_dir_all(&directory);
         } else {
             self.endpoints.insert(name.clone(), Attached { id, links, older });
         }
@@ -165,11 +180,26 @@ impl Links {
         let directory = self.endpoint_directory(name);
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
         for pins in older.iter().chain([&directory]) {
-            remove_pins(pins).map_err(|source| AttachError::Link { name: name.clone(), source })?;
+            remove_pins(pins, &self.hooks).map_err(|source| AttachError::Link { name: name.clone(), source })?;
         }
         // Closing the last descriptor takes the programs off.
         self.endpoints.remove(name);
         Ok(())
+    }
+
+    /// Puts back what somebody else took off; answers how many programs that were.
+    pub(super) fn restore(&self, ebpf: &mut Ebpf) -> Result<usize, LinkFailure> {
+        let mut restored = 0;
+        for (name, attached) in self.endpoints.iter().filter(|(_, attached)| attached.older.is_none()) {
+            for (hook, place) in self.hooks {
+                let Some((_, link)) = attached.links.iter().find(|(linked, _)| *linked == hook) else { continue };
+                if link.restore(program(ebpf, hook)?, place)? {
+                    tracing::error!(endpoint = %name, hook, "somebody took the program off the device: it is back");
+                    restored += 1;
+                }
+            }
+        }
+        Ok(restored)
     }
 
     /// Whether the endpoint may be attached to the device; answers the device's index.
@@ -201,7 +231,7 @@ impl Links {
     fn is_alive(&self, name: &Name) -> bool {
         let older = self.endpoints.get(name).and_then(|attached| attached.older.clone());
         let directory = older.unwrap_or_else(|| self.endpoint_directory(name));
-        HOOKS.iter().any(|(hook, _)| matches!(system::linked_interface(&directory.join(hook)), Ok(Some(_))))
+        self.hooks.iter().any(|(hook, _)| matches!(attachment::pinned(&directory.join(hook)), Ok(Pinned::On(_))))
     }
 
     fn endpoint_directory(&self, name: &Name) -> PathBuf {
@@ -226,45 +256,39 @@ fn pinned(directory: &Path) -> Result<Vec<Name>, OpenError> {
 /// The links pinned in a directory, each after `take`; none (and no pins any more) if their device is gone.
 fn adopt(
     directory: &Path,
-    mut take: impl FnMut(FdLink, &'static str) -> Result<FdLink, LinkFailure>,
+    hooks: &Hooks,
+    mut take: impl FnMut(Attachment, &'static str, TcAttachType) -> Result<Option<Attachment>, LinkFailure>,
 ) -> Result<Option<(EndpointId, Hooked)>, LinkFailure> {
     let mut adopted: Option<(EndpointId, Vec<_>)> = None;
-    for (hook, _) in HOOKS {
+    for (hook, place) in *hooks {
         let pin = directory.join(hook);
-        let interface = match system::linked_interface(&pin) {
-            Ok(interface) => interface,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(LinkFailure::File { path: pin, source }),
-        };
-        let Some(interface) = interface else { continue };
-        let link = take(FdLink::from(PinnedLink::from_pin(&pin)?), hook)?;
-        adopted.get_or_insert_with(|| (EndpointId(interface), Vec::new())).1.push((hook, link));
+        let file = |source| LinkFailure::File { path: pin.clone(), source };
+        let Pinned::On(interface) = attachment::pinned(&pin).map_err(file)? else { continue };
+        if let Some(link) = take(Attachment::adopt(&pin)?, hook, place)? {
+            adopted.get_or_insert_with(|| (EndpointId(interface), Vec::new())).1.push((hook, link));
+        }
     }
     if adopted.is_none() {
-        remove_pins(directory)?;
+        remove_pins(directory, hooks)?;
     }
     Ok(adopted)
 }
 
-/// Replaces a link's program by the one just loaded, in one step.
-fn replace(ebpf: &mut Ebpf, link: FdLink, hook: &'static str) -> Result<FdLink, LinkFailure> {
-    let program = program(ebpf, hook)?;
-    let replaced = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
-    Ok(FdLink::try_from(program.take_link(replaced)?)?)
+/// Takes the programs off that are not held by a pin, of all endpoints with pins in a directory.
+pub(super) fn take_off_all(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
+    let failed = |source| LinkFailure::File { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        take_off(&entry.map_err(failed)?.path(), hooks)?;
+    }
+    Ok(())
 }
 
-/// Attaches before every other program on the device, so that none can let a packet pass unjudged, and pins the link.
-fn attach(
-    ebpf: &mut Ebpf,
-    hook: &'static str,
-    interface: &str,
-    place: TcAttachType,
-    pin: &Path,
-) -> Result<FdLink, LinkFailure> {
-    let program = program(ebpf, hook)?;
-    let attached = program.attach_with_options(interface, place, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
-    let link = FdLink::try_from(program.take_link(attached)?)?;
-    Ok(FdLink::from(link.pin(pin)?))
+fn take_off(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
+    hooks.iter().try_for_each(|(hook, place)| attachment::take_off(&directory.join(hook), *place))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut SchedClassifier, LinkFailure> {
@@ -275,7 +299,9 @@ fn program<'a>(ebpf: &'a mut Ebpf, hook: &'static str) -> Result<&'a mut SchedCl
     }
 }
 
-fn remove_pins(directory: &Path) -> Result<(), LinkFailure> {
+/// Takes the programs off with their pins.
+fn remove_pins(directory: &Path, hooks: &Hooks) -> Result<(), LinkFailure> {
+    take_off(directory, hooks)?;
     match fs::remove_dir_all(directory) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(LinkFailure::File { path: directory.to_owned(), source })

@@ -1,32 +1,43 @@
 //! The datapath in the kernel: eBPF programs on the endpoints' devices, maps and links pinned in a bpffs.
 //!
 //! ```text
-//! <directory>/v2/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v2/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX)
-//! <directory>/v1/…                      an older layout: judges packets until the first revision is in the new maps
+//! <directory>/v3/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
+//! <directory>/v3/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
+//! <directory>/v3/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
+//! <directory>/v2/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
 //! Everything that judges packets is in the kernel and stays there when this process ends. Opening adopts it; only
 //! `detach` and `uninstall` take programs off.
 #![expect(unsafe_code, reason = "maps of memory and system calls that neither std nor aya offer")]
 
+mod attachment;
 mod batch;
 mod cells;
+mod connections;
 mod error;
+mod features;
 mod frame;
 mod links;
 mod open;
 mod raw;
+mod reader;
 mod reports;
 mod run;
 mod sets;
 mod system;
 mod upgrade;
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use aya::Ebpf;
-use ringfence_ebpf_common::Hook;
+use ringfence_ebpf_common::{FlowValue, Hook};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -35,17 +46,21 @@ use ringfence_policy::{
 
 use crate::{
     capacity::Capacity,
-    datapath::{Applied, Datapath, Observation, Verified},
+    datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     flip::Flip,
     probe::{ProbeOutcome, ProbePacket},
+    read::MapReader,
     report::{self, BandReport, FlowEvent},
 };
 
 pub use error::{LinkFailure, OpenError, UninstallError};
+pub use features::{Features, Mechanism};
 pub use open::{pin_directory, uninstall};
 
+use connections::Flows;
 use links::Links;
+use reader::KernelReader;
 use reports::Reports;
 use sets::KernelSets;
 use upgrade::Older;
@@ -57,16 +72,23 @@ pub struct KernelOptions {
     pub directory: PathBuf,
     /// For maps that are not there yet; those that are there keep theirs.
     pub capacity: Capacity,
+    /// False: as if the kernel had no TCX.
+    pub tcx: bool,
 }
 
 /// Enforcement in the kernel. One process at a time can have it open.
 pub struct KernelDatapath {
     ebpf: Ebpf,
     flip: Flip<KernelSets>,
+    flows: Flows,
     links: Links,
+    uplinks: Links,
     reports: Reports,
+    features: Features,
     /// Layouts of older versions that are still in force.
     older: Option<Older>,
+    /// Where this layout's maps are pinned.
+    directory: PathBuf,
     /// Held as long as the datapath is open.
     _lock: File,
 }
@@ -86,11 +108,17 @@ impl KernelDatapath {
     /// Puts the programs of this version in the place of older ones, now that the maps they read hold a revision.
     fn replace_older(&mut self) {
         if let Some(mut older) = self.older.take()
-            && let Err(error) = older.replace(&mut self.ebpf, &mut self.links, self.flip.generation())
+            && let Err(error) =
+                older.replace(&mut self.ebpf, [&mut self.links, &mut self.uplinks], &self.flows, self.flip.generation())
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
         }
+    }
+
+    /// Every connection that is known now. Those that come, go or move meanwhile may be left out.
+    pub fn connections(&self) -> impl Iterator<Item = FlowValue> {
+        self.flows.each()
     }
 
     /// Gives back the counters of policies that no endpoint has any more.
@@ -108,6 +136,10 @@ impl KernelDatapath {
 
 impl Datapath for KernelDatapath {
     fn attach(&mut self, name: &Name, interface: &str) -> Result<EndpointId, AttachError> {
+        if let Some(owner) = self.uplinks.owner(interface) {
+            let (name, owner) = (name.clone(), owner.clone());
+            return Err(AttachError::Taken { name, interface: interface.to_owned(), owner });
+        }
         self.links.attach(&mut self.ebpf, name, interface)
     }
 
@@ -117,6 +149,27 @@ impl Datapath for KernelDatapath {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.links.attached()
+    }
+
+    fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
+        let mut wanted = BTreeSet::new();
+        for interface in interfaces {
+            // Devices have names that are no `Name`.
+            let index = system::interface_index(interface).unwrap_or_default();
+            let name = Name::new(format!("uplink-{index}")).expect("letters, a hyphen and digits");
+            if let Some(owner) = self.links.owner(interface) {
+                let owner = owner.clone();
+                return Err(AttachError::Taken { name, interface: interface.clone(), owner });
+            }
+            self.uplinks.attach(&mut self.ebpf, &name, interface)?;
+            wanted.insert(name);
+        }
+        let attached = self.uplinks.attached();
+        attached.keys().filter(|name| !wanted.contains(*name)).try_for_each(|name| self.uplinks.detach(name))
+    }
+
+    fn host_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        system::host_addresses()
     }
 
     fn apply(&mut self, revision: Revision, diff: &TableDiff) -> Result<Applied, ApplyError> {
@@ -139,6 +192,11 @@ impl Datapath for KernelDatapath {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
+        for links in [&self.links, &self.uplinks] {
+            if let Err(error) = links.restore(&mut self.ebpf) {
+                tracing::error!(%error, "not every device's programs could be looked after");
+            }
+        }
         self.flip.verify(expected)
     }
 
@@ -150,11 +208,27 @@ impl Datapath for KernelDatapath {
         self.reports.bands()
     }
 
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError> {
+        Ok((self.reports.packets()?, self.reports.tallies()?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError> {
+        Ok(Box::new(KernelReader::open(&self.directory)?))
+    }
+
+    fn now_ns(&self) -> u64 {
+        system::monotonic_ns()
+    }
+
     fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {
         run::run(&mut self.ebpf, hook, endpoint, packet)
     }
 
     fn kind(&self) -> &'static str {
         "kernel"
+    }
+
+    fn features(&self) -> String {
+        self.features.to_string()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -13,32 +12,31 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, CacheCell, Directory, EndpointValue, EpochCell, FlowKey, FlowValue, LAYOUT,
-    Page, PortsKey, RangeKey, RowKey, RowValue, capacity, map, program,
+    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, FlowCell, LAYOUT, Page, PortsKey,
+    RangeKey, RowKey, RowValue, capacity, map, program,
 };
 use ringfence_policy::{name::Name, revision::Revision};
 
 use super::{
     KernelDatapath, KernelOptions,
     cells::Cells,
+    connections::Flows,
     error::{OpenError, UninstallError},
-    links::{Links, pin_name},
+    features::Features,
+    links::{Links, OF_ENDPOINTS, OF_UPLINKS, pin_name, take_off_all},
     reports::Reports,
     sets::{KernelSet, KernelSets, Maps},
     system,
     upgrade::Older,
 };
-use crate::{capacity::Capacity, flip::Flip, pages::Directories};
+use crate::{capacity::Capacity, flip::Flip, flows::cells_for, pages::Directories};
 
-/// Bytes of a connection in `FLOWS`: the kernel's element (48), key (40), value (72), and a place in the hash table (16).
-const FLOW_BYTES: u64 = 176;
-/// The part of the machine's memory that `FLOWS` may take: one in 200.
-const MEMORY_PART: u64 = 200;
+/// Bytes of `FLOWS` for each connection: two cells.
+const FLOW_BYTES: u64 = 2 * size_of::<FlowCell>() as u64;
+/// The part of the machine's memory that `FLOWS` may take: one in 128.
+const MEMORY_PART: u64 = 128;
 /// Fewer connections than this are not worth having.
 const FEWEST_FLOWS: u32 = 65_536;
-/// Bytes of `CACHE`, for all CPUs together, as long as there are not more than 256.
-const CACHE_BYTES: usize = 64 << 20;
-const FEWEST_CELLS: usize = 4096;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ringfence.o"));
 
@@ -61,6 +59,12 @@ pub fn uninstall(directory: &Path) -> Result<(), UninstallError> {
     if !system::is_bpf_filesystem(directory).map_err(remove)? {
         return Err(UninstallError::NotBpfFilesystem { path: directory.to_owned() });
     }
+    // Filters are not held by pins. What records of them say goes last.
+    for layout in fs::read_dir(directory).map_err(remove)? {
+        let layout = layout.map_err(remove)?.path();
+        take_off_all(&layout.join("links"), &OF_ENDPOINTS)?;
+        take_off_all(&layout.join("uplinks"), &OF_UPLINKS)?;
+    }
     fs::remove_dir_all(directory).map_err(remove)
 }
 
@@ -68,28 +72,33 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     let directory = options.directory.join(LAYOUT);
     let lock = prepare(&options.directory, &directory)?;
     let older = Older::find(&options.directory)?;
-    let mut ebpf = load(&directory, options.capacity)?;
+    let features = Features::find(options.tcx);
+    let mut ebpf = load(&directory, options.capacity, &features)?;
     // Before any map is taken out: programs are bound to maps when they are loaded.
-    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT] {
-        classifier(&mut ebpf, name)?.load().map_err(|source| OpenError::Program { program: name, source })?;
+    for name in [program::FROM_ENDPOINT, program::TO_ENDPOINT, program::FROM_HOST, program::TO_HOST] {
+        classifier(&mut ebpf, name)?.load().map_err(|source| not_loaded(name, source))?;
     }
-    check_layout::<FlowKey, FlowValue>(map::FLOWS, ebpf.map(map::FLOWS))?;
+    let flows = Flows::new(&mut ebpf)?;
     check_layout::<u32, BandCounter>(map::BAND_COUNTERS, ebpf.map(map::BAND_COUNTERS))?;
     let reports = Reports::new(&mut ebpf)?;
-    let mut sets = sets(&mut ebpf)?;
+    let mut sets = sets(&mut ebpf, flows.capacity())?;
     sets.adopt().map_err(|source| OpenError::Adopt { source })?;
     let mut flip = Flip::adopt(sets);
     // Now, not at the first change: a half-written idle set from before a crash is found while nobody waits.
     if let Err(error) = flip.repair(Revision::ZERO) {
         tracing::warn!(%error, "the idle set cannot be repaired now: it is tried again before the next change");
     }
-    let mut links = Links::new(directory.join("links"));
+    let mut links = Links::new(directory.join("links"), OF_ENDPOINTS, features.mechanism);
+    let mut uplinks = Links::new(directory.join("uplinks"), OF_UPLINKS, features.mechanism);
     links.adopt(&mut ebpf)?;
+    uplinks.adopt(&mut ebpf)?;
     if let Some(older) = &older {
-        older.adopt(&mut links)?;
+        older.adopt(&mut links, &mut uplinks)?;
     }
     let revision = flip.revision().map_err(|source| OpenError::Adopt { source })?;
-    let mut datapath = KernelDatapath { ebpf, flip, links, reports, older, _lock: lock };
+    tracing::info!(%features, "what the kernel offers");
+    let mut datapath =
+        KernelDatapath { ebpf, flip, flows, links, uplinks, reports, features, older, directory, _lock: lock };
     if revision != Revision::ZERO {
         // The process that was replacing them has died.
         datapath.replace_older();
@@ -101,12 +110,6 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
 fn affordable_flows(wanted: u32, memory_bytes: u64) -> u32 {
     let affordable = u32::try_from(memory_bytes / MEMORY_PART / FLOW_BYTES).unwrap_or(u32::MAX).max(FEWEST_FLOWS);
     if affordable >= wanted { wanted } else { 1 << affordable.ilog2() }
-}
-
-/// How many cells of `CACHE` each CPU gets: a power of two.
-fn cache_cells(cpus: usize) -> usize {
-    let share = CACHE_BYTES / size_of::<CacheCell>() / cpus.max(1);
-    (1 << share.max(1).ilog2()).clamp(FEWEST_CELLS, capacity::CACHE_CELLS as usize)
 }
 
 /// One of the object's programs.
@@ -125,8 +128,9 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
     if !system::is_bpf_filesystem(there).map_err(fail(there))? {
         return Err(OpenError::NotBpfFilesystem { path: given.to_owned(), mount_point: there.to_owned() });
     }
-    let links = directory.join("links");
-    fs::create_dir_all(&links).map_err(fail(&links))?;
+    for pins in ["links", "uplinks"].map(|pins| directory.join(pins)) {
+        fs::create_dir_all(&pins).map_err(fail(&pins))?;
+    }
     let lock = File::open(directory).map_err(fail(directory))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -136,18 +140,14 @@ fn prepare(given: &Path, directory: &Path) -> Result<File, OpenError> {
 }
 
 /// Loads the object; maps that are pinned in `directory` are adopted, the others are made and pinned there.
-fn load(directory: &Path, capacity: Capacity) -> Result<Ebpf, OpenError> {
+fn load(directory: &Path, capacity: Capacity, features: &Features) -> Result<Ebpf, OpenError> {
     let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
     if cpus > capacity::CPUS as usize {
         return Err(OpenError::TooManyCpus { cpus, max: capacity::CPUS });
     }
-    let cells = u32::try_from(cache_cells(cpus)).expect("at most capacity::CACHE_CELLS");
-    let cache_mask = cells - 1;
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory);
-    loader.override_global(program::CACHE_MASK, &cache_mask, true);
-    loader.map_max_entries(map::CACHE, cells * u32::try_from(cpus).expect("at most capacity::CPUS"));
-    loader.map_max_entries(map::FLOWS, affordable_flows(capacity.flows, system::memory_bytes()));
+    loader.map_max_entries(map::FLOWS, cells_for(affordable_flows(capacity.flows, system::memory_bytes())));
     for parity in 0..2 {
         loader.map_max_entries(map::ADDRESSES[parity], capacity.addresses);
         loader.map_max_entries(map::RANGES[parity], capacity.ranges);
@@ -155,21 +155,33 @@ fn load(directory: &Path, capacity: Capacity) -> Result<Ebpf, OpenError> {
         loader.map_max_entries(map::DIRECTORIES[parity], capacity.ports);
         loader.map_max_entries(map::ROWS[parity], capacity.rows);
     }
-    loader.load(OBJECT).map_err(|source| {
-        let refused = match &source {
-            EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error.kind()),
-            _ => None,
-        };
-        match refused {
-            Some(io::ErrorKind::PermissionDenied) => OpenError::NotPermitted { source },
-            _ => OpenError::Load { source },
-        }
+    loader.load(OBJECT).map_err(|source| match source {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => match io_error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { source: io_error },
+            // No bpf(2), or no such kind of map.
+            Some(libc::ENOSYS | libc::EINVAL) => OpenError::NotOffered {
+                release: features.release.clone(),
+                what: format!("map {name}"),
+                source: io_error,
+            },
+            _ => OpenError::Load { source: EbpfError::MapError(MapError::CreateError { name, io_error }) },
+        },
+        source => OpenError::Load { source },
     })
 }
 
-fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {
-    let even = set(ebpf, 0)?;
-    let odd = set(ebpf, 1)?;
+fn not_loaded(program: &'static str, source: ProgramError) -> OpenError {
+    match source {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            OpenError::NotPermitted { source: io_error }
+        }
+        source => OpenError::Program { program, source },
+    }
+}
+
+fn sets(ebpf: &mut Ebpf, flows: u32) -> Result<KernelSets, OpenError> {
+    let even = set(ebpf, 0, flows)?;
+    let odd = set(ebpf, 1, flows)?;
     let revision = take_checked::<u32, u64>(ebpf, map::REVISION)?;
     let active = data(take_checked::<u32, u32>(ebpf, map::ACTIVE)?)?;
     let epoch = data(take_checked::<u32, EpochCell>(ebpf, map::EPOCH)?)?;
@@ -186,7 +198,7 @@ fn sets(ebpf: &mut Ebpf) -> Result<KernelSets, OpenError> {
 }
 
 /// The maps of one parity, and how much they hold.
-fn set(ebpf: &mut Ebpf, parity: usize) -> Result<(KernelSet, Capacity), OpenError> {
+fn set(ebpf: &mut Ebpf, parity: usize, flows: u32) -> Result<(KernelSet, Capacity), OpenError> {
     let (addresses, ranges) = (map::ADDRESSES[parity], map::RANGES[parity]);
     let (endpoints, directories, rows) = (map::ENDPOINTS[parity], map::DIRECTORIES[parity], map::ROWS[parity]);
     let holds = |ebpf: &Ebpf, name: &str| -> Result<u32, OpenError> { Ok(info(name, ebpf.map(name))?.2) };
@@ -196,7 +208,7 @@ fn set(ebpf: &mut Ebpf, parity: usize) -> Result<(KernelSet, Capacity), OpenErro
         endpoints: holds(ebpf, endpoints)?,
         ports: holds(ebpf, directories)?,
         rows: holds(ebpf, rows)?,
-        flows: holds(ebpf, map::FLOWS)?,
+        flows,
     };
     let addresses_map = take_checked::<Address, AddressValue>(ebpf, addresses)?;
     let rows_map = take_checked::<RowKey, RowValue>(ebpf, rows)?;
@@ -277,13 +289,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_and_caches_take_a_bounded_part_of_memory() {
-        assert_eq!(affordable_flows(1 << 20, 64 << 30), 1 << 20, "a million where memory allows");
-        assert_eq!(affordable_flows(1 << 20, 16 << 30), 262_144);
+    fn connections_take_a_bounded_part_of_memory() {
+        assert_eq!(affordable_flows(1 << 20, 16 << 30), 1 << 20, "a million where memory allows");
+        assert_eq!(affordable_flows(1 << 20, 15 << 30), 524_288);
         assert_eq!(affordable_flows(1 << 20, 1 << 30), FEWEST_FLOWS);
         assert_eq!(affordable_flows(64, 16 << 30), 64);
-        for (cpus, cells) in [(1, 131_072), (8, 131_072), (16, 65_536), (24, 32_768), (64, 16_384), (512, 4096)] {
-            assert_eq!(cache_cells(cpus), cells, "{cpus}");
-        }
+        assert_eq!([1, 64, 1000, 1 << 20].map(cells_for), [64, 128, 2048, 1 << 21]);
     }
 }

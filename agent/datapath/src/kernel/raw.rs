@@ -2,8 +2,8 @@
 
 use aya::Pod;
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, CacheCell, Directory, EndpointValue, EpochCell, Event, FlowKey, FlowValue,
-    Page, PortsKey, RangeKey, RowKey, RowValue,
+    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, Event, FlowCell, FlowKey, FlowTable, Page,
+    PortsKey, RangeKey, RowKey, RowValue,
 };
 
 /// A type of the maps' layout, in a shape that aya accepts.
@@ -26,13 +26,13 @@ layout!(
     Address,
     AddressValue,
     BandCounter,
-    CacheCell,
     Directory,
     EndpointValue,
     EpochCell,
     Event,
+    FlowCell,
     FlowKey,
-    FlowValue,
+    FlowTable,
     Page,
     PortsKey,
     RangeKey,
@@ -52,7 +52,7 @@ pub(super) fn from_bytes<T: Layout>(bytes: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_ebpf_common::{Flow, FragmentKey, FragmentPorts, FragmentValue};
+    use ringfence_ebpf_common::{FragmentKey, FragmentPorts, FragmentValue};
 
     #[test]
     fn layout_has_no_padding() {
@@ -67,9 +67,8 @@ mod tests {
         assert_eq!(size_of::<RowValue>(), 8 + 8);
         assert_eq!(size_of::<EpochCell>(), 64);
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8);
-        assert_eq!(size_of::<Flow>(), 8 + 4 * 4 + 2 + 1 + 1 + 1 + 3);
-        assert_eq!(size_of::<FlowValue>(), 40 + 32);
-        assert_eq!(size_of::<CacheCell>(), 40 + 6 * 4);
+        assert_eq!(size_of::<FlowCell>(), 16 + 16 + 2 * 8 + 4 * 4);
+        assert_eq!(size_of::<FlowTable>(), 5 * 8 + 2 * 4);
         assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4);
         assert_eq!(size_of::<FragmentPorts>(), 8 + 4 * 2);
         assert_eq!(size_of::<FragmentValue>(), 40 + 16);

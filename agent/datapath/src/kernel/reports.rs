@@ -59,22 +59,7 @@ impl Reports {
     }
 
     pub(super) fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {
-        let mut bands = Vec::new();
-        for slot in 0..capacity::BANDS {
-            let owner = self.owners.get(slot as usize);
-            if owner == 0 && slot != 0 {
-                continue;
-            }
-            let per_cpu = self.counters.get(&slot, 0).map_err(unreadable(map::BAND_COUNTERS))?;
-            let counter = per_cpu.iter().fold(BandCounter::default(), |sum, Raw(one)| BandCounter {
-                allowed_packets: sum.allowed_packets + one.allowed_packets,
-                allowed_bytes: sum.allowed_bytes + one.allowed_bytes,
-                refused_packets: sum.refused_packets + one.refused_packets,
-                refused_bytes: sum.refused_bytes + one.refused_bytes,
-            });
-            bands.push(BandReport::new(owner, counter));
-        }
-        Ok(bands)
+        bands(|slot| Ok(self.owners.get(slot as usize)), &self.counters)
     }
 
     /// Frees the slots of owners that are gone. No packet may be judged by their policies any more.
@@ -93,19 +78,38 @@ impl Reports {
     }
 
     pub(super) fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {
-        let mut broken = 0_usize;
+        let mut broken = 0;
         while let Some(entry) = self.events.next() {
             match from_bytes::<Event>(&entry).as_ref().and_then(FlowEvent::new) {
                 Some(event) => take(event),
                 None => broken += 1,
             }
         }
-        if broken == 0 {
-            return Ok(());
-        }
-        let source = std::io::Error::other(format!("{broken} entries are no events"));
-        Err(ObserveError::Map { map: map::EVENTS, source })
+        if broken == 0 { Ok(()) } else { Err(ObserveError::Events { broken }) }
     }
+}
+
+/// Every slot in use, with what it counted.
+pub(super) fn bands(
+    owner: impl Fn(u32) -> Result<u64, ObserveError>,
+    counters: &PerCpuArray<MapData, Raw<BandCounter>>,
+) -> Result<Vec<BandReport>, ObserveError> {
+    let mut bands = Vec::new();
+    for slot in 0..capacity::BANDS {
+        let owner = owner(slot)?;
+        if owner == 0 && slot != 0 {
+            continue;
+        }
+        let per_cpu = counters.get(&slot, 0).map_err(unreadable(map::BAND_COUNTERS))?;
+        let counter = per_cpu.iter().fold(BandCounter::default(), |sum, Raw(one)| BandCounter {
+            allowed_packets: sum.allowed_packets + one.allowed_packets,
+            allowed_bytes: sum.allowed_bytes + one.allowed_bytes,
+            refused_packets: sum.refused_packets + one.refused_packets,
+            refused_bytes: sum.refused_bytes + one.refused_bytes,
+        });
+        bands.push(BandReport::new(owner, counter));
+    }
+    Ok(bands)
 }
 
 fn sum(counters: &PerCpuArray<MapData, u64>, index: u32, map: &'static str) -> Result<u64, ObserveError> {
@@ -113,6 +117,6 @@ fn sum(counters: &PerCpuArray<MapData, u64>, index: u32, map: &'static str) -> R
     Ok(per_cpu.iter().sum())
 }
 
-fn unreadable(map: &'static str) -> impl Fn(aya::maps::MapError) -> ObserveError {
+pub(super) fn unreadable(map: &'static str) -> impl Fn(aya::maps::MapError) -> ObserveError {
     move |error| ObserveError::Map { map, source: io_error(error) }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::{Ebpf, TestRun, TestRunOptions, programs::ProgramError};
-use ringfence_ebpf_common::{Hook, MARK_JUDGED, Reason, program};
+use ringfence_ebpf_common::{Hook, MARK_JUDGED, MARK_PASSED, Reason, program};
 use ringfence_policy::tables::EndpointId;
 
 use super::{frame::frame, open::classifier};
@@ -31,10 +31,12 @@ pub(super) fn run(
     let name = match hook {
         Hook::FromEndpoint => program::FROM_ENDPOINT,
         Hook::ToEndpoint => program::TO_ENDPOINT,
+        Hook::FromHost => program::FROM_HOST,
+        Hook::ToHost => program::TO_HOST,
     };
     let frame = frame(packet);
     let mut context = [0_u8; CONTEXT_BYTES];
-    let mark = if packet.judged { MARK_JUDGED } else { 0 };
+    let mark = if packet.judged { MARK_JUDGED | MARK_PASSED } else { 0 };
     context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
     context[INTERFACE..INTERFACE + 4].copy_from_slice(&endpoint.0.to_ne_bytes());
     let mut answer = [0_u8; CONTEXT_BYTES];

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    ops::ControlFlow,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -118,10 +119,12 @@ impl Sets for KernelSets {
 
     fn read(&self, parity: usize) -> Result<Content, ObserveError> {
         let (set, mut content) = (&self.maps.sets[parity], Content::default());
-        for entry in set.addresses.iter() {
-            let (key, value) = entry.map_err(failed(Table::Addresses))?;
-            content.address(&key.0, &value.0);
-        }
+        let whole = |read: io::Result<()>, table| read.map_err(|source| ObserveError::Read { table, source });
+        let addresses = batch::read(set.addresses_fd.as_fd(), |key, value| {
+            content.address(&key, &value);
+            ControlFlow::Continue(())
+        });
+        whole(addresses, Table::Addresses)?;
         for entry in set.ranges.iter() {
             let (key, identity) = entry.map_err(failed(Table::Ranges))?;
             content.range(&PrefixedRange { prefix_bits: key.prefix_len(), key: key.data().0 }, identity);
@@ -134,10 +137,11 @@ impl Sets for KernelSets {
             let (key, directory) = entry.map_err(failed(Table::Ports))?;
             content.ports(&key.0, ports_of(&directory.0, |number| self.page(number)));
         }
-        for entry in set.rows.iter() {
-            let (key, value) = entry.map_err(failed(Table::Rows))?;
-            content.row(&key.0, &value.0);
-        }
+        let rows = batch::read(set.rows_fd.as_fd(), |key, value| {
+            content.row(&key, &value);
+            ControlFlow::Continue(())
+        });
+        whole(rows, Table::Rows)?;
         Ok(content)
     }
 

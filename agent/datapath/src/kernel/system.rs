@@ -1,9 +1,11 @@
 //! System calls that neither std nor aya offer.
 
 use std::{
-    ffi::{CString, c_char},
+    collections::BTreeSet,
+    ffi::{CStr, CString, c_char},
     fs, io,
     mem::MaybeUninit,
+    net::IpAddr,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -73,6 +75,17 @@ pub(super) fn interface_index(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
+/// The name of a device in this network namespace; none if there is no such device.
+pub(super) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: room for the longest name and the zero after it.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+}
+
 /// ARPHRD_… of a device in this network namespace (netdevice(7)).
 pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
     // SAFETY: all bytes zero are a request without a name.
@@ -96,6 +109,38 @@ pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
     }
     // SAFETY: the kernel wrote this member of the union.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// The addresses of the devices in this network namespace, loopback left out (getifaddrs(3)).
+pub(super) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: room for the answer, which is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (mut addresses, mut at) = (BTreeSet::new(), first);
+    // SAFETY: the list ends in null, and each entry of it stays until it is freed.
+    while let Some(entry) = unsafe { at.as_ref() } {
+        // SAFETY: null, or an address of the family that it begins with.
+        let address = unsafe { entry.ifa_addr.as_ref() }.and_then(|address| match i32::from(address.sa_family) {
+            libc::AF_INET => {
+                // SAFETY: so it is an IPv4 address; entries are allocated with the alignment of the largest.
+                let v4 = unsafe { entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned() };
+                Some(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: so it is an IPv6 address.
+                let v6 = unsafe { entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned() };
+                Some(IpAddr::from(v6.sin6_addr.s6_addr))
+            }
+            _ => None,
+        });
+        addresses.extend(address.filter(|address| !address.is_loopback()));
+        at = entry.ifa_next;
+    }
+    // SAFETY: what getifaddrs gave, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(addresses)
 }
 
 /// The device a pinned TCX link is attached to; none if the device is gone.
@@ -126,6 +171,27 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Secret words (getrandom(2)).
+pub(super) fn random() -> io::Result<[u64; 5]> {
+    let mut words = [0_u64; 5];
+    let bytes = size_of_val(&words);
+    // SAFETY: room for so many bytes; any bytes are words.
+    match unsafe { libc::getrandom(words.as_mut_ptr().cast(), bytes, 0) } {
+        // Up to 256 bytes come whole.
+        length if usize::try_from(length) == Ok(bytes) => Ok(words),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nanoseconds of the clock that the programs read, CLOCK_MONOTONIC.
+pub(super) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
 }
 
 /// Bytes of memory of this machine; 0 if the kernel does not say.

@@ -1,14 +1,14 @@
 //! Taking over from an older layout of the maps.
 //!
 //! ```text
-//! open:         v1/links/… are known as endpoints; their programs go on judging by v1's maps
-//! first apply:  v2's maps hold a whole revision
-//!               ─► connections of v1 are copied, to be judged anew ─► each link gets v2's program (atomic per link)
-//!               ─► connections that v1 made meanwhile are copied ─► v1 is removed
+//! open:         v2/links/… are known as endpoints; their programs go on judging by v2's maps
+//! first apply:  v3's maps hold a whole revision
+//!               ─► connections of v2 are copied, to be judged anew ─► each link gets v3's program (atomic per link)
+//!               ─► connections that v2 made meanwhile are copied ─► v2 is removed
 //! ```
 //!
 //! Each packet is judged by one version's revision: whole hooks change over, and a packet between two endpoints of this
-//! node is judged at one hook. A process that dies on the way leaves links in `v1/links`, which the next one replaces.
+//! node is judged at one hook. A process that dies on the way leaves links in `v2/links`, which the next one replaces.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -20,12 +20,15 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
 };
-use ringfence_ebpf_common::{EGRESS, Flow, FlowKey, FlowValue, LAYOUT, NO_COUNTER, map};
+use ringfence_ebpf_common::{FLOW_TICK_NS, Flow, FlowKey, FlowValue, LAYOUT, NO_COUNTER, map};
 
 use super::{
+    connections::Flows,
     error::{LinkFailure, OpenError, io_error},
     links::Links,
+    open::check_layout,
     raw::{Layout, Raw},
+    system,
 };
 
 /// Older layouts whose programs still judge packets.
@@ -35,25 +38,26 @@ pub(super) struct Older {
     _locks: Vec<File>,
 }
 
-/// A connection in layout v1; its key is today's.
+/// A connection in layout v2; its key is today's.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct FlowV1 {
+struct FlowV2 {
+    key: FlowKey,
     last_seen_ns: u64,
     generation: u32,
     endpoint: u32,
     peer_endpoint: u32,
+    counter: u32,
+    port: u16,
     direction: u8,
     phase: u8,
-    padding: [u8; 2],
+    owned: u8,
+    padding: [u8; 3],
 }
 
-// SAFETY: `repr(C)`, integers only, and the sizes of the fields add up to 24, which is a multiple of eight.
-unsafe impl Layout for FlowV1 {}
-const _: () = assert!(size_of::<FlowV1>() == 24, "no padding");
-
-/// linux/bpf.h: BPF_NOEXIST
-const ONLY_NEW: u64 = 1;
+// SAFETY: `repr(C)`, integers only, and the sizes of the fields add up to 72, which is a multiple of eight.
+unsafe impl Layout for FlowV2 {}
+const _: () = assert!(size_of::<FlowV2>() == 72, "no padding");
 
 impl Older {
     /// The layouts beside this version's; none if there are none.
@@ -82,15 +86,24 @@ impl Older {
     }
 
     /// Makes the endpoints of the older layouts known. Their programs stay.
-    pub(super) fn adopt(&self, links: &mut Links) -> Result<(), OpenError> {
-        self.directories.iter().try_for_each(|directory| links.adopt_older(&directory.join("links")))
+    pub(super) fn adopt(&self, links: &mut Links, uplinks: &mut Links) -> Result<(), OpenError> {
+        self.directories.iter().try_for_each(|directory| {
+            links.adopt_older(&directory.join("links"))?;
+            uplinks.adopt_older(&directory.join("uplinks"))
+        })
     }
 
     /// Puts the new programs in the place of the old ones, and removes what is left.
-    pub(super) fn replace(&mut self, ebpf: &mut Ebpf, links: &mut Links, generation: u32) -> Result<(), LinkFailure> {
-        self.copy_flows(ebpf, generation);
-        links.replace_older(ebpf)?;
-        self.copy_flows(ebpf, generation);
+    pub(super) fn replace(
+        &mut self,
+        ebpf: &mut Ebpf,
+        links: [&mut Links; 2],
+        flows: &Flows,
+        generation: u32,
+    ) -> Result<(), LinkFailure> {
+        self.copy_flows(flows, generation);
+        links.into_iter().try_for_each(|links| links.replace_older(ebpf))?;
+        self.copy_flows(flows, generation);
         for directory in &self.directories {
             tracing::info!(directory = %directory.display(), "an older layout is replaced");
             fs::remove_dir_all(directory).map_err(|source| LinkFailure::File { path: directory.clone(), source })?;
@@ -99,45 +112,46 @@ impl Older {
     }
 
     /// Connections that cannot be copied begin anew: their next packet is judged as a first one.
-    fn copy_flows(&self, ebpf: &mut Ebpf, generation: u32) {
+    fn copy_flows(&self, flows: &Flows, generation: u32) {
         let path = self.directories.iter().map(|directory| directory.join(map::FLOWS)).find(|path| path.exists());
         let Some(path) = path else { return };
-        match copy_flows(ebpf, &path, generation) {
+        match copy_flows(flows, &path, generation) {
             Ok(copied) => tracing::info!(copied, "connections of an older layout are taken over"),
             Err(error) => tracing::warn!(%error, "connections of an older layout cannot be taken over"),
         }
     }
 }
 
-fn copy_flows(ebpf: &mut Ebpf, path: &Path, generation: u32) -> io::Result<usize> {
-    let old = MapData::from_pin(path).map_err(io_error)?;
-    let old: HashMap<_, Raw<FlowKey>, Raw<FlowV1>> = HashMap::try_from(Map::LruHashMap(old)).map_err(io_error)?;
-    let new = ebpf.map_mut(map::FLOWS).ok_or_else(|| io::Error::other("the object has no connections"))?;
-    let mut new: HashMap<_, Raw<FlowKey>, Raw<FlowValue>> = HashMap::try_from(new).map_err(io_error)?;
+fn copy_flows(flows: &Flows, path: &Path, generation: u32) -> io::Result<usize> {
+    let old = Map::LruHashMap(MapData::from_pin(path).map_err(io_error)?);
+    check_layout::<FlowKey, FlowV2>(map::FLOWS, Some(&old)).map_err(io::Error::other)?;
+    let old: HashMap<_, Raw<FlowKey>, Raw<FlowV2>> = HashMap::try_from(old).map_err(io_error)?;
+    let now = tick(system::monotonic_ns());
     let mut copied = 0;
     for entry in old.iter() {
         let (Raw(key), Raw(flow)) = entry.map_err(io_error)?;
-        // What stood in the place of ICMP's ports was something else.
-        if !matches!(key.protocol(), 6 | 17 | 132) {
-            continue;
-        }
-        let port = if flow.direction == EGRESS { key.remote_port() } else { key.local_port() };
         let flow = Flow {
-            last_seen_ns: flow.last_seen_ns,
+            last_seen: tick(flow.last_seen_ns),
             // Any but the current one: the revision that is in force now judges it at its next packet.
             generation: generation.wrapping_sub(1),
             endpoint: flow.endpoint,
-            peer_endpoint: flow.peer_endpoint,
             counter: NO_COUNTER,
-            port,
+            peer_counter: NO_COUNTER,
+            port: flow.port,
             direction: flow.direction,
             phase: flow.phase,
             owned: 0,
-            padding: [0; 3],
+            peer_local: 0,
+            both: 0,
+            padding: 0,
         };
-        if new.insert(Raw(key), Raw(FlowValue { key, flow }), ONLY_NEW).is_ok() {
-            copied += 1;
-        }
+        copied += usize::from(flows.add(&FlowValue { key, flow }, now));
     }
     Ok(copied)
+}
+
+/// As connections have it: the lower bits of the number of ticks.
+fn tick(time_ns: u64) -> u32 {
+    let ticks = time_ns / FLOW_TICK_NS;
+    u32::try_from(ticks & u64::from(u32::MAX)).expect("32 bits")
 }

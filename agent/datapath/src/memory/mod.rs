@@ -1,11 +1,12 @@
 //! The datapath without a kernel: the same tables, the same flip, the same `decide`, packets by `probe` only.
 
+mod reader;
 mod sets;
 mod state;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use ringfence_ebpf_common::{Event, Hook, Work, decide};
+use ringfence_ebpf_common::{Event, Hook, Packet, Work, decide};
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -14,14 +15,17 @@ use ringfence_policy::{
 
 use crate::{
     capacity::Capacity,
-    datapath::{Applied, Datapath, Observation, PacketCounters, Verified},
+    datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
     flip::Flip,
     probe::{ProbeOutcome, ProbePacket},
+    read::{Head, MapReader},
     report::{self, BandReport, FlowEvent},
 };
 
 pub(crate) use sets::MemorySets;
+
+use reader::MemoryReader;
 
 /// What a probe counts for: an Ethernet and an IPv4 header.
 const PROBE_BYTES: u64 = 34;
@@ -42,10 +46,29 @@ impl MemoryDatapath {
         Self {
             flip: Flip::adopt(MemorySets::new(capacity)),
             endpoints: BTreeMap::new(),
-            next_endpoint: 1,
+            next_endpoint: EndpointId::HOST.0 + 1,
             packets: PacketCounters::default(),
             started: Instant::now(),
         }
+    }
+}
+
+impl MemoryDatapath {
+    /// Judges one packet as a parser found it; it is counted and remembered.
+    pub fn judge(&mut self, hook: Hook, endpoint: EndpointId, packet: Packet) -> ProbeOutcome {
+        let now_ns = self.now_ns();
+        let generation = self.flip.generation();
+        let revision = self.flip.revision().unwrap_or_default().0;
+        let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
+        work.now_ns = now_ns;
+        decide(&mut sets.state(now_ns), generation, hook, endpoint.0, &mut work);
+        let (shared, decision) = (sets.shared_mut(), work.decision);
+        shared.count(&decision, PROBE_BYTES);
+        if decision.tell {
+            shared.tell(Event::new(revision, hook, &work));
+        }
+        self.packets.add(decision.reason, 1);
+        ProbeOutcome { allowed: decision.allow, reason: decision.reason, judged_both: decision.judged_both }
     }
 }
 
@@ -119,21 +142,22 @@ impl Datapath for MemoryDatapath {
         Ok(self.flip.sets().shared().bands().map(|(owner, counter)| BandReport::new(owner, counter)).collect())
     }
 
-    fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {
-        let packet = packet.packet()?;
+    fn counters(&self) -> Result<(PacketCounters, Tallies), ObserveError> {
+        Ok((self.packets, self.flip.sets().shared().tallies))
+    }
+
+    fn reader(&self) -> Result<Box<dyn MapReader>, ObserveError> {
+        let head = Head { generation: self.flip.generation(), revision: self.flip.revision()?, now_ns: self.now_ns() };
+        Ok(Box::new(MemoryReader::new(head, self.flip.active()?, self.flip.sets().shared())))
+    }
+
+    fn now_ns(&self) -> u64 {
         // A minute is the shortest life of an entry, six hours the longest: 584 years of nanoseconds are enough.
-        let now_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let generation = self.flip.generation();
-        let revision = self.flip.revision().unwrap_or_default().0;
-        let (mut work, sets) = (Work::new(packet), self.flip.sets_mut());
-        decide(&mut sets.state(now_ns), generation, hook, endpoint.0, &mut work);
-        let (shared, decision) = (sets.shared_mut(), work.decision);
-        shared.count(&decision, PROBE_BYTES);
-        if decision.tell {
-            shared.tell(Event::new(now_ns, revision, hook, &work));
-        }
-        self.packets.add(decision.reason, 1);
-        Ok(ProbeOutcome { allowed: decision.allow, reason: decision.reason, judged_both: decision.judged_both })
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn probe(&mut self, hook: Hook, endpoint: EndpointId, packet: &ProbePacket) -> Result<ProbeOutcome, ProbeError> {
+        Ok(self.judge(hook, endpoint, packet.packet()?))
     }
 
     fn kind(&self) -> &'static str {

@@ -45,7 +45,7 @@ pub(super) struct Set {
 impl MemorySets {
     pub(crate) fn new(capacity: Capacity) -> Self {
         let maps = Maps { sets: Default::default(), pages: BTreeMap::new(), capacity };
-        let shared = Shared::new(capacity.flows as usize);
+        let shared = Shared::new(capacity.flows);
         Self { maps, directories: Directories::default(), generation: 0, shared }
     }
 

@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Bucket, CacheCell, Cached, Decision, EndpointValue, Event, Flow, FlowKey,
+    Address, AddressValue, BandCounter, Bucket, Decision, EndpointValue, Event, FLOW_TICK_NS, FlowKey, FlowTable,
     FlowValue, FragmentKey, FragmentPorts, FragmentValue, NO_COUNTER, Page, PortsKey, RANGE_KEY_BITS, RowKey, RowValue,
     State, Tally, capacity,
+    table::{self, Look, Written},
 };
 
 use super::sets::{Set, mask};
-use crate::{datapath::Tallies, encode::PrefixedRange};
+use crate::{
+    datapath::Tallies,
+    encode::PrefixedRange,
+    flows::{self, AtomicCell, Slice},
+};
 
 /// Events that nobody has taken yet, at most.
 const EVENTS: usize = 65_536;
-/// Cells of the one CPU's cache: a power of two.
-const CELLS: u64 = 1024;
+/// Connections, at most: nobody but tests has more.
+const FLOWS: u32 = 4096;
 
 /// The active set and what both sets share.
 pub(super) struct MemoryState<'a> {
@@ -26,9 +31,8 @@ pub(super) struct MemoryState<'a> {
 
 /// Connections, fragments, counters and events.
 pub(super) struct Shared {
-    flows: BTreeMap<FlowKey, Flow>,
-    most_flows: usize,
-    cells: BTreeMap<u64, CacheCell>,
+    cells: Vec<AtomicCell>,
+    table: FlowTable,
     fragments: BTreeMap<FragmentKey, FragmentPorts>,
     bands: BTreeMap<u32, u64>,
     counters: BTreeMap<u32, BandCounter>,
@@ -38,11 +42,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(most_flows: usize) -> Self {
+    pub(super) fn new(flows: u32) -> Self {
+        let cells = flows::cells_for(flows.min(FLOWS));
         Self {
-            flows: BTreeMap::new(),
-            most_flows,
-            cells: BTreeMap::new(),
+            cells: (0..cells).map(|_| AtomicCell::default()).collect(),
+            // Nobody aims at a table in memory.
+            table: flows::table([1, 2, 3, 4, 5], cells),
             fragments: BTreeMap::new(),
             bands: [(0, 0)].into(),
             counters: BTreeMap::new(),
@@ -79,6 +84,11 @@ impl Shared {
         self.tallies.add(tally, 1);
     }
 
+    /// Every connection.
+    pub(super) fn connections(&self) -> impl Iterator<Item = FlowValue> {
+        flows::each(Slice(&self.cells))
+    }
+
     /// Owners of slots, with what they counted.
     pub(super) fn bands(&self) -> impl Iterator<Item = (u64, BandCounter)> {
         self.bands.iter().map(|(slot, owner)| (*owner, self.counters.get(slot).copied().unwrap_or_default()))
@@ -96,10 +106,6 @@ impl Shared {
 }
 
 impl State for MemoryState<'_> {
-    fn now_ns(&self) -> u64 {
-        self.now_ns
-    }
-
     fn address(&self, address: &Address) -> Option<AddressValue> {
         self.set.addresses.get(address).copied()
     }
@@ -128,41 +134,26 @@ impl State for MemoryState<'_> {
         self.set.rows.get(key).copied()
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.shared.flows.get(key).copied()
+    fn flow(&self, value: &mut FlowValue) -> bool {
+        let found = table::find(&Slice(&self.shared.cells), &self.shared.table, &value.key);
+        if let Look::Known(flow, _) = found {
+            value.flow = flow;
+        }
+        matches!(found, Look::Known(..))
     }
 
     fn set_flow(&mut self, value: &FlowValue) {
-        let flows = &mut self.shared.flows;
-        if flows.len() >= self.shared.most_flows && !flows.contains_key(&value.key) {
-            let oldest = flows.iter().min_by_key(|(_, flow)| flow.last_seen_ns).map(|(key, _)| *key);
-            flows.remove(&oldest.unwrap_or(value.key));
+        let now = u32::try_from(self.now_ns / FLOW_TICK_NS).unwrap_or(u32::MAX);
+        let written = table::write(&Slice(&self.shared.cells), &self.shared.table, value, now);
+        match written {
+            Written::Kept => {}
+            Written::Evicted => self.tally(Tally::FlowsEvicted),
+            Written::Not => self.tally(Tally::FlowsNotKept),
         }
-        flows.insert(value.key, value.flow);
     }
 
     fn remove_flow(&mut self, key: &FlowKey) {
-        self.shared.flows.remove(key);
-    }
-
-    fn cached(&self, key: &FlowKey, endpoint: u32, generation: u32) -> Option<Cached> {
-        let cell = self.shared.cells.get(&(key.spread() % CELLS))?;
-        let valid = cell.key == *key && cell.endpoint == endpoint && cell.generation == generation;
-        valid.then_some(Cached { counter: cell.counter, peer_counter: cell.peer_counter, both: cell.both != 0 })
-    }
-
-    fn set_cached(&mut self, value: &FlowValue, cached: Cached) {
-        let cell = CacheCell {
-            key: value.key,
-            generation: value.flow.generation,
-            endpoint: value.flow.endpoint,
-            // Nothing ticks here: what a cell says stays true until the generation changes.
-            filled: 0,
-            counter: cached.counter,
-            peer_counter: cached.peer_counter,
-            both: u32::from(cached.both),
-        };
-        self.shared.cells.insert(value.key.spread() % CELLS, cell);
+        table::remove(&Slice(&self.shared.cells), &self.shared.table, key);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

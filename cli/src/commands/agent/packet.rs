@@ -27,7 +27,7 @@ pub(super) struct ProbePacket {
 /// An IP protocol number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "ProtocolText")]
-pub(crate) struct Protocol(u8);
+pub(crate) struct Protocol(pub(crate) u8);
 
 /// A text is not an IP protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! What is asked of every member.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ringfence_proto::{
     connect,
@@ -48,6 +51,8 @@ struct Row {
     digest_index: u64,
     digest: String,
     version: String,
+    /// Empty before its founding.
+    store_id: String,
     certificate_days_left: i64,
     #[serde(skip_serializing_if = "String::is_empty")]
     problem: String,
@@ -158,13 +163,27 @@ async fn report(global: &Global) -> Result<Vec<Row>, Failure> {
             digest_index: report.digest_index,
             digest: format!("{:016x}", report.state_digest),
             version: report.version,
+            store_id: report.store_id,
             certificate_days_left: days,
             problem,
         });
     }
+    strangers(&mut rows);
     let newest = rows.iter().map(|row| row.revision).max().unwrap_or_default();
     rows.iter_mut().for_each(|row| row.lag = newest - row.revision);
     Ok(rows)
+}
+
+/// A member of another store than most is told so: the two do not talk to each other.
+fn strangers(rows: &mut [Row]) {
+    let mut stores: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows.iter().filter(|row| !row.store_id.is_empty()) {
+        *stores.entry(row.store_id.clone()).or_default() += 1;
+    }
+    let Some((main, _)) = stores.into_iter().max_by_key(|(_, members)| *members) else { return };
+    for row in rows.iter_mut().filter(|row| !row.store_id.is_empty() && row.store_id != main) {
+        row.problem = format!("it is a member of store {}, the others are of store {main}", row.store_id);
+    }
 }
 
 /// Asks one member.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use ringfence_policy::record::Kind;
+use ringfence_policy::{record::Kind, store::StoreId};
 use ringfence_proto::{
     backup::{self, Backup},
     connect,
@@ -35,6 +35,7 @@ struct Content {
     saved_at: i64,
     saved_by: String,
     version: String,
+    store_id: String,
     bytes: u64,
     clusters: usize,
     nodes: usize,
@@ -63,9 +64,19 @@ pub(super) fn verify(format: Format, file: &Path) -> anyhow::Result<()> {
 }
 
 /// `store snapshot restore`
-pub(super) fn restore(identityd: &Path, config: &Path, file: &Path) -> anyhow::Result<()> {
+pub(super) fn restore(
+    identityd: &Path,
+    config: &Path,
+    store: Option<StoreId>,
+    other_mesh: bool,
+    file: &Path,
+) -> anyhow::Result<()> {
     let mut command = Command::new(identityd);
     command.arg("restore").arg("--config").arg(config).arg("--snapshot").arg(file);
+    if let Some(store) = store {
+        command.arg("--store-id").arg(store.to_string());
+    }
+    command.args(other_mesh.then_some("--other-mesh"));
     let status = command.status().with_context(|| {
         format!("cannot run {}: restore on the member's machine, or give --identityd", identityd.display())
     })?;
@@ -158,6 +169,7 @@ fn show(format: Format, file: &Path, backup: &Backup, bytes: usize) -> anyhow::R
         saved_at: backup.header.saved_at,
         saved_by: backup.header.saved_by.clone(),
         version: backup.header.version.clone(),
+        store_id: backup.header.store_id.clone(),
         bytes: bytes as u64,
         clusters: count(Kind::Cluster),
         nodes: count(Kind::Node),
@@ -166,9 +178,10 @@ fn show(format: Format, file: &Path, backup: &Backup, bytes: usize) -> anyhow::R
         policies: count(Kind::Policy),
     };
     if format == Format::Table {
-        let Content { revision, saved_by, bytes, clusters, nodes, identities, endpoints, policies, .. } = &content;
+        let Content { revision, saved_by, store_id, bytes, clusters, nodes, identities, endpoints, policies, .. } =
+            &content;
         return line(&format!(
-            "{}: whole, revision {revision}, saved by {saved_by}, {bytes} bytes: {clusters} clusters, {nodes} nodes, \
+            "{}: whole, revision {revision} of store {store_id}, saved by {saved_by}, {bytes} bytes: {clusters} clusters, {nodes} nodes, \
              {identities} identities, {endpoints} endpoints, {policies} policies",
             file.display()
         ));

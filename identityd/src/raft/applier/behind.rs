@@ -115,8 +115,9 @@ impl Behind {
         self.state.replace(&mesh, &ledger, &marker)?;
         let mut position = self.position();
         adopt(&marker);
+        let store = ledger.store();
         *position = Position::new(marker, crate::machine::Book::of(&mesh, ledger));
-        self.history.reset(mesh);
+        self.history.replace(store, mesh);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ringfence_policy::{
-    command::{Command, Committed, Refusal},
+    command::{Command, Committed, Housekeeping, Refusal},
     mesh::Mesh,
     record::{Change, Delta, RecordKey},
     revision::Revision,
@@ -76,6 +76,9 @@ impl Position {
             self.book.apply(mesh, &transition);
             Ok::<_, Refusal>((transition.changes, transition.identity))
         })?;
+        if let Command::Housekeeping(Housekeeping::Found(_)) = command {
+            self.book.ledger().store().into_iter().for_each(|store| history.found(store));
+        }
         let changed = !changes.is_empty();
         if changed {
             self.marker.revision = revision;

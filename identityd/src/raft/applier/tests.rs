@@ -16,7 +16,11 @@ use ringfence_policy::{
 };
 
 use super::*;
-use crate::{raft::batch::Batch, storage::Storage, wal::WalOptions};
+use crate::{
+    raft::batch::{Batch, Proposal},
+    storage::Storage,
+    wal::WalOptions,
+};
 
 /// How long something may take that waits for nothing.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,12 +31,12 @@ fn name(text: impl AsRef<str>) -> Name {
 
 fn entry(index: u64, commands: Vec<Command>) -> Entry {
     let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
-    Entry { log_id, payload: EntryPayload::Normal(Batch::new(commands)) }
+    Entry { log_id, payload: EntryPayload::Normal(Batch::join(commands.into_iter().map(Proposal::new).collect())) }
 }
 
 fn first() -> Vec<Command> {
     let cluster = Cluster { name: name("east"), id: ClusterId::new(1).unwrap(), pod_cidrs: vec![] };
-    let node = Node { cluster: name("east"), name: name("n1"), addresses: vec![] };
+    let node = Node { cluster: name("east"), name: name("n1"), addresses: vec![], labels: LabelSet::default() };
     vec![Command::PutCluster(cluster), Command::PutNode(node)]
 }
 

@@ -1,10 +1,18 @@
 //! Yardsticks for `cargo xtask bench datapath`: what an empty program costs, and `run` with changing flows.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, helpers::bpf_get_prandom_u32, macros::classifier, programs::TcContext};
+mod peer;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_get_prandom_u32,
+    macros::classifier,
+    programs::TcContext,
+};
 use ringfence_ebpf_common::Hook;
-use ringfence_ebpf_programs::run;
+use ringfence_ebpf_programs::{maps, run};
 
 /// Offsets into an Ethernet frame with IPv4 and TCP.
 const DESTINATION: usize = 30;
@@ -37,6 +45,40 @@ pub fn one_of_64k_flows(context: TcContext) -> i32 {
 pub fn new_flow(context: TcContext) -> i32 {
     randomise(&context, 0xffff, 0xffff);
     run(&context, Hook::FromEndpoint)
+}
+
+/// An event for each packet, however many there are.
+#[classifier]
+#[inline(always)]
+pub fn event_per_packet(_context: TcContext) -> i32 {
+    let Some(work) = maps::WORK.get_ptr_mut(0) else { return TC_ACT_SHOT as i32 };
+    // SAFETY: this CPU's own; what the last packet left there is a valid `Work`.
+    let work = unsafe { &*work };
+    ringfence_ebpf_programs::tell::publish(0, Hook::FromEndpoint, work);
+    TC_ACT_UNSPEC
+}
+
+/// The peer's lookups for the frame as it is.
+#[classifier]
+#[inline(always)]
+pub fn peer_packet(context: TcContext) -> i32 {
+    peer::run(&context)
+}
+
+/// The same for one of 65,536 flows.
+#[classifier]
+#[inline(always)]
+pub fn peer_one_of_64k_flows(context: TcContext) -> i32 {
+    randomise(&context, 0xffff, 0);
+    peer::run(&context)
+}
+
+/// The same for a flow that was hardly ever seen before.
+#[classifier]
+#[inline(always)]
+pub fn peer_new_flow(context: TcContext) -> i32 {
+    randomise(&context, 0xffff, 0xffff);
+    peer::run(&context)
 }
 
 /// Writes a random source port and the lower half of a random IPv4 destination address.

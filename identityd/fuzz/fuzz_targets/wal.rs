@@ -1,0 +1,7 @@
+//! Fuzz target of one decoder; what it does is shared with `tests/corpus.rs`.
+#![no_main]
+
+#[path = "../../tests/fuzz_areas/wal.rs"]
+mod wal;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(wal::exercise(bytes)));
