@@ -17,6 +17,8 @@ use std::{
         PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use ringfence_policy::{
@@ -38,6 +40,9 @@ const RECORD_PREFIX: &[u8] = b"record/";
 const ROW_PREFIX: &[u8] = b"row/";
 /// How often sled hands its buffers to the page cache on its own, so that a restart after a crash replays little.
 const SLED_FLUSH_MS: u64 = 500;
+/// How long a database that was just closed is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the state stands; written in the same batch as the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,8 +307,18 @@ pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
     records.chain(ledger.rows().map(|(key, row)| row_digest(&key, &row))).fold(0, u64::wrapping_add)
 }
 
+/// sled's own threads, and children that were just forked, hold a closed database's lock for a moment longer: whoever opens
+/// it again would take the state for damaged. That no other process has the directory open, its own lock sees to.
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
-    sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open()
+    let begun = Instant::now();
+    loop {
+        let opened = sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open();
+        let is_locked = matches!(&opened, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock"));
+        if !is_locked || begun.elapsed() > LOCK_PATIENCE {
+            return opened;
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
 }
 
 fn read(database: &sled::Db) -> Result<Stored, Doubt> {
