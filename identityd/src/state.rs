@@ -19,6 +19,8 @@ use std::{
         PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use ringfence_policy::{
@@ -42,6 +44,9 @@ const ROW_PREFIX: &[u8] = b"row/";
 const CACHE_BYTES: u64 = 4 << 20;
 /// Reads after which sled has freed what a write replaced: it looks at every 128th, some epochs later.
 const COLLECTING_READS: usize = 1024;
+/// How long a database that was just closed is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the state stands; written behind the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,9 +333,19 @@ pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
     records.chain(ledger.rows().map(|(key, row)| row_digest(&key, &row))).fold(0, u64::wrapping_add)
 }
 
+/// sled's own threads, and children that were just forked, hold a closed database's lock for a moment longer: whoever opens
+/// it again would take the state for damaged. That no other process has the directory open, its own lock sees to.
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
-    // Whoever writes says when it is to be handed over.
-    sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()
+    let begun = Instant::now();
+    loop {
+        // Whoever writes says when it is to be handed over.
+        let opened = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open();
+        let is_locked = matches!(&opened, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock"));
+        if !is_locked || begun.elapsed() > LOCK_PATIENCE {
+            return opened;
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
 }
 
 fn read(database: &sled::Db) -> Result<Stored, Doubt> {

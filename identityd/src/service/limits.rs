@@ -178,9 +178,9 @@ spec: {endpointSelector: {}, ingress: [{}]}
     fn l4_a_policy_that_nodes_cannot_enforce_is_rejected_with_its_field() {
         let ranged = TEXT.replace("[{}]", "[{toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]}]");
         check(Command::PutPolicies(vec![policy(&ranged)])).unwrap();
-        let nodes = TEXT.replace("[{}]", "[{fromNodes: [{}]}]");
-        let error = check(Command::PutPolicies(vec![policy(&nodes)])).unwrap_err().to_string();
-        assert!(error.contains("a is rejected") && error.contains("fromNodes"), "{error}");
+        let authenticated = TEXT.replace("[{}]", "[{authentication: {mode: required}}]");
+        let error = check(Command::PutPolicies(vec![policy(&authenticated)])).unwrap_err().to_string();
+        assert!(error.contains("a is rejected") && error.contains("authentication"), "{error}");
     }
 
     #[test]
