@@ -1,4 +1,6 @@
 use std::{
+    iter,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     sync::mpsc,
     time::{Duration, Instant},
@@ -11,7 +13,7 @@ use ringfence_policy::{
     label::LabelSet,
     mesh::Mesh,
     name::Name,
-    record::{Cluster, Node},
+    record::{Cluster, Node, RecordKey},
     revision::Revision,
 };
 
@@ -72,6 +74,20 @@ impl Opened {
         self.index += 1;
         let answers = block_on(self.applier.apply([entry])).unwrap();
         answers.into_iter().flatten().for_each(|answer| drop(answer.unwrap()));
+    }
+
+    /// As `apply`, of an entry that lies in the log before.
+    fn log_and_apply(&mut self, commands: Vec<Command>) {
+        let (done, logged) = mpsc::channel();
+        let entry = entry(self.index, commands.clone());
+        self.storage.wal.append(vec![entry], move |appended| done.send(appended.is_ok()).unwrap());
+        assert!(logged.recv_timeout(DEADLINE).unwrap());
+        self.apply(commands);
+    }
+
+    fn snapshot(&mut self) {
+        let mut builder = block_on(self.applier.get_snapshot_builder());
+        block_on(builder.build_snapshot()).unwrap();
     }
 
     fn mesh(&self) -> Mesh {
@@ -156,6 +172,69 @@ fn what_changes_often_is_written_once_and_in_the_end_the_disk_has_all() {
     let (_, stored) = State::open(&directory.path().join("state")).unwrap();
     let stored = stored.unwrap();
     assert_eq!((stored.mesh, stored.marker), (mesh, marker));
+}
+
+/// Where a write of the state stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Behind so many changes; the marker is still the one from before.
+    Changes(usize),
+    Everything,
+}
+
+/// A member with a snapshot of entry 1 and a state of entry 2 whose next write, of entry 3, stops somewhere. Gives how
+/// many changes there were, where it stood when it was opened again, and checks what the log makes of it then.
+fn stop_in_a_write(written: Written) -> (usize, u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::open(directory.path(), 1, 100, WalOptions::default()).unwrap();
+    let mut opened = Opened { applier: storage.applier.clone(), storage, index: 0 };
+    let gone =
+        |number: u16| Command::Delete(RecordKey::Endpoint(name("east"), name("n1"), name(format!("pod-{number:05}"))));
+    opened.log_and_apply(first());
+    opened.log_and_apply((0..10).map(|number| put(number, 0)).collect());
+    opened.snapshot();
+    opened.log_and_apply((5..15).map(|number| put(number, 1)).collect());
+    opened.applier.persist().unwrap();
+    opened.log_and_apply((10..20).map(|number| put(number, 2)).chain((0..3).map(gone)).collect());
+    let (mesh, marker) = (opened.mesh(), opened.applier.marker());
+    let (changes, image) = {
+        let mut position = opened.applier.behind.position();
+        let image = position.image(&opened.storage.history);
+        (std::mem::take(&mut position.dirty).changes(&image).collect::<Vec<_>>(), image)
+    };
+    let count = changes.len();
+    match written {
+        Written::Everything => opened.storage.state.write(changes, &image.marker).unwrap(),
+        Written::Changes(some) => {
+            let end = iter::once_with(|| resume_unwind(Box::new("the process ends")));
+            let changes = changes.into_iter().take(some).chain(end);
+            let stopped = catch_unwind(AssertUnwindSafe(|| opened.storage.state.write(changes, &image.marker)));
+            assert!(stopped.is_err());
+        }
+    }
+    opened.storage.abandon();
+    drop(opened);
+
+    let storage = Storage::open(directory.path(), 1, 100, WalOptions::default()).unwrap();
+    let stood = storage.applier.marker().applied.unwrap().index;
+    let mut applier = storage.applier.clone();
+    block_on(applier.apply(storage.wal.entries(stood + 1..))).unwrap();
+    let ledger = applier.read_book(|book| book.ledger().clone());
+    assert_eq!(storage.history.read(|history| history.mesh().clone()), mesh, "{written:?}");
+    assert_eq!(applier.marker(), marker, "{written:?}");
+    assert_eq!(marker.digest, state::whole_digest(&mesh, &ledger), "{written:?}");
+    (count, stood)
+}
+
+#[test]
+fn s14_a_member_that_stops_in_a_write_of_its_state_comes_back_as_it_was() {
+    let (count, stood) = stop_in_a_write(Written::Everything);
+    assert_eq!(stood, 3, "a whole write is used");
+    assert!(count > 13, "{count}");
+    assert_eq!(stop_in_a_write(Written::Changes(0)), (count, 2), "the state from before is used");
+    for some in 1..=count {
+        assert_eq!(stop_in_a_write(Written::Changes(some)), (count, 1), "{some} of {count}: the snapshot is used");
+    }
 }
 
 #[test]
