@@ -73,7 +73,7 @@ impl Opened {
         let entry = entry(self.index, commands);
         self.index += 1;
         let answers = block_on(self.applier.apply([entry])).unwrap();
-        answers.into_iter().flatten().for_each(|answer| drop(answer.unwrap()));
+        answers.into_iter().flatten().for_each(|answer| assert!(answer.is_ok(), "{answer:?}"));
     }
 
     /// As `apply`, of an entry that lies in the log before.
