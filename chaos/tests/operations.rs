@@ -9,12 +9,16 @@
 //! A machine is a directory with its own `/etc/ringfence`, `/var/lib/ringfence` and home. What people carry from one machine to
 //! the other, this test copies where the text says so. A block that no step runs fails the test.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use support::binaries;
 
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -196,26 +200,6 @@ impl Machine {
         let tail: Vec<&str> = log.lines().rev().take(15).collect();
         tail.into_iter().rev().map(|line| format!("  {line}\n")).collect()
     }
-}
-
-/// The real programs, as new as this test; cargo builds no other package's binaries for a test by itself.
-fn binaries() -> &'static Path {
-    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    BUILT.get_or_init(|| {
-        let own = Path::new(env!("CARGO_BIN_EXE_ringfence-demo")).parent().expect("a binary has a directory");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--locked", "--bins", "-p", "ringfence-identityd", "-p", "ringfence-cli"]);
-        // What cargo tells this test about itself would make build scripts think that something has changed, and everything
-        // behind them be compiled again.
-        let of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
-            cargo.env_remove(name);
-        }
-        cargo.args(own.ends_with("release").then_some("--release"));
-        cargo.arg("--target-dir").arg(own.parent().expect("a profile's directory is in the target directory"));
-        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts").success());
-        own.to_owned()
-    })
 }
 
 /// The machines of a store, and the one with the authority where an admin sits.

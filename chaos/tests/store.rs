@@ -1,6 +1,7 @@
 //! The store's drill, short and with fixed seeds; `cargo xtask chaos store` runs it for longer.
 
-use std::path::{Path, PathBuf};
+mod support;
+
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,33 +17,12 @@ fn drill(arguments: &[&str]) -> Option<(bool, String)> {
         return None;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let binaries = build_members();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence-demo"));
-    command.arg("--binaries").arg(binaries).arg("store").args(arguments);
+    command.arg("--binaries").arg(support::binaries()).arg("store").args(arguments);
     let output = command.output().expect("the drill starts");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{text}");
     Some((output.status.success(), text))
-}
-
-/// The real programs, as new as this test; cargo builds no other package's binaries for a test by itself.
-fn build_members() -> PathBuf {
-    let own = Path::new(env!("CARGO_BIN_EXE_ringfence-demo")).parent().expect("a binary has a directory");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--bins", "-p", "ringfence-identityd", "-p", "ringfence-cli"]);
-    // What cargo tells this test about itself would make build scripts think that something has changed, and everything
-    // behind them be compiled again.
-    let of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars().filter(|(name, _)| of_this_test(name)) {
-        cargo.env_remove(name);
-    }
-    cargo.args(own.ends_with("release").then_some("--release"));
-    cargo
-        .arg("--target-dir")
-        .arg(own.parent().expect("a profile's directory is in the target directory"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    assert!(cargo.status().expect("cargo starts").success());
-    own.to_owned()
 }
 
 #[test]

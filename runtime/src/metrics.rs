@@ -76,7 +76,7 @@ pub const SERVERS: &[Metric] = &[
         name: "ringfence_requests_total",
         kind: Kind::Counter,
         labels: &["method", "code"],
-        help: "Calls by gRPC method and the code they were answered with; a stream that breaks later was answered OK.",
+        help: "Calls by gRPC method and the code they were answered with, those over links too; a stream that breaks later was answered OK.",
     },
     Metric {
         name: "ringfence_refusals_total",

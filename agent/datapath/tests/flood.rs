@@ -77,16 +77,21 @@ fn s1_s2_ten_million_packets_meet_whole_revisions_only() {
     });
 }
 
+/// The rows of both revisions, so that only addresses and endpoints change between them.
+fn apply_rows_of_both(datapath: &mut KernelDatapath, endpoints: [EndpointId; 2]) -> [Tables; 2] {
+    let revisions = [explicit(endpoints, 0), explicit(endpoints, 1)];
+    let mut both = revisions[0].clone();
+    both.rows.extend(revisions[1].rows.clone());
+    both.ports.extend(revisions[1].ports.clone());
+    datapath.apply(Revision(2), &revisions[0].diff(&both)).unwrap();
+    revisions
+}
+
 #[test]
 fn s1_s2_control_the_flood_sees_maps_that_are_written_while_packets_read_them() {
     in_own_namespaces("s1_s2_control_the_flood_sees_maps_that_are_written_while_packets_read_them", || {
         let (mut datapath, endpoints) = bed();
-        // The rows of both revisions: only addresses and endpoints change.
-        let [mut both, other] = [explicit(endpoints, 0), explicit(endpoints, 1)];
-        let revisions = [both.clone(), other.clone()];
-        both.rows.extend(other.rows);
-        both.ports.extend(other.ports);
-        datapath.apply(Revision(2), &explicit(endpoints, 0).diff(&both)).unwrap();
+        let revisions = apply_rows_of_both(&mut datapath, endpoints);
         let mut writer = Careless::open();
         let mut writes = 0_usize;
         let (mixed, sent) = flood(&mut datapath, endpoints[0], PACKETS / 10, |_| {
@@ -106,11 +111,7 @@ fn s1_s2_control_the_flood_sees_maps_that_are_written_while_packets_read_them() 
 fn s1_s2_control_the_flood_sees_a_set_that_is_written_before_its_last_packet_has_left() {
     in_own_namespaces("s1_s2_control_the_flood_sees_a_set_that_is_written_before_its_last_packet_has_left", || {
         let (mut datapath, endpoints) = bed();
-        let [mut both, other] = [explicit(endpoints, 0), explicit(endpoints, 1)];
-        let revisions = [both.clone(), other.clone()];
-        both.rows.extend(other.rows);
-        both.ports.extend(other.ports);
-        datapath.apply(Revision(2), &explicit(endpoints, 0).diff(&both)).unwrap();
+        let revisions = apply_rows_of_both(&mut datapath, endpoints);
         let mut writer = Careless::open();
         let mut flips = 0_usize;
         let before = datapath.counters().unwrap().0.get(Reason::DenyDefault);

@@ -39,8 +39,8 @@ impl Ours {
             let _ = write!(list, "{{id: {}, cluster: c{}, address: '127.0.0.1:{port}'}}, ", n + 1, n + 1);
             list
         });
-        let TlsFiles { ca, certificate, key } = tls;
         for (n, port) in PORTS.iter().enumerate() {
+            let TlsFiles { ca, certificate, key } = certificates::of_member(&tls.ca, n + 1);
             let config = directory.join(format!("identityd-{n}.yaml"));
             let data = directory.join(format!("identityd-{n}"));
             let text = format!(

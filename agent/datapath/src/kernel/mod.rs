@@ -37,7 +37,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use ringfence_ebpf_common::{FlowValue, Hook};
+use ringfence_ebpf_common::Hook;
 use ringfence_policy::{
     name::Name,
     revision::Revision,
@@ -114,11 +114,6 @@ impl KernelDatapath {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
         }
-    }
-
-    /// Every connection that is known now. Those that come, go or move meanwhile may be left out.
-    pub fn connections(&self) -> impl Iterator<Item = FlowValue> {
-        self.flows.each()
     }
 
     /// Gives back the counters of policies that no endpoint has any more.
