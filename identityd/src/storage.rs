@@ -200,7 +200,7 @@ fn fits(stored: Stored, log: &Contents) -> Result<Stored, Doubt> {
     let Some(applied) = stored.marker.applied else {
         return if log.purged.is_none() { Ok(stored) } else { Err(Doubt::Log { applied: 0 }) };
     };
-    let same_story = match log.entries.get(&applied.index) {
+    let same_story = match log.entries().get(&applied.index) {
         Some(entry) => entry.log_id == applied,
         // A snapshot that was installed just before a crash is ahead of the whole log; `not_cut_short` tells.
         None => log.last_log_id() <= Some(applied) && log.purged <= Some(applied),

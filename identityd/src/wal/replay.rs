@@ -240,12 +240,12 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
             let entry: Entry = value(frame)?;
             let found = entry.log_id.index;
             if let Some((last, _)) =
-                contents.entries.last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
+                contents.entries().last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
             {
                 return Err(DamageReason::Gap { found, last: *last });
             }
             segment.last_index = segment.last_index.max(Some(found));
-            contents.entries.insert(found, entry);
+            contents.push(entry);
         }
         RecordKind::Vote => contents.vote = Some(value::<Vote>(frame)?),
         RecordKind::Truncate => contents.truncate(value(frame)?),
@@ -262,7 +262,7 @@ fn value<T: DeserializeOwned>(frame: Frame<'_>) -> Result<T, DamageReason> {
 
 fn finish(replayed: &mut Replayed) -> Result<(), WalError> {
     let purged = replayed.contents.purged.map_or(-1, |log_id| i128::from(log_id.index));
-    if let (Some(first), Some(segment)) = (replayed.contents.entries.keys().next(), replayed.segments.first())
+    if let (Some(first), Some(segment)) = (replayed.contents.entries().keys().next(), replayed.segments.first())
         && i128::from(*first) != purged + 1
     {
         let reason = DamageReason::MissingBeginning { first: *first, purged };
