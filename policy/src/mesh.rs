@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
+    cidr::Cidr,
     name::Name,
     record::{
         Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings,
@@ -114,6 +115,16 @@ impl Mesh {
         self.records
             .values()
             .filter_map(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
+    }
+
+    /// The ranges of pods of all clusters.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = &Cidr> {
+        // Clusters come first.
+        let clusters = self
+            .records
+            .values()
+            .map_while(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None });
+        clusters.flat_map(|cluster| &cluster.pod_cidrs)
     }
 
     /// All nodes.

@@ -12,6 +12,7 @@ mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
         net::IpAddr,
+        sync::Arc,
     };
 
     use ringfence_policy::{
@@ -28,7 +29,7 @@ mod tests {
         },
         revision::Revision,
         tables::{Class, Edit, EndpointId, TableDiff, Tables},
-        view::Views,
+        view::{Viewer, Views},
     };
 
     use crate::worlds::worlds;
@@ -61,8 +62,13 @@ mod tests {
     fn identity(random: &mut Random) -> Identity {
         match random.below(8) {
             0 => Identity::from_bits(u32::try_from(random.below(12)).unwrap()),
-            _ => Identity::from_bits(0x10_0001 + u32::try_from(random.below(6)).unwrap()),
+            _ => numbered(random),
         }
+    }
+
+    /// One that the store gives: only such have records.
+    fn numbered(random: &mut Random) -> Identity {
+        Identity::from_bits(0x10_0001 + u32::try_from(random.below(6)).unwrap())
     }
 
     fn labels(random: &mut Random) -> LabelSet {
@@ -160,7 +166,7 @@ mod tests {
                 let (node, labels) = (name(random.pick(&["n1", "n2", "n3"])), LabelSet::parse(labels).unwrap());
                 Record::Node(Node { cluster: name("east"), name: node, addresses, labels })
             }
-            2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
+            2..5 => Record::Identity(IdentityRecord { identity: numbered(random), labels: labels(random) }),
             5..8 => endpoint(random),
             _ => policy(random),
         }
@@ -265,6 +271,7 @@ mod tests {
             addresses: [[10, 1, 2, 1].into(), [10, 9, 9, 9].into()].into(),
             failsafe: [(6, 80)].into(),
             audit: random.one_in(4),
+            ..LocalHost::default()
         });
         let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut world =
@@ -396,32 +403,46 @@ mod tests {
         verdicts: usize,
         of_hosts: usize,
         strangers: usize,
+        unsure: usize,
+        asked_again: usize,
+        shared: usize,
+    }
+
+    fn viewer(node: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Viewer {
+        Viewer { node: name(node), addresses: Arc::new(addresses.into_iter().collect()) }
+    }
+
+    /// An address that a device of the host may have: of pods, of nodes, of nobody.
+    fn device_address(random: &mut Random) -> IpAddr {
+        let last = u8::try_from(random.below(6)).unwrap();
+        random.pick(&[[10, 1, 2, last], [10, 1, 3, last], [10, 1, 3, last], [192, 0, 2, last], [10, 9, 9, 9]]).into()
     }
 
     fn view_history(seed: u64, seen: &mut Compared) {
         let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-        // No endpoint has an address of the host's that the node's record does not name.
         let host = random.one_in(2).then(|| LocalHost {
-            addresses: [[10, 9, 9, 9].into()].into(),
+            addresses: (0..random.below(4)).map(|_| device_address(random)).collect(),
             failsafe: [(6, 80)].into(),
             audit: random.one_in(4),
+            ..LocalHost::default()
         });
-        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
+        let mut n1 = viewer("n1", host.iter().flat_map(|host| host.addresses.clone()));
+        let mut local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut mesh = Mesh::default();
         mesh.apply(&Delta { revision: Revision(1), changes: first(random) }).unwrap();
         let mut views = Views::new(&mesh, name("east"));
-        for node in ["n1", "n2", "n3"] {
-            views.add(&name(node));
+        for other in [&n1, &viewer("n2", []), &viewer("n3", [])] {
+            views.add(other);
         }
-        let whole = |views: &Views, mesh: &Mesh| -> BTreeMap<RecordKey, Record> {
-            views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
+        let whole = |views: &Views, n1: &Viewer, mesh: &Mesh| -> BTreeMap<RecordKey, Record> {
+            views.records(n1, mesh).map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
         };
-        let snapshot = |views: &Views, mesh: &Mesh| {
-            let records = views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.clone()));
+        let snapshot = |views: &Views, n1: &Viewer, mesh: &Mesh| {
+            let records = views.records(n1, mesh).map(|(key, versioned)| (key.clone(), versioned.clone()));
             Mesh::from_snapshot(Snapshot { revision: mesh.revision(), records: records.collect() })
         };
-        let mut part = snapshot(&views, &mesh);
+        let mut part = snapshot(&views, &n1, &mesh);
         let (mut known, mut compilers) = (Tables::default(), (Compiler::default(), Compiler::default()));
         let mut known_all = Tables::default();
         for _ in 0..24 {
@@ -434,8 +455,13 @@ mod tests {
             }
             // As a follower of the view moves.
             match views.advance(&mesh) {
-                Some(mut changes) => match changes.remove(&name("n1")) {
+                Some(mut changes) => match changes.remove(&n1) {
                     Some(changes) => {
+                        for change in &changes {
+                            let reserved = matches!(change, Change::Delete(RecordKey::Identity(identity)) if identity.reserved_name().is_some());
+                            let was_there = part.get(&change.key()).is_some();
+                            assert!(!reserved || was_there, "{change:?}, which never has a record");
+                        }
                         part.skip_to(Revision(mesh.revision().0 - 1));
                         part.apply(&Delta { revision: mesh.revision(), changes }).unwrap();
                     }
@@ -447,16 +473,36 @@ mod tests {
                 None => {
                     seen.anew += 1;
                     views = Views::new(&mesh, name("east"));
-                    views.add(&name("n1"));
-                    part = snapshot(&views, &mesh);
+                    views.add(&n1);
+                    part = snapshot(&views, &n1, &mesh);
                 }
+            }
+            if let Some(host) = &mut local.host {
+                if random.one_in(4) {
+                    host.addresses.insert(device_address(random));
+                }
+                if random.one_in(6) {
+                    host.addresses.pop_first();
+                }
+                // As an agent does that hears of addresses that it has not asked for.
+                if random.one_in(3) && !host.addresses.is_subset(&n1.addresses) {
+                    seen.asked_again += 1;
+                    n1 = viewer("n1", host.addresses.clone());
+                    views.add(&n1);
+                    part = snapshot(&views, &n1, &mesh);
+                    compilers.1 = Compiler::default();
+                }
+                let in_pods = |address: &IpAddr| part.pod_cidrs().any(|range| range.contains(*address));
+                host.unsure =
+                    host.addresses.iter().filter(|a| !n1.addresses.contains(a) && in_pods(a)).copied().collect();
+                seen.unsure += host.unsure.len();
             }
             let shown: BTreeMap<RecordKey, Record> =
                 part.records().iter().map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect();
-            assert_eq!(shown, whole(&views, &mesh), "a follower has what the view has");
+            assert_eq!(shown, whole(&views, &n1, &mesh), "a follower has what the view has");
             let mut fresh = Views::new(&mesh, name("east"));
-            fresh.add(&name("n1"));
-            assert_eq!(shown, whole(&fresh, &mesh), "a view depends on the mesh alone");
+            fresh.add(&n1);
+            assert_eq!(shown, whole(&fresh, &n1, &mesh), "a view depends on the mesh alone");
             for (key, record) in &shown {
                 assert_eq!(mesh.get(key), Some(record), "a view is a part of the mesh");
             }
@@ -485,6 +531,9 @@ mod tests {
                         to_all != to_own
                     };
                     seen.strangers += known_all.addresses.keys().filter(stranger).count();
+                    let contested = |address: &&IpAddr| resolve(&known_all, **address) == Identity::UNKNOWN;
+                    let sure = local.host.iter().flat_map(|host| host.addresses.difference(&host.unsure));
+                    seen.shared += sure.filter(contested).count();
                 }
                 (all, own) => panic!("whole: {:?}\nview: {:?}", all.map(|_| ()), own.map(|_| ())),
             }
@@ -500,8 +549,10 @@ mod tests {
             assert!(outcome.is_ok(), "history {seed}");
         }
         println!("{histories} histories: {seen:?}");
-        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers } = seen;
-        let counts = [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers];
+        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers, .. } = seen;
+        let Compared { unsure, asked_again, shared, .. } = seen;
+        let counts =
+            [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers, unsure, asked_again, shared];
         assert!(histories < 100 || counts.iter().all(|count| *count > 50));
     }
 }

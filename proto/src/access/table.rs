@@ -30,6 +30,13 @@ pub struct Caller {
 pub enum Access {
     /// `Mesh.Follow`, `Mesh.List`, `Mesh.Status`.
     Read,
+    /// `Mesh.Follow` of what one node needs.
+    View {
+        /// Its cluster.
+        cluster: Name,
+        /// The node.
+        node: Name,
+    },
     /// A change of records.
     Write(Scope),
     /// A report about how something does.
@@ -78,6 +85,8 @@ const OWN_GATEWAY: &str = "an agent talks to the gateway of its own cluster";
 const STORE: &str = "agents talk to their cluster's gateway, not to the store";
 const GATEWAY: &str = "gateways and members do not talk to gateways";
 const RAFT: &str = "consensus is between members of the store";
+const VIEWS: &str = "the view of a node is for its own agent, at the gateway of its cluster; correct the agent's cluster and \
+                     node, or give it a certificate of its own";
 const SPEAKS: &str = "only a gateway asks for somebody else: for admins, and for agents of its own cluster";
 
 /// The whole table.
@@ -90,6 +99,11 @@ pub fn authorise(site: &Site, caller: &Caller, access: &Access) -> Result<(), Bo
 }
 
 fn rule(site: &Site, caller: &Caller, access: &Access) -> Result<(), &'static str> {
+    if let Access::View { cluster, node } = access {
+        let agent = Role::Agent { cluster: cluster.clone(), node: node.clone() };
+        let is_there = matches!(site, Site::Gateway(of) if of == cluster);
+        return allow(is_there && caller.on_behalf_of.is_none() && caller.role == agent, VIEWS);
+    }
     let Some(asker) = &caller.on_behalf_of else { return own(site, &caller.role, access) };
     let (Site::Store, Role::Gateway(cluster)) = (site, &caller.role) else { return Err(SPEAKS) };
     match (asker, access) {
@@ -114,6 +128,7 @@ fn own(site: &Site, role: &Role, access: &Access) -> Result<(), &'static str> {
         (Role::Gateway(own), Site::Store) => match access {
             Access::Read => Ok(()),
             Access::Write(scope) | Access::Report(scope) => allow(scope.is_in(own), OWN_CLUSTER),
+            Access::View { .. } => Err(VIEWS),
             Access::Raft | Access::Administer => Err(ADMINS),
         },
         (Role::Agent { .. }, Site::Store) => Err(STORE),
@@ -126,6 +141,7 @@ fn by_agent(agent: &Role, access: &Access) -> Result<(), &'static str> {
     match access {
         Access::Read => Ok(()),
         Access::Write(scope) | Access::Report(scope) => allow(scope.is_of(agent), OWN_NODE),
+        Access::View { .. } => Err(VIEWS),
         Access::Raft | Access::Administer => Err(ADMINS),
     }
 }
@@ -214,6 +230,7 @@ impl Access {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::View { .. } => "view",
             Self::Write(_) => "write",
             Self::Report(_) => "report",
             Self::Raft => "raft",
@@ -235,6 +252,7 @@ impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read => f.write_str("read"),
+            Self::View { cluster, node } => write!(f, "follow the view of node {cluster}/{node}"),
             Self::Write(scope) => write!(f, "change {scope}"),
             Self::Report(scope) => write!(f, "report about {scope}"),
             Self::Raft => f.write_str("take part in consensus"),

@@ -21,6 +21,8 @@ fn role(text: &str) -> Role {
 const ROLES: [&str; 7] =
     ["member/1", "gateway/east", "gateway/west", "agent/east/n1", "agent/west/n1", "admin/alice", "reader/bob"];
 
+const VIEWS: [&str; 3] = ["view east/n1", "view east/n2", "view west/n1"];
+
 fn node(cluster: &str, node: &str) -> Scope {
     Scope::Node { cluster: name(cluster), node: name(node) }
 }
@@ -39,6 +41,9 @@ fn requests() -> Vec<(&'static str, Access)> {
             ("unknown", Scope::Unknown),
         ]
     };
+    for (word, (cluster, node)) in VIEWS.into_iter().zip([("east", "n1"), ("east", "n2"), ("west", "n1")]) {
+        all.push((word, Access::View { cluster: name(cluster), node: name(node) }));
+    }
     all.extend(
         scopes()
             .map(|(word, scope)| (Box::leak(format!("write {word}").into_boxed_str()) as &str, Access::Write(scope))),
@@ -68,8 +73,8 @@ fn all_but(excluded: &[&str]) -> Vec<&'static str> {
 fn the_table_at_the_store() {
     for caller in ROLES {
         let expected = match caller {
-            "member/1" => all_but(&[]),
-            "admin/alice" => all_but(&["raft"]),
+            "member/1" => all_but(&VIEWS),
+            "admin/alice" => all_but(&["raft", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
             "gateway/east" => vec![
                 "read",
@@ -92,9 +97,9 @@ fn the_table_at_a_gateway() {
     let site = Site::Gateway(name("east"));
     for caller in ROLES {
         let expected = match caller {
-            "admin/alice" => all_but(&["raft", "administer"]),
+            "admin/alice" => all_but(&["raft", "administer", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
-            "agent/east/n1" => vec!["read", "write east/n1", "report east/n1"],
+            "agent/east/n1" => vec!["read", "view east/n1", "write east/n1", "report east/n1"],
             _ => vec![],
         };
         assert_eq!(allowed(&site, caller, None), expected, "{caller}");
