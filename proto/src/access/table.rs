@@ -43,6 +43,8 @@ pub enum Access {
     Report(Scope),
     /// Consensus between members.
     Raft,
+    /// Consensus, by a call that says which member calls.
+    RaftAs(u64),
     /// The store itself: membership, snapshots, hashes, everything that is not in this list.
     Administer,
 }
@@ -84,6 +86,8 @@ const OWN_NODE: &str = "an agent writes and reports only its own node and that n
 const OWN_GATEWAY: &str = "an agent talks to the gateway of its own cluster";
 const STORE: &str = "agents talk to their cluster's gateway, not to the store";
 const GATEWAY: &str = "gateways and members do not talk to gateways";
+const OWN_ID: &str = "a member speaks for itself alone; each needs the certificate of its own id ('ringfence ca issue member/ID'), and \
+                      that id in its configuration";
 const RAFT: &str = "consensus is between members of the store";
 const VIEWS: &str = "the view of a node is for its own agent, at the gateway of its cluster; correct the agent's cluster and \
                      node, or give it a certificate of its own";
@@ -103,6 +107,10 @@ fn rule(site: &Site, caller: &Caller, access: &Access) -> Result<(), &'static st
         let agent = Role::Agent { cluster: cluster.clone(), node: node.clone() };
         let is_there = matches!(site, Site::Gateway(of) if of == cluster);
         return allow(is_there && caller.on_behalf_of.is_none() && caller.role == agent, VIEWS);
+    }
+    if let Access::RaftAs(id) = access {
+        rule(site, caller, &Access::Raft)?;
+        return allow(caller.role == Role::Member(*id), OWN_ID);
     }
     let Some(asker) = &caller.on_behalf_of else { return own(site, &caller.role, access) };
     let (Site::Store, Role::Gateway(cluster)) = (site, &caller.role) else { return Err(SPEAKS) };
@@ -129,7 +137,7 @@ fn own(site: &Site, role: &Role, access: &Access) -> Result<(), &'static str> {
             Access::Read => Ok(()),
             Access::Write(scope) | Access::Report(scope) => allow(scope.is_in(own), OWN_CLUSTER),
             Access::View { .. } => Err(VIEWS),
-            Access::Raft | Access::Administer => Err(ADMINS),
+            Access::Raft | Access::RaftAs(_) | Access::Administer => Err(ADMINS),
         },
         (Role::Agent { .. }, Site::Store) => Err(STORE),
         (Role::Agent { cluster, .. }, Site::Gateway(of)) if cluster != of => Err(OWN_GATEWAY),
@@ -142,7 +150,7 @@ fn by_agent(agent: &Role, access: &Access) -> Result<(), &'static str> {
         Access::Read => Ok(()),
         Access::Write(scope) | Access::Report(scope) => allow(scope.is_of(agent), OWN_NODE),
         Access::View { .. } => Err(VIEWS),
-        Access::Raft | Access::Administer => Err(ADMINS),
+        Access::Raft | Access::RaftAs(_) | Access::Administer => Err(ADMINS),
     }
 }
 
@@ -233,7 +241,7 @@ impl Access {
             Self::View { .. } => "view",
             Self::Write(_) => "write",
             Self::Report(_) => "report",
-            Self::Raft => "raft",
+            Self::Raft | Self::RaftAs(_) => "raft",
             Self::Administer => "administer",
         }
     }
@@ -256,6 +264,7 @@ impl fmt::Display for Access {
             Self::Write(scope) => write!(f, "change {scope}"),
             Self::Report(scope) => write!(f, "report about {scope}"),
             Self::Raft => f.write_str("take part in consensus"),
+            Self::RaftAs(id) => write!(f, "take part in consensus as member {id}"),
             Self::Administer => f.write_str("administer the store"),
         }
     }

@@ -30,6 +30,7 @@ fn node(cluster: &str, node: &str) -> Scope {
 /// Every kind of request; `own` marks what belongs to cluster east and node east/n1.
 fn requests() -> Vec<(&'static str, Access)> {
     let mut all = vec![("read", Access::Read), ("raft", Access::Raft), ("administer", Access::Administer)];
+    all.extend([("raft as 1", Access::RaftAs(1)), ("raft as 2", Access::RaftAs(2))]);
     let scopes = || {
         [
             ("mesh", Scope::Mesh),
@@ -73,8 +74,8 @@ fn all_but(excluded: &[&str]) -> Vec<&'static str> {
 fn the_table_at_the_store() {
     for caller in ROLES {
         let expected = match caller {
-            "member/1" => all_but(&VIEWS),
-            "admin/alice" => all_but(&["raft", VIEWS[0], VIEWS[1], VIEWS[2]]),
+            "member/1" => all_but(&[VIEWS[0], VIEWS[1], VIEWS[2], "raft as 2"]),
+            "admin/alice" => all_but(&["raft", "raft as 1", "raft as 2", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
             "gateway/east" => vec![
                 "read",
@@ -97,7 +98,7 @@ fn the_table_at_a_gateway() {
     let site = Site::Gateway(name("east"));
     for caller in ROLES {
         let expected = match caller {
-            "admin/alice" => all_but(&["raft", "administer", VIEWS[0], VIEWS[1], VIEWS[2]]),
+            "admin/alice" => all_but(&["raft", "raft as 1", "raft as 2", "administer", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
             "agent/east/n1" => vec!["read", "view east/n1", "write east/n1", "report east/n1"],
             _ => vec![],

@@ -262,7 +262,7 @@ mod tests {
         identity::{ClusterId, Identity},
         label::LabelSet,
         object::parse_objects,
-        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyKey, PolicyRecord, Record},
+        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyKey, PolicyRecord, Record, Snapshot},
     };
 
     const ENDPOINTS_OF_NODE: u32 = 100;
@@ -352,6 +352,19 @@ mod tests {
         assert_eq!((last.whole_at, last.store_id), (3, store.to_string()), "a view says of which store it is");
     }
 
+    /// Resident memory that something takes, in kB; what was freed before and is used again does not count.
+    fn memory_of<T>(make: impl FnOnce() -> T) -> usize {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").ok();
+            pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<usize>().ok()).unwrap_or_default() * 4
+        };
+        let before = resident();
+        let made = make();
+        let taken = resident().saturating_sub(before);
+        drop(made);
+        taken
+    }
+
     /// `RINGFENCE_ENDPOINTS=100000` and `--nocapture` tell what a node of a large mesh gets.
     #[test]
     fn a_node_gets_a_small_part_of_a_large_mesh() {
@@ -379,7 +392,14 @@ mod tests {
         let entrance = cluster.enter(&node, Revision(0), &mesh, None);
         let entered = started.elapsed();
         let own = size(&entrance.snapshot.unwrap());
-        let records = cluster.views.records(&node, &mesh).count();
+        let part = || cluster.views.records(&node, &mesh).map(|(key, record)| (key.clone(), record.clone())).collect();
+        let ([own_memory, all_memory], records) = (
+            [
+                memory_of(|| Mesh::from_snapshot(Snapshot { revision: Revision(1), records: part() })),
+                memory_of(|| Mesh::from_snapshot(mesh.snapshot())),
+            ],
+            cluster.views.records(&node, &mesh).count(),
+        );
         let step = (0..100).map(|number| {
             let Change::Put(Record::Endpoint(moved)) = endpoint(endpoints / 2 + number) else { panic!() };
             let address = std::net::Ipv4Addr::from_bits((10 << 24) + (1 << 23) + number).into();
@@ -389,8 +409,8 @@ mod tests {
         let started = Instant::now();
         cluster.advance(&mesh);
         println!(
-            "{endpoints} endpoints: mesh {} records {all} B, view {records} records {own} B; index {indexed:.1?}, \
-             view {entered:.1?}, step of 100 endpoints {:.1?}",
+            "{endpoints} endpoints: mesh {} records {all} B ({all_memory} kB in memory), view {records} records {own} B \
+             ({own_memory} kB in memory); index {indexed:.1?}, view {entered:.1?}, step of 100 endpoints {:.1?}",
             mesh.records().len(),
             started.elapsed()
         );
