@@ -17,6 +17,8 @@ mod memory;
 mod namespaces;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "support/scale.rs"]
+mod scale;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -27,7 +29,7 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, programs::SchedClassifier};
-use figures::{Figure, Target, median, print, write_json};
+use figures::{Figure, Target, cpu_ms, median, print, write_json};
 use namespaces::{BPFFS, inside, ip, run_again};
 use ringfence_datapath::{Capacity, Datapath, Hook, KernelDatapath, KernelOptions, PacketKind, ProbePacket, Reason};
 use ringfence_policy::{
@@ -90,12 +92,6 @@ fn measure(quick: bool) -> Vec<Figure> {
     drop(datapath);
     figures.extend(memory::measure(quick));
     figures
-}
-
-/// CPU time of this thread: what else the machine does counts less.
-fn cpu_ms() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
 /// 100,000 addresses of 16,384 identities, and 64 allowed ports to each of them.
