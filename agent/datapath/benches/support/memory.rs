@@ -68,7 +68,8 @@ fn memlock(pin: &Path) -> f64 {
 fn tables(part: u32) -> Tables {
     let mut tables = Tables::default();
     let identity = |number: u32| Identity::from_bits(0x0020_0001 + number);
-    for number in 0..ADDRESSES / part {
+    // One is the endpoint's.
+    for number in 1..ADDRESSES / part {
         let address = IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number)));
         tables.addresses.insert(address, AddressEntry { identity: identity(number % ROWS), endpoint: None });
     }
