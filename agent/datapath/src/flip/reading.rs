@@ -66,7 +66,7 @@ pub(crate) struct Part {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self::of(2048)
+        Self::of(1024)
     }
 }
 
