@@ -8,7 +8,7 @@ use std::{
 
 use ringfence_datapath::{
     ApplyError, AttachError, BandReport, Datapath, FlowEvent, Hook, MapReader, Observation, ObserveError,
-    PacketCounters, ProbeError, ProbeOutcome, ProbePacket, Tallies, Verified,
+    PacketCounters, ProbeError, ProbeOutcome, ProbePacket, Reading, Tallies, Verified,
 };
 use ringfence_policy::{
     compile::{Compilation, Compiler, Incomplete, LocalHost, LocalNode},
@@ -212,12 +212,10 @@ impl Realiser {
         self.publish(problems);
     }
 
-    /// Reads the maps back and repairs what somebody else has changed; that is a problem until the next time.
-    ///
-    /// # Errors
-    /// As `Datapath::verify`.
-    pub fn verify(&mut self) -> Result<Verified, ApplyError> {
-        let verified = self.datapath.verify(&self.tables);
+    /// Reads a part of the maps back. Answers when all was read: what somebody else had changed is repaired then, and a
+    /// problem until the next time. Errors are those of `Datapath::verify_part`.
+    pub fn verify_part(&mut self, reading: &mut Reading) -> Option<Result<Verified, ApplyError>> {
+        let verified = self.datapath.verify_part(&self.tables, reading).transpose()?;
         self.tampered = match &verified {
             Ok(Verified { served: 0, unserved: 0 }) => None,
             Ok(Verified { served, unserved }) => {
@@ -234,7 +232,7 @@ impl Realiser {
         };
         let problems = self.last.as_ref().map(|last| last.problems.clone());
         self.publish(problems.unwrap_or_default());
-        verified
+        Some(verified)
     }
 
     /// As `Datapath::events`.

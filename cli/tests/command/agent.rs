@@ -86,15 +86,33 @@ impl Agent for TestAgent {
         }))
     }
 
-    async fn put_endpoint(&self, _request: Request<v1::LocalEndpoint>) -> Result<Response<v1::Committed>, Status> {
-        Err(Status::unimplemented("not asked here"))
+    async fn put_endpoint(&self, request: Request<v1::LocalEndpoint>) -> Result<Response<v1::Committed>, Status> {
+        let endpoint = request.into_inner();
+        let port = |name: &str, protocol, port| v1::NamedPort { name: name.to_owned(), protocol, port };
+        let expected = v1::LocalEndpoint {
+            name: "web-2".to_owned(),
+            interface: "veth-web-2".to_owned(),
+            addresses: vec!["10.101.1.12".to_owned(), "fd00::12".to_owned()],
+            labels: vec!["k8s:app=web".to_owned(), "k8s:zone=a".to_owned()],
+            named_ports: vec![port("http", 6, 8080), port("dns", 17, 53)],
+            policy_audit_mode: true,
+        };
+        if endpoint.interface != expected.interface {
+            return Err(Status::failed_precondition(format!("there is no device {}", endpoint.interface)));
+        }
+        assert_eq!(endpoint, expected);
+        Ok(Response::new(v1::Committed { revision: 9, changed: true, identity: 1_049_577 }))
     }
 
     async fn delete_endpoint(
         &self,
-        _request: Request<v1::DeleteLocalEndpoint>,
+        request: Request<v1::DeleteLocalEndpoint>,
     ) -> Result<Response<v1::Committed>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        match request.into_inner().name.as_str() {
+            "web-1" => Ok(Response::new(v1::Committed { revision: 8, changed: true, identity: 0 })),
+            "web-2" => Ok(Response::new(v1::Committed::default())),
+            name => Err(Status::not_found(format!("endpoint {name} is not known on this node"))),
+        }
     }
 
     async fn list_endpoints(
@@ -371,6 +389,25 @@ fn an_endpoint_is_put_under_audit() {
     assert_eq!(audit("web-1", "on").exits(0).rows(), ["endpoint web-1 is under audit"]);
     assert_eq!(audit("web-1", "off").exits(0).rows(), ["endpoint web-1 is enforced"]);
     audit("web-9", "on").exits(1).says(&["web-9 is not declared on this node"]);
+}
+
+#[test]
+fn endpoints_are_added_and_deleted_through_the_agent() {
+    let agent = start();
+    let socket = ["--socket", argument(&agent.socket)];
+    let add = |interface: &str| {
+        let address = ["--address", "10.101.1.12", "--address", "fd00::12"];
+        let label = ["--label", "k8s:app=web", "--label", "k8s:zone=a"];
+        let more = ["--named-port", "http=8080", "--named-port", "dns=53/UDP", "--audit"];
+        let begin = ["endpoint", "add", "web-2", "--interface", interface];
+        run(&[&begin[..], &address, &label, &more, &socket].concat())
+    };
+    assert_eq!(add("veth-web-2").exits(0).rows(), ["endpoint web-2 added (identity 1049577, revision 9)"]);
+    add("veth9").exits(1).says(&["there is no device veth9"]);
+    let delete = |name| run(&[&["endpoint", "delete", name], &socket[..]].concat());
+    assert_eq!(delete("web-1").exits(0).rows(), ["endpoint web-1 deleted (revision 8)"]);
+    assert_eq!(delete("web-2").exits(0).rows(), ["endpoint web-2 deleted"], "the store never had it");
+    delete("web-9").exits(1).says(&["web-9 is not known on this node"]);
 }
 
 #[test]
