@@ -2,10 +2,7 @@
 
 mod lagging;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
-};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use ringfence_policy::{
@@ -205,7 +202,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             answers.push(self.apply_entry(&mut position, entry, &mut changed)?);
             position.marker.note(&self.digests);
         }
-        self.past.append(&position.passed, SystemTime::now());
+        self.past.append(&position.passed, self.past.now());
         position.passed.clear();
         let noted = self.lagging.note(changed, position.marker.clone());
         noted.map_err(|error| StorageIOError::write_state_machine(&error))?;
