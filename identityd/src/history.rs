@@ -137,18 +137,18 @@ impl DiskHistory {
 
     /// Adds the encoded deltas of the revisions that follow the head; what is not later than the head is there already.
     /// `now` as `Self::now` says.
-    pub fn append<'a>(&self, deltas: impl IntoIterator<Item = &'a (Revision, Vec<u8>)>, now: SystemTime) {
+    pub fn append<'a>(&self, deltas: impl IntoIterator<Item = (Revision, &'a [u8])>, now: SystemTime) {
         let mut inner = self.lock();
         for (revision, delta) in deltas {
-            if *revision <= inner.head {
+            if revision <= inner.head {
                 continue;
             }
-            if *revision != inner.head.next() {
+            if revision != inner.head.next() {
                 self.clear(&mut inner);
             }
-            inner.head = *revision;
+            inner.head = revision;
             if !inner.failed
-                && let Err(error) = self.add(&mut inner, *revision, delta, now)
+                && let Err(error) = self.add(&mut inner, revision, delta, now)
             {
                 self.give_up(&mut inner, &error);
             }

@@ -80,7 +80,7 @@ mod tests {
             protocol: 6,
             port: random.pick(&[80, 8080]),
         };
-        Record::Endpoint(Endpoint {
+        Record::Endpoint(std::sync::Arc::new(Endpoint {
             cluster: name("east"),
             node: name(random.pick(&["n1", "n1", "n2"])),
             name: name(random.pick(&PODS)),
@@ -88,7 +88,7 @@ mod tests {
             labels: LabelSet::default(),
             identity: identity(random),
             named_ports: (0..random.below(2)).map(|_| port(random)).collect(),
-        })
+        }))
     }
 
     fn policy(random: &mut Random) -> Record {

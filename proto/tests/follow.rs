@@ -455,7 +455,7 @@ fn pod(node: &str, number: u32, app: &str) -> Vec<Change> {
         named_ports: vec![],
     };
     let identity = Record::Identity(IdentityRecord { identity, labels });
-    vec![Change::Put(identity), Change::Put(Record::Endpoint(endpoint))]
+    vec![Change::Put(identity), Change::Put(Record::Endpoint(Arc::new(endpoint)))]
 }
 
 /// `app` may be reached from `peer` alone.

@@ -249,7 +249,7 @@ fn put_endpoint(
         named_ports: spec.named_ports,
     };
     let identity_record = Record::Identity(IdentityRecord { identity, labels });
-    Ok((vec![Change::Put(identity_record), Change::Put(Record::Endpoint(endpoint))], Some(identity)))
+    Ok((vec![Change::Put(identity_record), Change::Put(Record::Endpoint(endpoint.into()))], Some(identity)))
 }
 
 #[tonic::async_trait]

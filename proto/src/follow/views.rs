@@ -261,7 +261,7 @@ mod tests {
         let apps = number / ENDPOINTS_OF_NODE * ENDPOINTS_OF_NODE / ENDPOINTS_OF_APP;
         // A node has pods of many apps, an app pods on many nodes.
         let app = if number.is_multiple_of(2) { apps + number % 10 } else { number / 7 % apps.max(10) };
-        Change::Put(Record::Endpoint(Endpoint {
+        Change::Put(Record::Endpoint(Arc::new(Endpoint {
             cluster: name("east"),
             node: name(&format!("n{}", number / ENDPOINTS_OF_NODE)),
             name: name(&format!("app-{app}-{number}")),
@@ -269,7 +269,7 @@ mod tests {
             labels: labels(app),
             identity: identity(app),
             named_ports: vec![],
-        }))
+        })))
     }
 
     fn policy(app: u32) -> Change {
@@ -353,7 +353,8 @@ mod tests {
         let step = (0..100).map(|number| {
             let Change::Put(Record::Endpoint(moved)) = endpoint(endpoints / 2 + number) else { panic!() };
             let address = std::net::Ipv4Addr::from_bits((10 << 24) + (1 << 23) + number).into();
-            Change::Put(Record::Endpoint(Endpoint { addresses: vec![address], ..moved }))
+            let moved = Endpoint { addresses: vec![address], ..Arc::unwrap_or_clone(moved) };
+            Change::Put(Record::Endpoint(Arc::new(moved)))
         });
         mesh.apply(&Delta { revision: Revision(2), changes: step.collect() }).unwrap();
         let started = Instant::now();
