@@ -10,7 +10,7 @@
 mod behind;
 mod position;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
 use ringfence_proto::follow::SharedHistory;
@@ -139,7 +139,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
                 answers.push(self.apply_entry(&mut position, entry)?);
                 position.marker.note(&self.digests);
             }
-            self.past.append(position.passed.iter(), SystemTime::now());
+            self.past.append(position.passed.iter(), self.past.now());
             position.passed.clear();
             position.dirty.len()
         };

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod clients;
+mod clock;
 mod leases;
 mod membership;
 mod operations;

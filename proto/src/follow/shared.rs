@@ -197,13 +197,6 @@ impl SharedHistory {
         clusters.values().flat_map(Cluster::feeds).filter(|feed| feed.followers() > 0).cloned().collect()
     }
 
-    /// How many follow.
-    pub(super) fn followers(&self) -> (usize, usize) {
-        let views = self.views();
-        let of_views = views.values().flat_map(Cluster::feeds).map(|feed| feed.followers()).sum();
-        (self.waker.followers(), of_views)
-    }
-
     pub(super) const fn waker(&self) -> &Waker {
         &self.waker
     }
