@@ -86,7 +86,7 @@ mod tests {
             protocol: 6,
             port: random.pick(&[80, 8080]),
         };
-        Record::Endpoint(std::sync::Arc::new(Endpoint {
+        Record::Endpoint(Arc::new(Endpoint {
             cluster: name("east"),
             node: name(random.pick(&["n1", "n1", "n2"])),
             name: name(random.pick(&PODS)),

@@ -140,11 +140,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
 
 /// Puts a member together, on its core thread; `outside` is the process's runtime.
 async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
-    let tls = Tls::open(config.tls.clone())?;
-    let role = Role::of_certificate(tls.material().own())?;
-    if role != Role::Member(config.id) {
-        return Err(StartError::Certificate { role, id: config.id });
-    }
+    let tls = own_tls(&config)?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
@@ -240,6 +236,15 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         tls,
         core: None,
     })
+}
+
+/// The certificate, if it is this member's.
+fn own_tls(config: &Config) -> Result<Arc<Tls>, StartError> {
+    let tls = Tls::open(config.tls.clone())?;
+    match Role::of_certificate(tls.material().own())? {
+        Role::Member(id) if id == config.id => Ok(tls),
+        role => Err(StartError::Certificate { role, id: config.id }),
+    }
 }
 
 /// Whom the configuration knows, before the log says more.
