@@ -6,10 +6,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use ringfence_datapath::{AttachError, MapReader, Observation, ObserveError, PacketCounters, ProbePacket, Tallies};
+use ringfence_datapath::{
+    AttachError, MapReader, Observation, ObserveError, PacketCounters, ProbePacket, Reading, Tallies,
+};
 use ringfence_policy::{name::Name, tables::EndpointId};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{
+        mpsc::{self, error::TryRecvError},
+        oneshot, watch,
+    },
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
@@ -76,6 +81,8 @@ enum Request {
     Tick,
     /// Read the maps back.
     Verify,
+    /// There is no request; something else is to be gone on with.
+    Nothing,
     Judge {
         packet: ProbePacket,
         declared: BTreeMap<IpAddr, EndpointId>,
@@ -117,8 +124,10 @@ impl Requests {
     pub fn serve(mut self, mut realiser: Realiser, feed: &Feed, registry: &Registry) {
         let mut open = false;
         let mut meter = Meter::new(&realiser, &self.bus, &self.figures);
+        // The maps are read back in parts, one after each request and whenever nobody asks anything.
+        let mut reading: Option<Reading> = None;
         // An asker that has gone away needs no answer: failed replies are not errors.
-        while let Some(request) = self.requests.blocking_recv() {
+        while let Some(request) = next(&mut self.requests, reading.is_some()) {
             match request {
                 Request::Attach { name, interface, reply } => drop(reply.send(realiser.attach(&name, &interface))),
                 Request::Detach { name, reply } => drop(reply.send(realiser.detach(&name))),
@@ -127,7 +136,8 @@ impl Requests {
                 Request::Counters { reply } => drop(reply.send(realiser.counters())),
                 Request::Reader { reply } => drop(reply.send(realiser.reader())),
                 Request::Tick => meter.tick(&mut realiser),
-                Request::Verify => meter.verified(&realiser.verify()),
+                Request::Verify => reading = reading.or_else(|| Some(Reading::default())),
+                Request::Nothing => {}
                 Request::Judge { packet, declared, reply } => drop(reply.send(realiser.judge(&packet, &declared))),
                 Request::Open => open = true,
                 // The newest state counts, whichever one woke us.
@@ -135,7 +145,23 @@ impl Requests {
                 Request::Realise { .. } => {}
                 Request::Stop => return,
             }
+            if let Some(verified) = reading.as_mut().and_then(|reading| realiser.verify_part(reading)) {
+                reading = None;
+                meter.verified(&verified);
+            }
         }
+    }
+}
+
+/// The next request; `busy`: nothing instead of waiting for one. None once every handle is gone.
+fn next(requests: &mut mpsc::Receiver<Request>, busy: bool) -> Option<Request> {
+    if !busy {
+        return requests.blocking_recv();
+    }
+    match requests.try_recv() {
+        Ok(request) => Some(request),
+        Err(TryRecvError::Empty) => Some(Request::Nothing),
+        Err(TryRecvError::Disconnected) => None,
     }
 }
 

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "../../mesh-gateway/tests/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "other tests use the rest")]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod mesh;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
@@ -309,6 +309,19 @@ fn what_somebody_else_changed_is_told_and_repaired() {
     eventually("the problem goes with the next reading", || bed.running.problems().is_empty());
     let told = bed.spy.told_problems();
     assert!(told.iter().any(|problem| problem.contains("somebody else changed the datapath's maps")), "{told:?}");
+}
+
+#[test]
+fn a_revision_does_not_wait_until_the_maps_are_read_back() {
+    let bed = Bed::new(|config| Config { verify_interval_ms: 20, ..config });
+    bed.spy.set_endless(true);
+    let (before, runs) = (bed.spy.parts(), bed.status().verification.unwrap().runs);
+    eventually("the maps are being read back", || bed.spy.parts() > before + 10);
+    let head = bed.store.put(Record::Node(mesh::node("east", "n2", "10.40.1.2")));
+    eventually("the revision is realised", || bed.running.revision() == head.0);
+    assert!(bed.status().verification.unwrap().runs <= runs + 1, "no reading has ended");
+    bed.spy.set_endless(false);
+    eventually("the reading ends", || bed.status().verification.unwrap().runs > runs + 1);
 }
 
 #[test]

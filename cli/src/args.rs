@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_policy::{compat::Compat, explain::parse_protocol, record::NamedPort};
 
 use crate::{
-    commands::{agent::AgentCommand, bpf::BpfCommand, ca::CaCommand, monitor::MonitorArguments, store::StoreCommand},
+    commands::{
+        agent::AgentCommand, bpf::BpfCommand, ca::CaCommand, endpoint::EndpointCommand, monitor::MonitorArguments,
+        store::StoreCommand,
+    },
     output::Format,
 };
 
@@ -60,9 +63,9 @@ pub(crate) enum Command {
     /// Identities: the numbers of label sets.
     #[command(subcommand)]
     Identity(ListCommand),
-    /// Endpoints: workloads with addresses.
+    /// Endpoints: workloads with addresses. Those of this machine are added and deleted through its agent.
     #[command(subcommand)]
-    Endpoint(ListCommand),
+    Endpoint(EndpointCommand),
     /// Clusters of the mesh.
     #[command(subcommand)]
     Cluster(ListCommand),
@@ -356,7 +359,7 @@ impl From<CompatWord> for Compat {
     }
 }
 
-fn named_port(text: &str) -> Result<NamedPort, String> {
+pub(crate) fn named_port(text: &str) -> Result<NamedPort, String> {
     let wrong = || "write NAME=PORT or NAME=PORT/PROTOCOL, such as http=8080".to_owned();
     let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
     let (port, word) = rest.split_once('/').unwrap_or((rest, "TCP"));

@@ -5,6 +5,7 @@ mod apply;
 pub(crate) mod bpf;
 pub(crate) mod ca;
 mod diff;
+pub(crate) mod endpoint;
 mod expectations;
 mod explain;
 mod files;
@@ -46,7 +47,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
             return get::run(kind, consistency, &mut Servers::new(&global)?, output).await;
         }
         Command::Identity(command) => (list::identities as list::Show, command),
-        Command::Endpoint(command) => (list::endpoints as list::Show, command),
+        Command::Endpoint(command) => return endpoint::run(command, &global).await,
         Command::Cluster(command) => (list::clusters as list::Show, command),
         Command::Node(command) => return list::run_nodes(&command, &mut Servers::new(&global)?, output).await,
     };

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
+    cidr::Cidr,
     name::Name,
     record::{
         Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings,
@@ -116,6 +117,11 @@ impl Mesh {
         self.records
             .range(first..)
             .map_while(|(_, v)| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
+    }
+
+    /// The ranges of pods of all clusters.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = &Cidr> {
+        self.clusters().flat_map(|cluster| &cluster.pod_cidrs)
     }
 
     /// All nodes, found without looking at other kinds.

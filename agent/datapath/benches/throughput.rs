@@ -10,6 +10,8 @@
 //! packets of 64 kB, and with those that the wire would carry; exchanges are of one byte, on one TCP connection.
 #![expect(clippy::unwrap_used, reason = "a panic is how a bench fails")]
 
+#[path = "support/events.rs"]
+mod events;
 #[path = "support/figures.rs"]
 #[expect(dead_code, reason = "the other bench uses the rest")]
 mod figures;
@@ -69,6 +71,8 @@ fn main() {
     match std::env::var(ROLE).as_deref() {
         Ok("echo") => return echo(),
         Ok("exchange") => return println!("result: {}", exchange(Duration::from_secs(1))),
+        Ok("connect") => return println!("result: {}", connect(Duration::from_secs(1))),
+        Ok("unrest") => return events::unrest(),
         _ => {}
     }
     if !inside() {
@@ -93,7 +97,7 @@ fn main() {
 fn measure(rounds: usize) -> Vec<Figure> {
     build_network();
     let directory = Path::new(BPFFS).join("throughput");
-    let options = KernelOptions { directory, capacity: Capacity::default(), tcx: true };
+    let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default(), tcx: true };
     let mut datapath = KernelDatapath::open(&options).unwrap();
     let mut servers = [in_namespace("b", "iperf3", &SERVE, None), role("b", "echo")];
     await_server(IPERF_PORT);
@@ -109,11 +113,14 @@ fn measure(rounds: usize) -> Vec<Figure> {
             remove(variant, &mut datapath);
         }
     }
+    install(Variant::Ours, &mut datapath);
+    let of_events = events::measure(rounds, &mut datapath, &directory);
     for server in &mut servers {
         server.kill().unwrap();
         server.wait().unwrap();
     }
-    results.iter().enumerate().flat_map(|(workload, results)| figures_of(workload, results)).collect()
+    let of_variants = results.iter().enumerate().flat_map(|(workload, results)| figures_of(workload, results));
+    of_variants.chain(of_events).collect()
 }
 
 fn figures_of(workload: usize, results: &[Vec<f64>; 4]) -> Vec<Figure> {
@@ -123,7 +130,7 @@ fn figures_of(workload: usize, results: &[Vec<f64>; 4]) -> Vec<Figure> {
     };
     let (none, ours) = (Variant::None, Variant::Ours);
     let at_least = |least| Some(Target::AtLeast(least));
-    let name = |text: &str| -> &'static str { Box::leak(format!("{}, {text}", WORKLOADS[workload]).into_boxed_str()) };
+    let name = |text: &str| named(format!("{}, {text}", WORKLOADS[workload]));
     let unit = if workload == 2 { "1/s" } else { "Gbit/s" };
     let mut absolute = results[none as usize].clone();
     vec![
@@ -136,10 +143,16 @@ fn figures_of(workload: usize, results: &[Vec<f64>; 4]) -> Vec<Figure> {
     ]
 }
 
-/// Gbit/s, or exchanges per second.
+/// A name that is put together.
+fn named(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+/// Gbit/s, exchanges per second, or connections per second.
 fn run(workload: usize) -> f64 {
-    if workload == 2 {
-        let output = role("a", "exchange").wait_with_output().unwrap();
+    if workload >= 2 {
+        let what = if workload == 2 { "exchange" } else { "connect" };
+        let output = role("a", what).wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         return text.lines().find_map(|line| line.strip_prefix("result: ")).unwrap().parse().unwrap();
     }
@@ -295,6 +308,20 @@ fn exchange(time: Duration) -> f64 {
     stream.set_nodelay(true).unwrap();
     let (started, mut count) = (Instant::now(), 0_u32);
     while started.elapsed() < time {
+        stream.write_all(&[1]).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        count += 1;
+    }
+    f64::from(count) / started.elapsed().as_secs_f64()
+}
+
+/// Connections per second, one after the other, with one exchange each.
+fn connect(time: Duration) -> f64 {
+    let (started, mut count) = (Instant::now(), 0_u32);
+    while started.elapsed() < time {
+        let mut stream = TcpStream::connect((SERVER, ECHO_PORT)).unwrap();
+        // Reset at its end: no port waits to be used again.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         stream.write_all(&[1]).unwrap();
         stream.read_exact(&mut [0]).unwrap();
         count += 1;

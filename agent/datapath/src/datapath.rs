@@ -16,6 +16,7 @@ use ringfence_policy::{
 
 use crate::{
     error::{ApplyError, AttachError, ObserveError, ProbeError},
+    flip::Reading,
     probe::{ProbeOutcome, ProbePacket},
     read::MapReader,
     report::{BandReport, FlowEvent},
@@ -80,6 +81,17 @@ pub trait Datapath: Send {
     /// # Errors
     /// As `apply`; some of it may be repaired then.
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError>;
+
+    /// The same in parts of some milliseconds at most, with whatever else between them: answers once all was read.
+    /// `expected`: the tables that were applied last before this call. Only where something is not as it should be, the rest is
+    /// done at once.
+    ///
+    /// # Errors
+    /// As `verify`; the reading begins anew then.
+    fn verify_part(&mut self, expected: &Tables, reading: &mut Reading) -> Result<Option<Verified>, ApplyError> {
+        *reading = Reading::default();
+        self.verify(expected).map(Some)
+    }
 
     /// Hands over the events that packets left since the last call, oldest first. Each connection that began, each
     /// verdict that changed and each drop is handed over once or counted in `Tally::EventsLost` or

@@ -8,8 +8,14 @@
 //! A process may die between any two steps. Then packets go on with the active set, and whoever comes next makes the
 //! idle one equal to it before using it.
 
+mod reading;
+
+pub use reading::Reading;
+pub(crate) use reading::{Part, Place};
+
 use std::{io, time::Duration};
 
+use ringfence_ebpf_common::{Address, AddressValue, RowKey, RowValue};
 use ringfence_policy::{
     revision::Revision,
     tables::{TableDiff, Tables},
@@ -29,6 +35,12 @@ pub(crate) trait Sets {
     fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten>;
     /// Reads a whole set.
     fn read(&self, parity: usize) -> Result<Content, ObserveError>;
+    /// Reads a part of a set, about so many entries.
+    fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError>;
+    /// Looks an address up.
+    fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError>;
+    /// Looks a row up.
+    fn row(&self, parity: usize, key: &RowKey) -> Result<Option<RowValue>, ObserveError>;
     /// Writes what both sets share again where it is not what was written; answers how often that was.
     fn mend(&mut self) -> Result<usize, ObserveError>;
     /// Writes the number of a set's revision.
@@ -276,6 +288,15 @@ mod tests {
         fn read(&self, parity: usize) -> Result<Content, ObserveError> {
             self.inner.read(parity)
         }
+        fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError> {
+            self.inner.read_part(parity, from, at_once)
+        }
+        fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError> {
+            self.inner.address(parity, key)
+        }
+        fn row(&self, parity: usize, key: &bytes::RowKey) -> Result<Option<RowValue>, ObserveError> {
+            self.inner.row(parity, key)
+        }
         fn mend(&mut self) -> Result<usize, ObserveError> {
             self.inner.mend()
         }
@@ -382,6 +403,15 @@ mod tests {
         }
         fn read(&self, parity: usize) -> Result<Content, ObserveError> {
             self.inner.read(parity)
+        }
+        fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError> {
+            self.inner.read_part(parity, from, at_once)
+        }
+        fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError> {
+            self.inner.address(parity, key)
+        }
+        fn row(&self, parity: usize, key: &bytes::RowKey) -> Result<Option<RowValue>, ObserveError> {
+            self.inner.row(parity, key)
         }
         fn mend(&mut self) -> Result<usize, ObserveError> {
             self.inner.mend()
@@ -490,5 +520,5 @@ mod tests {
         assert_both_sets(&flip, &expected);
     }
 
-    const ALL: bytes::RowValue = bytes::RowValue { low: u64::MAX, high: 0 };
+    const ALL: RowValue = RowValue { low: u64::MAX, high: 0 };
 }

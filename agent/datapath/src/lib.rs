@@ -29,6 +29,7 @@ mod write;
 pub use capacity::Capacity;
 pub use datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified};
 pub use error::{ApplyError, AttachError, ObserveError, ProbeError, Table};
+pub use flip::Reading;
 #[cfg(feature = "kernel")]
 pub use kernel::{KernelDatapath, KernelOptions};
 pub use memory::MemoryDatapath;

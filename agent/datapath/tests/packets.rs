@@ -86,6 +86,10 @@ cases!(
     host_1_packets_of_endpoints_pass_the_uplink_unjudged,
     host_1_the_node_and_its_endpoints_are_judged_at_both_ends,
     what_must_not_be_cut_passes_the_uplink,
+    answers_of_a_borrowed_connection_pass_whatever_revisions_say,
+    a_borrowed_answer_does_not_keep_open_what_was_judged,
+    a_borrowed_connection_to_an_endpoint_is_judged_there_only,
+    membership_reports_pass_the_uplink,
 );
 
 impl Bed {
@@ -416,6 +420,93 @@ mod cases {
             assert_eq!(c.ask(&format!("send {there} {here} 300")), "ok");
             assert_eq!(bed.node.ask(&format!("receive {here}")), "nothing");
         }
+    }
+
+    /// A socket of the node whose packets carry the mark that exempts them, and one of c.
+    fn marked(bed: &mut Bed, c: &mut Station, here: &str, there: &str) {
+        assert_eq!(bed.node.ask(&format!("udp-with-mark {here} {}", ringfence_ebpf_common::MARK_PASSED)), "ok");
+        assert_eq!(c.ask(&format!("udp {there}")), "ok");
+    }
+
+    fn comes(from: &mut Station, to: &mut Station, here: &str, there: &str) -> bool {
+        assert_eq!(from.ask(&format!("send {here} {there} 100")), "ok");
+        to.ask(&format!("receive {there}")) == format!("100 {here}")
+    }
+
+    pub(super) fn answers_of_a_borrowed_connection_pass_whatever_revisions_say(bed: &mut Bed) {
+        let tables = tables_of_host(bed);
+        let mut c = enforce(bed, &tables);
+        for [of_c, of_node, _] in UPLINK {
+            let (here, there) = (at(of_node, 4000), at(of_c, 7401));
+            marked(bed, &mut c, &here, &there);
+            assert!(!comes(&mut c, &mut bed.node, &there, &here), "control: nothing is allowed");
+            assert!(comes(&mut bed.node, &mut c, &here, &there) && comes(&mut c, &mut bed.node, &there, &here));
+            // The next revision comes before the next answer, and nothing of the node between them.
+            let mut other = tables.clone();
+            allow(&mut other, HOST, INGRESS, REMOTE_NODE, protocol::TCP, 22);
+            for tables in [&other, &tables] {
+                apply(&mut bed.datapath, tables);
+                assert!(comes(&mut c, &mut bed.node, &there, &here), "an answer after a revision");
+            }
+        }
+    }
+
+    pub(super) fn a_borrowed_answer_does_not_keep_open_what_was_judged(bed: &mut Bed) {
+        let tables = tables_of_host(bed);
+        let mut open = tables.clone();
+        allow(&mut open, HOST, INGRESS, REMOTE_NODE, protocol::UDP, 4000);
+        let mut c = enforce(bed, &open);
+        for [of_c, of_node, _] in UPLINK {
+            apply(&mut bed.datapath, &open);
+            let (here, there) = (at(of_node, 4000), at(of_c, 5000));
+            marked(bed, &mut c, &here, &there);
+            assert!(comes(&mut c, &mut bed.node, &there, &here), "c may ask");
+            assert!(comes(&mut bed.node, &mut c, &here, &there), "and is answered");
+            apply(&mut bed.datapath, &tables);
+            // For longer than a second: the time of a connection is noted that often.
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_millis(1200) {
+                assert!(comes(&mut bed.node, &mut c, &here, &there), "what has the mark goes out");
+            }
+            assert!(!comes(&mut c, &mut bed.node, &there, &here), "that was judged, and is no more allowed");
+        }
+    }
+
+    pub(super) fn a_borrowed_connection_to_an_endpoint_is_judged_there_only(bed: &mut Bed) {
+        let mut tables = tables_of_host(bed);
+        allow(&mut tables, LOCAL, INGRESS, HOST, protocol::TCP, 7);
+        apply(&mut bed.datapath, &tables);
+        for [of_a, ..] in FAMILIES {
+            listen(&mut bed.a, of_a, &[7, 8]);
+            assert!(!reaches(&mut bed.node, of_a, 7), "control: the node's own egress is refused");
+            let mut connect = |port| {
+                let mark = ringfence_ebpf_common::MARK_PASSED;
+                bed.node.ask(&format!("transfer-with-mark {} 5000 {mark}", at(of_a, port)))
+            };
+            assert_eq!(connect(7), "5000");
+            assert!(connect(8).starts_with("error"), "the endpoint's own policy counts");
+        }
+    }
+
+    pub(super) fn membership_reports_pass_the_uplink(bed: &mut Bed) {
+        const IGMP: u8 = 2;
+        let tables = tables_of_host(bed);
+        let mut c = enforce(bed, &tables);
+        let packet = |protocol: u8| {
+            let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 0, 9, 3, 10, 0, 9, 1];
+            let sum = checksum(&packet).to_be_bytes();
+            packet[10..12].copy_from_slice(&sum);
+            packet.extend([0x11, 0, 0xee, 0xff, 0, 0, 0, 0]);
+            packet
+        };
+        let [exempt, refused] = [Reason::Exempt, Reason::DenyDefault].map(|reason| bed.packets(reason));
+        assert_eq!(c.ask(&format!("raw 10.0.9.1 {}", hexadecimal(&packet(IGMP)))), "ok");
+        assert_eq!(c.ask(&format!("raw 10.0.9.1 {}", hexadecimal(&packet(3)))), "ok");
+        // They come one after the other, and perhaps a moment later.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while bed.packets(Reason::DenyDefault) == refused && Instant::now() < deadline {}
+        assert_eq!(bed.packets(Reason::DenyDefault), refused + 1, "control: another protocol is refused");
+        assert_eq!(bed.packets(Reason::Exempt), exempt + 1, "a query of the groups that the node listens to");
     }
 
     /// Endpoint a has a second address, one namespace further, and sends to it through the node.

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use ringfence_datapath::{
     ApplyError, AttachError, Capacity, Connection, Datapath, FlowEvent, Hook, PacketKind, Phase, ProbeOutcome,
-    ProbePacket, Reason, Table, Tally, Verified,
+    ProbePacket, Reading, Reason, Table, Tally, Verified,
 };
 use ringfence_policy::{
     flow::{Direction, protocol},
@@ -549,6 +549,18 @@ fn verify_finds_nothing_where_nothing_was_changed(bed: &mut Bed) {
     let before = bed.datapath.observe().unwrap();
     assert_eq!(bed.datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
     assert_eq!(bed.datapath.observe().unwrap(), before);
+    // The same in parts, with a revision before each of them.
+    let mut reading = Reading::default();
+    for part in 0.. {
+        if let Some(verified) = bed.datapath.verify_part(&tables, &mut reading).unwrap() {
+            assert_eq!(verified, Verified { served: 0, unserved: 0 });
+            assert!(part > 6, "two sets, each with what is few, addresses and rows: {part}");
+            return;
+        }
+        let port = if part % 2 == 0 { 443 } else { 8443 };
+        rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), port, Class::Allow);
+        bed.apply(&tables);
+    }
 }
 
 fn a_reader_finds_what_was_applied_and_what_is_open(bed: &mut Bed) {
@@ -767,12 +779,12 @@ mod in_kernel {
         programs::{SchedClassifier, TcAttachType},
     };
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
+        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reading, Reason, Tally, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
         flow::Direction,
-        tables::{Class, EndpointId},
+        tables::{Class, EndpointId, Tables},
     };
 
     use super::{
@@ -888,12 +900,26 @@ mod in_kernel {
         pages.set(1, [7; 512], 0).unwrap();
         assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
         assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
-        let verified = datapath.verify(&tables).unwrap();
+        let verified = in_parts(&mut datapath, &tables);
         assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
         assert_eq!(datapath.observe().unwrap().tables, tables);
         assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
         assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
         assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+        // An entry that is gone is found, too, by whoever looks for it.
+        let active = (datapath.observe().unwrap().generation & 1) as usize;
+        rows(1 - active).remove(&keys[0]).unwrap();
+        assert_eq!(in_parts(&mut datapath, &tables), Verified { served: 0, unserved: 1 });
+        assert_eq!(in_parts(&mut datapath, &tables), Verified { served: 0, unserved: 0 });
+    }
+
+    fn in_parts(datapath: &mut KernelDatapath, tables: &Tables) -> Verified {
+        let mut reading = Reading::default();
+        loop {
+            if let Some(verified) = datapath.verify_part(tables, &mut reading).unwrap() {
+                return verified;
+            }
+        }
     }
 
     fn uninstall_leaves_nothing(tcx: bool) {

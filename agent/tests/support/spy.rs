@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use ringfence_agent::realise::Realised;
 use ringfence_datapath::{
     Applied, ApplyError, AttachError, BandReport, Capacity, Datapath, FlowEvent, Hook, MapReader, MemoryDatapath,
-    Observation, ObserveError, PacketCounters, PacketKind, ProbeError, ProbeOutcome, ProbePacket, Tallies, Verified,
+    Observation, ObserveError, PacketCounters, PacketKind, ProbeError, ProbeOutcome, ProbePacket, Reading, Tallies,
+    Verified,
 };
 use ringfence_policy::{
     name::Name,
@@ -29,6 +31,11 @@ struct State {
     told_early: bool,
     tampered: Option<(Revision, Tables)>,
     problems: Vec<String>,
+    host: BTreeSet<IpAddr>,
+    /// Reading back comes to no end.
+    endless: bool,
+    /// Parts that were read.
+    parts: u64,
 }
 
 impl Spy {
@@ -42,6 +49,9 @@ impl Spy {
             told_early: false,
             tampered: None,
             problems: vec![],
+            host: BTreeSet::new(),
+            endless: false,
+            parts: 0,
         })))
     }
 
@@ -62,6 +72,11 @@ impl Spy {
         } else {
             state.missing.remove(interface)
         };
+    }
+
+    /// The host's devices have these addresses from now on.
+    pub(crate) fn set_host_addresses(&self, addresses: &[&str]) {
+        self.lock().host = addresses.iter().map(|address| address.parse().unwrap()).collect();
     }
 
     /// Every revision that was ever in force, with its tables.
@@ -133,6 +148,16 @@ impl Spy {
         state.problems.clone()
     }
 
+    /// From now on, reading back comes to no end, or does again.
+    pub(crate) fn set_endless(&self, endless: bool) {
+        self.lock().endless = endless;
+    }
+
+    /// Parts of the maps that were read back.
+    pub(crate) fn parts(&self) -> u64 {
+        self.lock().parts
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
@@ -153,6 +178,10 @@ impl Datapath for Spy {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.lock().datapath.attached()
+    }
+
+    fn host_addresses(&self) -> std::io::Result<BTreeSet<IpAddr>> {
+        Ok(self.lock().host.clone())
     }
 
     fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {
@@ -187,6 +216,15 @@ impl Datapath for Spy {
         let told = state.told.as_ref().map(|told| told.borrow().problems.clone()).unwrap_or_default();
         state.problems.extend(told);
         state.datapath.verify(expected)
+    }
+
+    fn verify_part(&mut self, expected: &Tables, _reading: &mut Reading) -> Result<Option<Verified>, ApplyError> {
+        let endless = {
+            let mut state = self.lock();
+            state.parts += 1;
+            state.endless
+        };
+        if endless { Ok(None) } else { self.verify(expected).map(Some) }
     }
 
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {

@@ -61,6 +61,8 @@ impl Agent for TestAgent {
         Ok(Response::new(v1::AgentStatus {
             node: Some(node),
             followed_revision: 8,
+            records: 120,
+            scope: "view".to_owned(),
             gateway: "10.40.1.10:7401".to_owned(),
             staleness_ms: 1500,
             datapath_features: "Linux 6.1, attaching with clsact".to_owned(),
@@ -84,15 +86,33 @@ impl Agent for TestAgent {
         }))
     }
 
-    async fn put_endpoint(&self, _request: Request<v1::LocalEndpoint>) -> Result<Response<v1::Committed>, Status> {
-        Err(Status::unimplemented("not asked here"))
+    async fn put_endpoint(&self, request: Request<v1::LocalEndpoint>) -> Result<Response<v1::Committed>, Status> {
+        let endpoint = request.into_inner();
+        let port = |name: &str, protocol, port| v1::NamedPort { name: name.to_owned(), protocol, port };
+        let expected = v1::LocalEndpoint {
+            name: "web-2".to_owned(),
+            interface: "veth-web-2".to_owned(),
+            addresses: vec!["10.101.1.12".to_owned(), "fd00::12".to_owned()],
+            labels: vec!["k8s:app=web".to_owned(), "k8s:zone=a".to_owned()],
+            named_ports: vec![port("http", 6, 8080), port("dns", 17, 53)],
+            policy_audit_mode: true,
+        };
+        if endpoint.interface != expected.interface {
+            return Err(Status::failed_precondition(format!("there is no device {}", endpoint.interface)));
+        }
+        assert_eq!(endpoint, expected);
+        Ok(Response::new(v1::Committed { revision: 9, changed: true, identity: 1_049_577 }))
     }
 
     async fn delete_endpoint(
         &self,
-        _request: Request<v1::DeleteLocalEndpoint>,
+        request: Request<v1::DeleteLocalEndpoint>,
     ) -> Result<Response<v1::Committed>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        match request.into_inner().name.as_str() {
+            "web-1" => Ok(Response::new(v1::Committed { revision: 8, changed: true, identity: 0 })),
+            "web-2" => Ok(Response::new(v1::Committed::default())),
+            name => Err(Status::not_found(format!("endpoint {name} is not known on this node"))),
+        }
     }
 
     async fn list_endpoints(
@@ -372,6 +392,25 @@ fn an_endpoint_is_put_under_audit() {
 }
 
 #[test]
+fn endpoints_are_added_and_deleted_through_the_agent() {
+    let agent = start();
+    let socket = ["--socket", argument(&agent.socket)];
+    let add = |interface: &str| {
+        let address = ["--address", "10.101.1.12", "--address", "fd00::12"];
+        let label = ["--label", "k8s:app=web", "--label", "k8s:zone=a"];
+        let more = ["--named-port", "http=8080", "--named-port", "dns=53/UDP", "--audit"];
+        let begin = ["endpoint", "add", "web-2", "--interface", interface];
+        run(&[&begin[..], &address, &label, &more, &socket].concat())
+    };
+    assert_eq!(add("veth-web-2").exits(0).rows(), ["endpoint web-2 added (identity 1049577, revision 9)"]);
+    add("veth9").exits(1).says(&["there is no device veth9"]);
+    let delete = |name| run(&[&["endpoint", "delete", name], &socket[..]].concat());
+    assert_eq!(delete("web-1").exits(0).rows(), ["endpoint web-1 deleted (revision 8)"]);
+    assert_eq!(delete("web-2").exits(0).rows(), ["endpoint web-2 deleted"], "the store never had it");
+    delete("web-9").exits(1).says(&["web-9 is not known on this node"]);
+}
+
+#[test]
 fn status_as_table_and_json() {
     let agent = start();
     let status = ["agent", "status", "--socket", argument(&agent.socket)];
@@ -381,6 +420,7 @@ fn status_as_table_and_json() {
         "datapath memory (Linux 6.1, attaching with clsact)",
         "realised revision 7",
         "followed revision 8",
+        "records 120 (what this node needs of the mesh)",
         "staleness 1.5 s",
         "problem revision 8 does not fit",
         "policy enforcement always",

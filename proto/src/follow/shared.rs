@@ -183,7 +183,7 @@ impl SharedHistory {
         let cluster = clusters.entry(interest.cluster.clone()).or_insert_with(new);
         cluster.advance(history.mesh());
         let store = *self.lock_store();
-        cluster.enter(&interest.node, from, history.mesh(), store)
+        cluster.enter(&interest.viewer, from, history.mesh(), store)
     }
 
     /// Brings the views to the head; what their followers are told through.

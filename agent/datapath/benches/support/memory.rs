@@ -16,7 +16,7 @@ use ringfence_policy::{
     tables::{AddressEntry, Class, EndpointEntry, EndpointId, PolicyId, Row, RowKey, Tables},
 };
 
-use crate::{figures::Figure, namespaces::BPFFS};
+use crate::{figures::Figure, namespaces::BPFFS, scale};
 
 const ADDRESSES: u32 = 524_288;
 const ROWS: u32 = 65_536;
@@ -28,7 +28,9 @@ pub(crate) fn measure(quick: bool) -> Vec<Figure> {
     let options = KernelOptions { directory: directory.clone(), capacity: Capacity::default(), tcx: true };
     let mut datapath = KernelDatapath::open(&options).unwrap();
     let part = if quick { 16 } else { 1 };
-    datapath.apply(Revision(1), &Tables::default().diff(&tables(part))).unwrap();
+    let mut tables = tables(part);
+    let endpoint = scale::add_endpoint(&mut datapath, &mut tables);
+    datapath.apply(Revision(1), &Tables::default().diff(&tables)).unwrap();
     let (mut all, mut addresses, mut rows, mut flows) = (0.0, 0.0, 0.0, 0.0);
     for entry in fs::read_dir(directory.join("v3")).unwrap() {
         let path = entry.unwrap().path();
@@ -45,12 +47,14 @@ pub(crate) fn measure(quick: bool) -> Vec<Figure> {
         }
     }
     let what = |whole, quick_name| if quick { quick_name } else { whole };
-    vec![
+    let mut figures = vec![
         Figure::new(what("memory of all maps", "memory of all maps, a 16th filled"), all, "MiB", None),
         Figure::new(what("  512k addresses, both sets", "  32k addresses, both sets"), addresses, "MiB", None),
         Figure::new(what("  64k rows, both sets", "  4k rows, both sets"), rows, "MiB", None),
         Figure::new("  connections", flows, "MiB", None),
-    ]
+    ];
+    figures.extend(scale::measure(&mut datapath, &tables, endpoint, &directory.join("v3"), part));
+    figures
 }
 
 /// What the kernel charges a pinned map for.
@@ -64,7 +68,8 @@ fn memlock(pin: &Path) -> f64 {
 fn tables(part: u32) -> Tables {
     let mut tables = Tables::default();
     let identity = |number: u32| Identity::from_bits(0x0020_0001 + number);
-    for number in 0..ADDRESSES / part {
+    // One is the endpoint's.
+    for number in 1..ADDRESSES / part {
         let address = IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(number)));
         tables.addresses.insert(address, AddressEntry { identity: identity(number % ROWS), endpoint: None });
     }

@@ -71,10 +71,26 @@ pub(super) fn read<K: Layout, V: Layout>(
     map: BorrowedFd<'_>,
     mut take: impl FnMut(K, V) -> ControlFlow<()>,
 ) -> io::Result<()> {
+    let (mut place, mut broken) = (None, false);
+    loop {
+        place = read_some(map, place, AT_ONCE, |key, value| broken = broken || take(key, value).is_break())?;
+        if broken || place.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Hands over the entries of some buckets, those from a place on, about `at_once`; answers where the next ones begin, none at the
+/// end. More are handed over where one bucket has more.
+pub(super) fn read_some<K: Layout, V: Layout>(
+    map: BorrowedFd<'_>,
+    place: Option<u32>,
+    at_once: usize,
+    mut take: impl FnMut(K, V),
+) -> io::Result<Option<u32>> {
     let map = u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
     // The kernel's place in a hash map: the number of a bucket.
-    let (mut place, mut next): (Option<u32>, u32) = (None, 0);
-    let mut size = AT_ONCE;
+    let (mut next, mut size): (u32, usize) = (0, at_once);
     loop {
         let (mut keys, mut values) = (vec![0_u8; size * size_of::<K>()], vec![0_u8; size * size_of::<V>()]);
         let mut batch = Batch {
@@ -87,8 +103,7 @@ pub(super) fn read<K: Layout, V: Layout>(
             element_flags: 0,
             flags: 0,
         };
-        let answer = bpf(BPF_MAP_LOOKUP_BATCH, &mut batch);
-        let last = match answer {
+        let last = match bpf(BPF_MAP_LOOKUP_BATCH, &mut batch) {
             Ok(_) => false,
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENOENT) => true,
@@ -102,15 +117,10 @@ pub(super) fn read<K: Layout, V: Layout>(
         };
         let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
         for (key, value) in entries.take(batch.count as usize) {
-            if let Some((key, value)) = from_bytes::<K>(key).zip(from_bytes::<V>(value))
-                && take(key, value).is_break()
-            {
-                return Ok(());
+            if let Some((key, value)) = from_bytes::<K>(key).zip(from_bytes::<V>(value)) {
+                take(key, value);
             }
         }
-        if last {
-            return Ok(());
-        }
-        place = Some(next);
+        return Ok((!last).then_some(next));
     }
 }

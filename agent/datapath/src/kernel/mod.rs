@@ -48,7 +48,7 @@ use crate::{
     capacity::Capacity,
     datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
-    flip::Flip,
+    flip::{Flip, Reading},
     probe::{ProbeOutcome, ProbePacket},
     read::MapReader,
     report::{self, BandReport, FlowEvent},
@@ -113,6 +113,15 @@ impl KernelDatapath {
         {
             tracing::error!(%error, "endpoints are still judged by an older version's revision: it is tried again with the next change");
             self.older = Some(older);
+        }
+    }
+
+    /// Puts programs back that somebody took off a device.
+    fn restore_links(&mut self) {
+        for links in [&self.links, &self.uplinks] {
+            if let Err(error) = links.restore(&mut self.ebpf) {
+                tracing::error!(%error, "not every device's programs could be looked after");
+            }
         }
     }
 
@@ -187,12 +196,15 @@ impl Datapath for KernelDatapath {
     }
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
-        for links in [&self.links, &self.uplinks] {
-            if let Err(error) = links.restore(&mut self.ebpf) {
-                tracing::error!(%error, "not every device's programs could be looked after");
-            }
-        }
+        self.restore_links();
         self.flip.verify(expected)
+    }
+
+    fn verify_part(&mut self, expected: &Tables, reading: &mut Reading) -> Result<Option<Verified>, ApplyError> {
+        if reading.is_new() {
+            self.restore_links();
+        }
+        self.flip.verify_part(expected, reading)
     }
 
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {

@@ -25,7 +25,7 @@ use crate::{
     decode::Content,
     encode::PrefixedRange,
     error::{ObserveError, Table},
-    flip::{Sets, StillBusy, Unwritten, WriteFailure},
+    flip::{Part, Place, Sets, StillBusy, Unwritten, WriteFailure},
     pages::{Directories, Store, ports_of},
     write::Write,
 };
@@ -80,6 +80,23 @@ impl KernelSets {
             .collect()
     }
 
+    /// Ranges, endpoints and ports.
+    fn others(&self, set: &KernelSet, content: &mut Content) -> Result<(), ObserveError> {
+        for entry in set.ranges.iter() {
+            let (key, identity) = entry.map_err(failed(Table::Ranges))?;
+            content.range(&PrefixedRange { prefix_bits: key.prefix_len(), key: key.data().0 }, identity);
+        }
+        for entry in set.endpoints.iter() {
+            let (key, value) = entry.map_err(failed(Table::Endpoints))?;
+            content.endpoint(key, &value.0);
+        }
+        for entry in set.directories.iter() {
+            let (key, directory) = entry.map_err(failed(Table::Ports))?;
+            content.ports(&key.0, ports_of(&directory.0, |number| self.page(number)));
+        }
+        Ok(())
+    }
+
     fn page(&self, number: u16) -> Option<Page> {
         self.maps.pages.get(&u32::from(number), 0).ok().map(|raw| raw.0)
     }
@@ -125,24 +142,44 @@ impl Sets for KernelSets {
             ControlFlow::Continue(())
         });
         whole(addresses, Table::Addresses)?;
-        for entry in set.ranges.iter() {
-            let (key, identity) = entry.map_err(failed(Table::Ranges))?;
-            content.range(&PrefixedRange { prefix_bits: key.prefix_len(), key: key.data().0 }, identity);
-        }
-        for entry in set.endpoints.iter() {
-            let (key, value) = entry.map_err(failed(Table::Endpoints))?;
-            content.endpoint(key, &value.0);
-        }
-        for entry in set.directories.iter() {
-            let (key, directory) = entry.map_err(failed(Table::Ports))?;
-            content.ports(&key.0, ports_of(&directory.0, |number| self.page(number)));
-        }
+        self.others(set, &mut content)?;
         let rows = batch::read(set.rows_fd.as_fd(), |key, value| {
             content.row(&key, &value);
             ControlFlow::Continue(())
         });
         whole(rows, Table::Rows)?;
         Ok(content)
+    }
+
+    fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError> {
+        let (set, mut content) = (&self.maps.sets[parity], Content::default());
+        let unreadable = |table| move |source| ObserveError::Read { table, source };
+        let next = match from {
+            Place::Others => {
+                self.others(set, &mut content)?;
+                Some(Place::Addresses(None))
+            }
+            Place::Addresses(from) => {
+                let map = set.addresses_fd.as_fd();
+                let next = batch::read_some(map, from, at_once, |key, value| content.address(&key, &value));
+                let next = next.map_err(unreadable(Table::Addresses))?;
+                Some(next.map_or(Place::Rows(None), |next| Place::Addresses(Some(next))))
+            }
+            Place::Rows(from) => {
+                let map = set.rows_fd.as_fd();
+                let next = batch::read_some(map, from, at_once, |key, value| content.row(&key, &value));
+                next.map_err(unreadable(Table::Rows))?.map(|next| Place::Rows(Some(next)))
+            }
+        };
+        Ok(Part { content, next })
+    }
+
+    fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError> {
+        found(self.maps.sets[parity].addresses.get(&Raw(*key), 0), Table::Addresses)
+    }
+
+    fn row(&self, parity: usize, key: &RowKey) -> Result<Option<RowValue>, ObserveError> {
+        found(self.maps.sets[parity].rows.get(&Raw(*key), 0), Table::Rows)
     }
 
     fn mend(&mut self) -> Result<usize, ObserveError> {
@@ -250,6 +287,14 @@ fn failure(error: io::Error) -> WriteFailure {
 
 fn range_key(range: &PrefixedRange) -> Key<Raw<RangeKey>> {
     Key::new(range.prefix_bits, Raw(range.key))
+}
+
+fn found<V>(value: Result<Raw<V>, MapError>, table: Table) -> Result<Option<V>, ObserveError> {
+    match value {
+        Ok(Raw(value)) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(table)(error)),
+    }
 }
 
 fn failed(table: Table) -> impl Fn(MapError) -> ObserveError {

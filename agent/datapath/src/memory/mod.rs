@@ -17,7 +17,7 @@ use crate::{
     capacity::Capacity,
     datapath::{Applied, Datapath, Observation, PacketCounters, Tallies, Verified},
     error::{ApplyError, AttachError, ObserveError, ProbeError},
-    flip::Flip,
+    flip::{Flip, Reading},
     probe::{ProbeOutcome, ProbePacket},
     read::{Head, MapReader},
     report::{self, BandReport, FlowEvent},
@@ -130,6 +130,10 @@ impl Datapath for MemoryDatapath {
 
     fn verify(&mut self, expected: &Tables) -> Result<Verified, ApplyError> {
         self.flip.verify(expected)
+    }
+
+    fn verify_part(&mut self, expected: &Tables, reading: &mut Reading) -> Result<Option<Verified>, ApplyError> {
+        self.flip.verify_part(expected, reading)
     }
 
     fn events(&mut self, take: &mut dyn FnMut(FlowEvent)) -> Result<(), ObserveError> {

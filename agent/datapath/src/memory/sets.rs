@@ -13,7 +13,7 @@ use crate::{
     decode::Content,
     encode::PrefixedRange,
     error::{ObserveError, Table},
-    flip::{Sets, StillBusy, Unwritten, WriteFailure},
+    flip::{Part, Place, Sets, StillBusy, Unwritten, WriteFailure},
     pages::{Directories, Store, ports_of},
     write::Write,
 };
@@ -54,6 +54,19 @@ impl MemorySets {
         MemoryState { set, pages: &self.maps.pages, shared: &mut self.shared, now_ns }
     }
 
+    /// Ranges, endpoints and ports.
+    fn others(&self, set: &Set, content: &mut Content) {
+        for (key, identity) in &set.ranges {
+            content.range(key, *identity);
+        }
+        for (key, value) in &set.endpoints {
+            content.endpoint(*key, value);
+        }
+        for (key, directory) in &set.directories {
+            content.ports(key, ports_of(directory, |number| self.maps.pages.get(&number).copied()));
+        }
+    }
+
     pub(super) const fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -87,19 +100,37 @@ impl Sets for MemorySets {
         for (key, value) in &set.addresses {
             content.address(key, value);
         }
-        for (key, identity) in &set.ranges {
-            content.range(key, *identity);
-        }
-        for (key, value) in &set.endpoints {
-            content.endpoint(*key, value);
-        }
-        for (key, directory) in &set.directories {
-            content.ports(key, ports_of(directory, |number| self.maps.pages.get(&number).copied()));
-        }
+        self.others(set, &mut content);
         for (key, value) in &set.rows {
             content.row(key, value);
         }
         Ok(content)
+    }
+
+    fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError> {
+        let (set, mut content) = (&self.maps.sets[parity], Content::default());
+        let next = match from {
+            Place::Others => {
+                self.others(set, &mut content);
+                Some(Place::Addresses(None))
+            }
+            Place::Addresses(from) => {
+                let next = some(&set.addresses, from, at_once, |key, value| content.address(key, value));
+                Some(next.map_or(Place::Rows(None), |next| Place::Addresses(Some(next))))
+            }
+            Place::Rows(from) => {
+                some(&set.rows, from, at_once, |key, value| content.row(key, value)).map(|next| Place::Rows(Some(next)))
+            }
+        };
+        Ok(Part { content, next })
+    }
+
+    fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError> {
+        Ok(self.maps.sets[parity].addresses.get(key).copied())
+    }
+
+    fn row(&self, parity: usize, key: &RowKey) -> Result<Option<RowValue>, ObserveError> {
+        Ok(self.maps.sets[parity].rows.get(key).copied())
     }
 
     fn mend(&mut self) -> Result<usize, ObserveError> {
@@ -170,6 +201,14 @@ impl Store for Maps {
         let capacity = self.capacity.of(Table::Ports);
         put(&mut self.sets[parity].directories, capacity, *key, directory.copied())
     }
+}
+
+/// Hands over some entries, those from a place on; answers where the next ones begin.
+fn some<K, V>(map: &BTreeMap<K, V>, from: Option<u32>, at_once: usize, mut take: impl FnMut(&K, &V)) -> Option<u32> {
+    let from = from.unwrap_or(0);
+    let mut entries = map.iter().skip(from as usize);
+    entries.by_ref().take(at_once).for_each(|(key, value)| take(key, value));
+    entries.next().map(|_| from.saturating_add(u32::try_from(at_once).unwrap_or(u32::MAX)))
 }
 
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, capacity: u32, key: K, value: Option<V>) -> Result<(), WriteFailure> {

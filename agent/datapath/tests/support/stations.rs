@@ -92,6 +92,13 @@ fn perform(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> std::io:
             sockets.insert(address.to_owned(), socket);
             Ok(ok())
         }
+        ["udp-with-mark", address, mark] => {
+            let socket = UdpSocket::bind(address)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket2::SockRef::from(&socket).set_mark(mark.parse().expect("a number"))?;
+            sockets.insert(address.to_owned(), socket);
+            Ok(ok())
+        }
         ["send", from, to, bytes] => {
             sockets[from].send_to(&vec![7; bytes.parse().expect("a number")], to)?;
             Ok(ok())
