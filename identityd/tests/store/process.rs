@@ -77,6 +77,18 @@ impl Process {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
+
+    /// On a busy machine its threads run on for a while after the signal.
+    async fn stop(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.0.id());
+        until("a process that stands still", || async {
+            let stands =
+                |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok()?.contains(") T ").then_some(());
+            fs::read_dir(&tasks).unwrap().map(Result::unwrap).try_for_each(stands)
+        })
+        .await;
+    }
 }
 
 impl Drop for Process {
@@ -103,7 +115,7 @@ async fn a_member_that_stood_still_keeps_the_connections_whose_callers_gave_up()
     .await;
     while !matches!(follower.next().await.unwrap(), FollowEvent::Progress { .. }) {}
 
-    process.signal("STOP");
+    process.stop().await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..GIVEN_UP {
         let mut client = store.client(3);
