@@ -137,13 +137,16 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
     }
 }
 
+/// Other members listen to this one only under the id in its certificate.
+fn check_certificate(tls: &Tls, id: u64) -> Result<(), StartError> {
+    let role = Role::of_certificate(tls.material().own())?;
+    if role == Role::Member(id) { Ok(()) } else { Err(StartError::Certificate { role, id }) }
+}
+
 /// Puts a member together, on its core thread; `outside` is the process's runtime.
 async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
     let tls = Tls::open(config.tls.clone())?;
-    let role = Role::of_certificate(tls.material().own())?;
-    if role != Role::Member(config.id) {
-        return Err(StartError::Certificate { role, id: config.id });
-    }
+    check_certificate(&tls, config.id)?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
