@@ -3,13 +3,13 @@
 use std::{error::Error, time::Duration};
 
 use ringfence_proto::{
-    connect::{MAX_MESSAGE_BYTES, endpoint},
+    connect::{Dialer, Expected, MAX_MESSAGE_BYTES, check_address},
     v1::{mesh_client::MeshClient, store_client::StoreClient},
 };
 use tokio::time::{Instant, timeout};
 use tonic::{
     Code, Request, Status, TimeoutExpired,
-    transport::{Channel, Endpoint},
+    transport::{self, Channel},
 };
 
 use crate::{args::Global, credentials, failure::Failure};
@@ -23,13 +23,13 @@ pub(crate) type Store = StoreClient<Channel>;
 /// The servers that were given. One that answered is asked first the next time.
 pub(crate) struct Servers {
     servers: Vec<Server>,
+    dialer: Dialer,
     timeout: Duration,
     unclear: bool,
 }
 
 struct Server {
     address: String,
-    endpoint: Endpoint,
     channel: Option<Channel>,
 }
 
@@ -57,18 +57,26 @@ enum Obstacle {
 impl Servers {
     /// Reads the certificates and checks the addresses; connects to nobody yet.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        Self::of(global, Expected::Either)
+    }
+
+    /// As `new`, for what only members of the store answer.
+    pub(crate) fn members(global: &Global) -> Result<Self, Failure> {
+        Self::of(global, Expected::Member)
+    }
+
+    fn of(global: &Global, expected: Expected) -> Result<Self, Failure> {
         if global.servers.is_empty() {
             let reason = "no server given: use --server HOST:PORT or set RINGFENCE_SERVER".to_owned();
             return Err(Failure::Usage { reason });
         }
-        let tls = credentials::load(global)?;
+        let dialer = credentials::dialer(global, expected)?;
         let server = |address: &String| {
-            let endpoint =
-                endpoint(address, tls.clone()).map_err(|error| Failure::Usage { reason: error.to_string() })?;
-            Ok(Server { address: address.clone(), endpoint, channel: None })
+            check_address(address).map_err(|error| Failure::Usage { reason: error.to_string() })?;
+            Ok(Server { address: address.clone(), channel: None })
         };
         let servers = global.servers.iter().map(server).collect::<Result<_, Failure>>()?;
-        Ok(Self { servers, timeout: global.timeout, unclear: false })
+        Ok(Self { servers, dialer, timeout: global.timeout, unclear: false })
     }
 
     /// Sends a request to the first server that takes it. `call` may be made several times. A server that hangs leaves
@@ -108,7 +116,7 @@ impl Servers {
             let left = u32::try_from(self.servers.len() - index).unwrap_or(u32::MAX);
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             let server = &mut self.servers[index];
-            let attempt = timeout(share, server.attempt(share, message.clone(), &call));
+            let attempt = timeout(share, server.attempt(&self.dialer, share, message.clone(), &call));
             match attempt.await.unwrap_or_else(|_| Err(Attempt::too_late(share))) {
                 Ok(answer) => {
                     self.servers.swap(0, index);
@@ -146,6 +154,7 @@ impl Servers {
 impl Server {
     async fn attempt<M, R>(
         &mut self,
+        dialer: &Dialer,
         time: Duration,
         message: M,
         call: &impl AsyncFn(Channel, Request<M>) -> Result<R, Status>,
@@ -155,7 +164,12 @@ impl Server {
         let is_new = known.is_none();
         let channel = match known {
             Some(channel) => channel,
-            None => self.endpoint.connect().await.map_err(|error| Attempt::not_reached(&error))?,
+            None => {
+                let connected = dialer.connected(&self.address).await;
+                let connected =
+                    connected.map_err(|error| Attempt::Final(Failure::Usage { reason: error.to_string() }))?;
+                connected.map_err(|error| Attempt::not_reached(&error))?
+            }
         };
         let mut request = Request::new(message);
         // The server gives up a little before we do, so that we hear why.
@@ -167,7 +181,7 @@ impl Server {
 }
 
 impl Attempt {
-    fn not_reached(error: &tonic::transport::Error) -> Self {
+    fn not_reached(error: &transport::Error) -> Self {
         Self::Next { obstacle: Obstacle::NotReached, reason: with_causes(&error.to_string(), error.source()) }
     }
 

@@ -1,23 +1,31 @@
 //! The certificates that a person shows to servers, checked before anybody is dialled.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, ensure};
-use ringfence_proto::connect::SERVER_NAME;
+use ringfence_proto::connect::{Dialer, Expected};
 use rustls::{
+    ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{args::Global, failure::Failure};
 
-/// Reads the files that the flags name.
+/// Reads the files that the flags name, to dial whom a command is meant for and nobody else.
 ///
 /// # Errors
 /// `Failure::Usage` if a flag is missing, `Failure::Failed` for a file that cannot be used.
-pub(crate) fn load(global: &Global) -> Result<ClientTlsConfig, Failure> {
+pub(crate) fn dialer(global: &Global, expected: Expected) -> Result<Dialer, Failure> {
+    let tls = Arc::new(load(global)?);
+    Ok(Dialer::new(expected, move || tls.clone()))
+}
+
+fn load(global: &Global) -> Result<ClientConfig, Failure> {
     let file = |given: &Option<PathBuf>, name: &str, flag: &str| {
         given.clone().or_else(|| global.tls_dir.as_ref().map(|directory| directory.join(name))).ok_or_else(|| {
             let reason =
@@ -30,28 +38,44 @@ pub(crate) fn load(global: &Global) -> Result<ClientTlsConfig, Failure> {
     let key_path = file(&global.key, "tls.key", "--key")?;
 
     let ca = read(&ca_path)?;
-    certificates(&ca, &ca_path)?;
+    let authorities = certificates(&ca, &ca_path)?;
     let certificate = read(&certificate_path)?;
     let key = read(&key_path)?;
     let chain = certificates(&certificate, &certificate_path)?;
-    check_pair(chain, &certificate_path, &key, &key_path)?;
-    Ok(ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(certificate, key))
-        .domain_name(SERVER_NAME))
+    let key = check_pair(chain.clone(), &certificate_path, &key, &key_path)?;
+    Ok(client_config(authorities, chain, key)
+        .with_context(|| format!("{} and {}", ca_path.display(), certificate_path.display()))?)
 }
 
+fn client_config(
+    authorities: Vec<CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority)?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots);
+    let mut tls = builder.with_client_auth_cert(chain, key)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(tls)
+}
+
+/// The key, if it is that of the certificate.
 fn check_pair(
     chain: Vec<CertificateDer<'static>>,
     certificate: &Path,
     key_pem: &[u8],
     key: &Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<PrivateKeyDer<'static>> {
     let wrong = || format!("{} is not a private key in PEM format", key.display());
     let private = PrivateKeyDer::from_pem_slice(key_pem).with_context(wrong)?;
-    let private = ring::default_provider().key_provider.load_private_key(private).with_context(wrong)?;
-    let fits = CertifiedKey::new(chain, private).keys_match();
-    fits.with_context(|| format!("{} is not the key of {}", key.display(), certificate.display()))
+    let loaded = ring::default_provider().key_provider.load_private_key(private.clone_key()).with_context(wrong)?;
+    let fits = CertifiedKey::new(chain, loaded).keys_match();
+    fits.with_context(|| format!("{} is not the key of {}", key.display(), certificate.display()))?;
+    Ok(private)
 }
 
 fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -88,7 +88,7 @@ pub(crate) enum SnapshotCommand {
 pub(crate) async fn run(command: StoreCommand, global: &Global) -> Result<(), Failure> {
     match command {
         StoreCommand::Status => members::status(global).await,
-        StoreCommand::Member(command) => membership::run(&command, &mut Servers::new(global)?, global.output).await,
+        StoreCommand::Member(command) => membership::run(&command, &mut Servers::members(global)?, global.output).await,
         StoreCommand::Hash => members::hash(global).await,
         StoreCommand::Compact { revision } => members::compact(global, revision).await,
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => snapshot::save(global, &file).await,

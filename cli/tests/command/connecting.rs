@@ -46,6 +46,29 @@ fn members_are_asked_of_members_only() {
 }
 
 #[test]
+fn who_answers_must_be_whom_the_command_is_for() {
+    let gateway = TestMesh::start_as("gateway-east");
+    let address = gateway.address.to_string();
+    gateway.run(&["status"]).exits(0);
+    let asked = gateway.requests();
+    let file = gateway.tls.path().join("backup");
+    let wrong = "gateway/east answered where a member of the store should be";
+    for arguments in [
+        &["store", "member", "list"][..],
+        &["store", "member", "remove", "4"],
+        &["store", "snapshot", "save", argument(&file)],
+    ] {
+        gateway.run(arguments).exits(3).says(&[&address, wrong]);
+    }
+    assert_eq!(gateway.requests(), asked, "it was asked for nothing");
+    // Nobody but members and gateways serves, whoever holds a certificate that would do for it.
+    let other = TestMesh::start_as("admin-test");
+    let address = other.address.to_string();
+    other.run(&["status"]).exits(3).says(&[&address]);
+    assert_eq!(other.requests(), 0);
+}
+
+#[test]
 fn servers_are_tried_in_order_until_one_answers() {
     let mesh = TestMesh::start();
     run(&[

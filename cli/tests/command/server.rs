@@ -58,8 +58,13 @@ pub(crate) struct Store {
 }
 
 impl TestMesh {
-    /// Starts on a port of its own.
+    /// Starts on a port of its own, as a member of the store.
     pub(crate) fn start() -> Self {
+        Self::start_as("member-1")
+    }
+
+    /// As `start`, with a certificate's files.
+    pub(crate) fn start_as(certificate: &str) -> Self {
         let tls = authority();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let store = Arc::new(Store {
@@ -72,7 +77,7 @@ impl TestMesh {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::builder()
-            .tls_config(server_tls(tls.path()))
+            .tls_config(server_tls(tls.path(), certificate))
             .unwrap()
             .add_service(MeshServer::from_arc(Arc::clone(&store)))
             .add_service(MaintenanceServer::from_arc(Arc::clone(&store)))
@@ -114,10 +119,11 @@ impl TestMesh {
 }
 
 /// As `ringfence-runtime` makes it from a process's configuration.
-fn server_tls(directory: &Path) -> ServerTlsConfig {
+fn server_tls(directory: &Path, certificate: &str) -> ServerTlsConfig {
     let read = |name: &str| std::fs::read(directory.join(name)).unwrap();
+    let own = |suffix: &str| read(&format!("{certificate}.{suffix}"));
     ServerTlsConfig::new()
-        .identity(Identity::from_pem(read("member-1.crt"), read("member-1.key")))
+        .identity(Identity::from_pem(own("crt"), own("key")))
         .client_ca_root(Certificate::from_pem(read("ca.crt")))
 }
 

@@ -238,7 +238,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
     })
 }
 
-/// The certificate, if it is this member's.
+/// The certificate, if it is this member's: the others listen to it only under the id in there.
 fn own_tls(config: &Config) -> Result<Arc<Tls>, StartError> {
     let tls = Tls::open(config.tls.clone())?;
     match Role::of_certificate(tls.material().own())? {

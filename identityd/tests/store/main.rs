@@ -273,7 +273,8 @@ async fn what_is_wrong_is_refused_with_its_reason() {
     let anonymous = tonic::transport::ClientTlsConfig::new()
         .ca_certificate(tonic::transport::Certificate::from_pem(std::fs::read(&config.tls.ca).unwrap()))
         .domain_name(ringfence_proto::connect::SERVER_NAME);
-    let channel = ringfence_proto::connect::endpoint(&config.listen.to_string(), anonymous).unwrap().connect_lazy();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("https://{}", config.listen)).unwrap();
+    let channel = endpoint.tls_config(anonymous).unwrap().connect_lazy();
     let mut client = v1::mesh_client::MeshClient::new(channel);
     assert!(client.status(v1::StatusRequest {}).await.is_err(), "nobody without a certificate gets in");
     assert_eq!(revision(), before, "nothing changed");

@@ -8,7 +8,11 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{codegen::http::Uri, transport::Channel};
+use tonic::{
+    codegen::http::Uri,
+    transport::{self, Channel, Endpoint},
+};
+use tower::Service;
 
 use super::{InvalidAddress, SERVER_NAME, plain};
 use crate::{
@@ -24,6 +28,8 @@ pub enum Expected {
     Member,
     /// The gateway of a cluster.
     Gateway(Name),
+    /// A member of the store or a gateway, of whichever cluster: both serve `Mesh`.
+    Either,
 }
 
 /// Makes connections over mutual TLS.
@@ -61,14 +67,27 @@ impl Dialer {
     /// # Errors
     /// `InvalidAddress::Form` unless `address` is `host:port`.
     pub fn channel(&self, address: &str) -> Result<Channel, InvalidAddress> {
-        // What tonic knows as plain HTTP/2 is wrapped in TLS here.
-        let introduction = Introduction::own().to_string();
-        let endpoint = plain("http", address)?.user_agent(introduction).expect("a version is a valid header");
+        Ok(endpoint(address)?.connect_with_connector_lazy(self.connector(address)))
+    }
+
+    /// A connection that is made now.
+    ///
+    /// # Errors
+    /// As `channel`, and inside why there is none.
+    pub async fn connected(&self, address: &str) -> Result<Result<Channel, transport::Error>, InvalidAddress> {
+        Ok(endpoint(address)?.connect_with_connector(self.connector(address)).await)
+    }
+
+    fn connector(
+        &self,
+        address: &str,
+    ) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = io::Error, Future: Send> + Send + 'static + use<>
+    {
         let (dialer, address): (Self, Arc<str>) = (self.clone(), address.into());
-        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        tower::service_fn(move |_: Uri| {
             let (dialer, address) = (dialer.clone(), address.clone());
             async move { dialer.connect(&address, (dialer.tls)()).await.map(TokioIo::new) }
-        })))
+        })
     }
 
     /// A connection for a `Link`.
@@ -101,12 +120,18 @@ impl Dialer {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let role = Role::of_certificate(certificate.ok_or(UnknownRole::NoCertificate)?)?;
         let right = match (&*self.expected, &role) {
-            (Expected::Member, Role::Member(_)) => true,
+            (Expected::Member | Expected::Either, Role::Member(_)) | (Expected::Either, Role::Gateway(_)) => true,
             (Expected::Gateway(cluster), Role::Gateway(of)) => cluster == of,
             _ => false,
         };
         if right { Ok(()) } else { Err(WrongPeer::Other { role, expected: self.expected.clone() }) }
     }
+}
+
+/// What tonic knows as plain HTTP/2 is wrapped in TLS here.
+fn endpoint(address: &str) -> Result<Endpoint, InvalidAddress> {
+    let introduction = Introduction::own().to_string();
+    Ok(plain(address)?.user_agent(introduction).expect("a version is a valid header"))
 }
 
 /// As `TcpStream::connect`; the mark is on the first packet already.
@@ -135,6 +160,7 @@ impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member => f.write_str("a member of the store"),
+            Self::Either => f.write_str("a member of the store or a gateway"),
             Self::Gateway(cluster) => write!(f, "the gateway of cluster {cluster}"),
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ringfence_proto::{
-    connect,
+    connect::Expected,
     status::describe,
     v1::{self, maintenance_client::MaintenanceClient},
 };
@@ -192,9 +192,9 @@ async fn ask<T>(
     address: &str,
     call: impl AsyncFnOnce(MaintenanceClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Result<T, String> {
-    let tls = credentials::load(global).map_err(|error| error.to_string())?;
-    let endpoint = connect::endpoint(address, tls).map_err(|error| error.to_string())?;
-    let asked = timeout(MEMBER_TIMEOUT.min(global.timeout), call(MaintenanceClient::new(endpoint.connect_lazy())));
+    let dialer = credentials::dialer(global, Expected::Member).map_err(|error| error.to_string())?;
+    let channel = dialer.channel(address).map_err(|error| error.to_string())?;
+    let asked = timeout(MEMBER_TIMEOUT.min(global.timeout), call(MaintenanceClient::new(channel)));
     let answer = asked.await.map_err(|_| "no answer in time".to_owned())?;
     answer.map(Response::into_inner).map_err(|status| describe(&status))
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use ringfence_policy::{record::Kind, store::StoreId};
 use ringfence_proto::{
     backup::{self, Backup},
-    connect,
+    connect::Expected,
     status::describe,
     v1::{self, maintenance_client::MaintenanceClient},
 };
@@ -133,9 +133,9 @@ async fn fetch(global: &Global) -> Result<Vec<u8>, Failure> {
         return Err(Failure::Usage { reason });
     }
     for address in &global.servers {
-        let tls = credentials::load(global)?;
-        let endpoint = connect::endpoint(address, tls).map_err(|error| Failure::Usage { reason: error.to_string() })?;
-        match receive(MaintenanceClient::new(endpoint.connect_lazy()), global).await {
+        let dialer = credentials::dialer(global, Expected::Member)?;
+        let channel = dialer.channel(address).map_err(|error| Failure::Usage { reason: error.to_string() })?;
+        match receive(MaintenanceClient::new(channel), global).await {
             Ok(bytes) => return Ok(bytes),
             Err(status) if status.code() == tonic::Code::PermissionDenied => {
                 return Err(Failure::Failed(anyhow::anyhow!("{}", status.message().to_owned())));
