@@ -48,7 +48,13 @@ async fn every_reason_not_to_start_has_its_message_and_exit_code() {
     assert!(message.contains("in use by another identityd"), "{message}");
 
     store.kill(1).await;
-    write(&good.replacen("id: 1", "id: 2", 1).replacen("cluster: east", "cluster: west", 1));
+    let other = good.replacen("id: 1", "id: 2", 1).replacen("cluster: east", "cluster: west", 1);
+    write(&other);
+    let (code, message) = failure(&identityd(&path, &[]));
+    assert_eq!(code, Some(2), "{message}");
+    assert!(message.contains("it is of member/1, and id says that this is member 2"), "{message}");
+
+    write(&other.replace("member-1.", "member-2."));
     let (code, message) = failure(&identityd(&path, &[]));
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("belongs to member 1, not to member 2"), "{message}");
