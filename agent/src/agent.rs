@@ -38,7 +38,7 @@ use crate::{
     open::{DatapathError, open},
     owner::{self, DatapathHandle},
     people::People,
-    realise::{Audit, Realiser},
+    realise::{Audit, HostAddresses, Realiser},
     register::Registering,
     registry::Registry,
     report::Reporter,
@@ -98,6 +98,7 @@ struct Parts {
     registry: Arc<Registry>,
     datapath: DatapathHandle,
     people: Arc<People>,
+    host: watch::Receiver<HostAddresses>,
     problem: watch::Sender<Option<String>>,
 }
 
@@ -143,9 +144,10 @@ impl Agent {
         tracing::info!(cluster = %config.cluster, node = %config.node, datapath = realiser.kind(), %revision, "datapath adopted");
         let feed = Arc::new(Feed::new());
         let (datapath, requests) = owner::channel(&realiser);
+        let host = realiser.host();
         let owners = Arc::clone(&registry);
         let problem = watch::Sender::new(None);
-        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, people, problem };
+        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, people, host, problem };
 
         tasks.spawn("datapath", OnEnd::Stop, async move {
             tokio::task::spawn_blocking(move || requests.serve(realiser, &feed, &owners)).await
@@ -185,7 +187,9 @@ fn spawn_followers(config: &Config, parts: &Parts, tasks: &mut Tasks) {
     let following = Following {
         gateways: Arc::clone(&parts.gateways),
         feed: Arc::clone(&parts.feed),
-        follower: format!("agent {}/{}", config.cluster, config.node),
+        cluster: config.cluster.clone(),
+        node: config.node.clone(),
+        host: parts.host.clone(),
     };
     spawn(tasks, "following", |token| following.run(token));
     let verify = Some(config.verify_interval_ms).filter(|ms| *ms != 0).map(Duration::from_millis);

@@ -10,7 +10,7 @@ use ringfence_runtime::{
 
 use crate::{
     events::Counts,
-    feed::Feed,
+    feed::{Feed, Followed, Scope},
     figures::Verification,
     owner::DatapathHandle,
     registry::{Attachment, Registration, Registry},
@@ -22,6 +22,12 @@ pub(crate) const GATEWAY_LOST: &str = "ringfence_agent_gateway_lost_total";
 pub const METRICS: &[Metric] = &[
     metric("ringfence_agent_realised_revision", Kind::Gauge, "The revision that packets are judged by."),
     metric("ringfence_agent_followed_revision", Kind::Gauge, "The newest revision that was received."),
+    metric(
+        "ringfence_agent_records",
+        Kind::Gauge,
+        "Records of the mesh that are held: what the node needs, or all of them where its gateway serves no views.",
+    ),
+    metric("ringfence_agent_view", Kind::Gauge, "1 while that is what the node needs, 0 while it is the whole mesh."),
     metric(
         "ringfence_agent_lag_revisions",
         Kind::Gauge,
@@ -119,7 +125,10 @@ fn not_ready(feed: &Feed, datapath: &DatapathHandle) -> Vec<String> {
 
 fn observe(feed: &Feed, datapath: &DatapathHandle, registry: &Registry) {
     let realised = datapath.realised().borrow().clone();
-    let followed = feed.followed().mesh.revision().0;
+    let Followed { mesh, scope, .. } = feed.followed();
+    let followed = mesh.revision().0;
+    ::metrics::gauge!("ringfence_agent_records").set(float(mesh.records().len() as u64));
+    ::metrics::gauge!("ringfence_agent_view").set(if scope == Scope::Mesh { 0.0 } else { 1.0 });
     ::metrics::gauge!("ringfence_agent_realised_revision").set(float(realised.revision.0));
     ::metrics::gauge!("ringfence_agent_followed_revision").set(float(followed));
     ::metrics::gauge!("ringfence_agent_lag_revisions").set(float(followed.saturating_sub(realised.revision.0)));

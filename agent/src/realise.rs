@@ -19,7 +19,10 @@ use ringfence_policy::{
 };
 use tokio::sync::watch;
 
-use crate::{feed::Followed, people::People};
+use crate::{
+    feed::{Followed, Scope},
+    people::People,
+};
 
 /// The one owner of the datapath.
 ///
@@ -29,6 +32,9 @@ pub struct Realiser {
     datapath: Box<dyn Datapath>,
     compiler: Compiler,
     local: LocalNode,
+    /// What of the mesh the compiler has seen.
+    scope: Scope,
+    host: watch::Sender<HostAddresses>,
     /// Devices where the node's own packets are to be judged.
     uplinks: Vec<String>,
     /// They are, or there are none and no others are.
@@ -42,6 +48,15 @@ pub struct Realiser {
     tampered: Option<String>,
     people: Arc<People>,
     outcome: watch::Sender<Realised>,
+}
+
+/// The addresses of the host's devices, where the host is enforced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostAddresses {
+    /// All of them.
+    pub all: BTreeSet<IpAddr>,
+    /// Those of which the mesh that is followed does not tell who else has them: they are `unknown` until it does.
+    pub unsure: BTreeSet<IpAddr>,
 }
 
 /// What becomes of packets that policies refuse.
@@ -126,10 +141,12 @@ impl Realiser {
         let endpoints = datapath.attached();
         people.know(&endpoints);
         people.know_ranges(tables.ranges.iter().map(|(range, identity)| (*range, Some(*identity))));
-        Ok(Self {
+        let mut realiser = Self {
             datapath,
             compiler: Compiler::default(),
             local: LocalNode { endpoints, ..local },
+            scope: Scope::default(),
+            host: watch::Sender::default(),
             uplinks,
             uplinks_set: false,
             audit,
@@ -139,7 +156,15 @@ impl Realiser {
             tampered: None,
             people,
             outcome,
-        })
+        };
+        realiser.look_at_host(&Followed::default());
+        Ok(realiser)
+    }
+
+    /// Moves with the addresses of the host's devices.
+    #[must_use]
+    pub fn host(&self) -> watch::Receiver<HostAddresses> {
+        self.host.subscribe()
     }
 
     /// Moves when packets are judged by another revision, and when a problem comes or goes.
@@ -166,7 +191,8 @@ impl Realiser {
             Audit::Off => audited,
             Audit::Everything => self.local.endpoints.keys().cloned().collect(),
         };
-        self.look_at_host();
+        self.look_at_host(&followed);
+        self.look_at_scope(&followed.scope);
         let local = &self.local;
         let same = |last: &&Attempt| {
             (last.revision, &last.endpoints, &last.audited, &last.host)
@@ -353,16 +379,43 @@ impl Realiser {
         self.uplinks_set = uplinks.is_ok();
         let uplinks =
             uplinks.err().map(|error| format!("the node's own packets are not judged on every uplink: {error}"));
-        Ok(problems.iter().map(ToString::to_string).chain(uplinks).collect())
+        let problems = problems.iter().map(ToString::to_string);
+        Ok(problems.chain(uplinks).chain(self.unsure_addresses()).collect())
     }
 
     /// The node's addresses come and go with its devices.
-    fn look_at_host(&mut self) {
+    fn look_at_host(&mut self, followed: &Followed) {
         let Some(host) = &mut self.local.host else { return };
         match self.datapath.host_addresses() {
             Ok(addresses) => host.addresses = addresses,
             Err(error) => tracing::warn!(%error, "the node's addresses cannot be read: those that are known stay"),
         }
+        host.unsure = followed.scope.unsure(&host.addresses, &followed.mesh);
+        let addresses = HostAddresses { all: host.addresses.clone(), unsure: host.unsure.clone() };
+        self.host.send_if_modified(|current| {
+            let modified = *current != addresses;
+            *current = addresses;
+            modified
+        });
+    }
+
+    /// Another part of the mesh may have other records at the same revision: what led there is not known.
+    fn look_at_scope(&mut self, scope: &Scope) {
+        if self.scope != *scope {
+            self.scope = scope.clone();
+            self.compiler = Compiler::default();
+            self.last = None;
+        }
+    }
+
+    fn unsure_addresses(&self) -> Option<String> {
+        let unsure = &self.local.host.as_ref().filter(|host| !host.unsure.is_empty())?.unsure;
+        let unsure: Vec<String> = unsure.iter().map(ToString::to_string).collect();
+        let unsure = unsure.join(", ");
+        Some(format!(
+            "addresses of the node's devices lie in the ranges of pods, and the gateway was not told of them yet: {unsure}; \
+             they are unknown until it says who else has them"
+        ))
     }
 
     fn publish(&self, mut problems: Vec<String>) {

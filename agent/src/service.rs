@@ -106,9 +106,12 @@ impl Agent for AgentService {
         let (packets, tallies) = counted.map_err(|error| Status::internal(error.to_string()))?;
         let Figures { verification: read_back, .. } = self.endpoints.datapath.figures().borrow().clone();
         let staleness = self.feed.freshness().staleness();
+        let followed = self.feed.followed();
         Ok(Response::new(v1::AgentStatus {
             node: Some(self.node_status()),
-            followed_revision: self.feed.followed().mesh.revision().0,
+            followed_revision: followed.mesh.revision().0,
+            records: followed.mesh.records().len() as u64,
+            scope: if followed.complete { followed.scope.name().to_owned() } else { String::new() },
             gateway: self.feed.gateway(),
             staleness_ms: u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX),
             datapath_features: self.endpoints.datapath.features().to_owned(),

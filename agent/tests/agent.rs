@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "../../mesh-gateway/tests/support/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod mesh;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;

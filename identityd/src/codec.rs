@@ -11,10 +11,18 @@
 //! Integers are little-endian, checksums CRC-32 (IEEE). A record's checksum covers where it lies, so that bytes of an
 //! old record, or bytes that look like one inside a payload, never pass for a record.
 
+mod deltas;
+
+use std::cmp::Ordering;
+
+use postcard::ser_flavors::Flavor;
+use ringfence_policy::{record::Record, revision::Revision};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The format of values, segments and snapshots that this version writes, and the newest that it reads.
-pub const FORMAT_VERSION: u8 = 1;
+pub(crate) use deltas::EncodedDeltas;
+
+/// The format of values, segments and snapshots that this version writes, and the one that it reads.
+pub const FORMAT_VERSION: u8 = 2;
 /// Length of a segment's header in bytes.
 pub const SEGMENT_HEADER_BYTES: usize = 32;
 /// Length of a record without its payload in bytes.
@@ -52,6 +60,12 @@ pub enum CodecError {
         "format version {found} is newer than {FORMAT_VERSION}, the newest that this identityd reads: upgrade identityd"
     )]
     NewerFormat {
+        /// The version found.
+        found: u32,
+    },
+    /// A version before the first release wrote them.
+    #[error("format version {found} is older than {FORMAT_VERSION}, the oldest that this identityd reads")]
+    OlderFormat {
         /// The version found.
         found: u32,
     },
@@ -137,34 +151,93 @@ pub enum Scanned<'a> {
 
 /// Encodes a value for the log, the state, a snapshot or another member.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![FORMAT_VERSION])
-        .expect("the store's values are plain data of known length; writing to memory cannot fail")
+    let mut bytes = Vec::with_capacity(256);
+    encode_into(&mut bytes, value);
+    bytes
+}
+
+/// As `encode`, behind what a buffer holds already.
+pub fn encode_into<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
+    buffer.push(FORMAT_VERSION);
+    push(buffer, value);
+}
+
+/// A part of a value, without a format: what a struct's or a tuple's fields are, one after the other.
+fn push<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
+    postcard::serialize_with_flavor(value, Appending(buffer))
+        .expect("the store's values are plain data of known length; writing to memory cannot fail");
+}
+
+/// Where postcard writes.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Encodes a `Versioned` into an empty buffer; gives where its record begins.
+pub(crate) fn encode_versioned(buffer: &mut Vec<u8>, revision: Revision, record: &Record) -> usize {
+    encode_into(buffer, &revision);
+    let start = buffer.len();
+    push(buffer, record);
+    start
 }
 
 /// Decodes what `encode` made.
 ///
 /// # Errors
-/// `CodecError` for a newer format, malformed content and trailing bytes.
+/// `CodecError` for another format, malformed content and trailing bytes.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (format, content) = bytes.split_first().ok_or(CodecError::TooShort { length: 0 })?;
-    if *format > FORMAT_VERSION {
-        return Err(CodecError::NewerFormat { found: u32::from(*format) });
-    }
+    check_format(u32::from(*format))?;
     let (value, rest) = postcard::take_from_bytes(content).map_err(|source| CodecError::Malformed { source })?;
     if rest.is_empty() { Ok(value) } else { Err(CodecError::TrailingBytes { count: rest.len() }) }
 }
 
-/// A 64-bit digest (FNV-1a with a final mix), the same on every machine and in every version.
+/// A 64-bit digest, the same on every machine and in every version: each step is one to one in what it takes in, so
+/// contents that differ in one word differ in their digest.
 #[must_use]
 pub fn digest(parts: &[&[u8]]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut take = |word: u64| {
+        let mixed = (hash ^ word).wrapping_mul(FACTOR);
+        hash = mixed ^ mixed >> 29;
+    };
     for part in parts {
-        for byte in u64_of(part.len()).to_le_bytes().iter().chain(*part) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        take(u64_of(part.len()));
+        let (words, rest) = part.as_chunks::<8>();
+        words.iter().for_each(|word| take(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            take(u64::from_le_bytes(last));
         }
     }
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^ hash >> 33
+}
+
+fn check_format(found: u32) -> Result<(), CodecError> {
+    match found.cmp(&u32::from(FORMAT_VERSION)) {
+        Ordering::Greater => Err(CodecError::NewerFormat { found }),
+        Ordering::Less => Err(CodecError::OlderFormat { found }),
+        Ordering::Equal => Ok(()),
+    }
 }
 
 impl SegmentHeader {
@@ -328,10 +401,7 @@ fn check_magic(bytes: &[u8], magic: [u8; 8]) -> Result<(), CodecError> {
     if bytes[..8] != magic {
         return Err(CodecError::Magic { expected: String::from_utf8_lossy(&magic).into_owned() });
     }
-    match u32_at(bytes, 8) {
-        found if found > u32::from(FORMAT_VERSION) => Err(CodecError::NewerFormat { found }),
-        _ => Ok(()),
-    }
+    check_format(u32_at(bytes, 8))
 }
 
 fn record_crc(sequence: u64, offset: u32, record: &[u8]) -> u32 {
@@ -378,8 +448,24 @@ mod tests {
         assert_eq!(decode::<(u32, String)>(&bytes), Ok((7, "seven".to_owned())));
         assert_eq!(decode::<u32>(&[]), Err(CodecError::TooShort { length: 0 }));
         assert_eq!(decode::<u32>(&[9, 0]), Err(CodecError::NewerFormat { found: 9 }));
+        assert_eq!(decode::<u32>(&[1, 0]), Err(CodecError::OlderFormat { found: 1 }));
         assert_eq!(decode::<u32>(&bytes), Err(CodecError::TrailingBytes { count: 6 }));
         assert!(matches!(decode::<(u32, String)>(&bytes[..4]), Err(CodecError::Malformed { .. })));
+    }
+
+    #[test]
+    fn every_flipped_bit_changes_a_digest() {
+        let content: Vec<u8> = (0..61).collect();
+        let mut seen = std::collections::BTreeSet::from([digest(&[&content]), digest(&[&content, b""])]);
+        for length in 0..content.len() {
+            assert!(seen.insert(digest(&[&content[..length]])), "{length} bytes");
+            assert!(seen.insert(digest(&[&content[..length], &content[length..]])), "split at {length}");
+        }
+        for bit in 0..content.len() * 8 {
+            let mut flipped = content.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(seen.insert(digest(&[&flipped])), "bit {bit}");
+        }
     }
 
     #[test]
@@ -434,7 +520,9 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         bytes[12] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::Checksum));
-        bytes[8] = 2;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::NewerFormat { found: 2 }));
+        bytes[8] = FORMAT_VERSION + 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::NewerFormat { found: 3 }));
+        bytes[8] = FORMAT_VERSION - 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(CodecError::OlderFormat { found: 1 }));
     }
 }

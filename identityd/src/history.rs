@@ -19,7 +19,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ringfence_policy::{record::Delta, revision::Revision};
@@ -62,6 +62,7 @@ pub struct DiskHistory {
     directory: PathBuf,
     member: u64,
     bounds: Bounds,
+    opened: (SystemTime, Instant),
     inner: Mutex<Inner>,
 }
 
@@ -109,7 +110,8 @@ impl DiskHistory {
             floor: Revision::default(),
             failed: false,
         };
-        let history = Self { directory: directory.to_owned(), member, bounds, inner: Mutex::new(inner) };
+        let opened = (SystemTime::now(), Instant::now());
+        let history = Self { directory: directory.to_owned(), member, bounds, opened, inner: Mutex::new(inner) };
         let mut inner = history.lock();
         match fs::create_dir_all(directory).and_then(|()| deltas::runs(directory, member, head)) {
             Ok(files) if files.back().is_some_and(|run| run.last == head.0) => inner.files = files,
@@ -125,19 +127,28 @@ impl DiskHistory {
         history
     }
 
+    /// What ages are counted by: the wall clock when the history was opened, which the files' times are of, and what has
+    /// passed since. So a wall clock that jumps ages nothing.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        let (opened, since) = self.opened;
+        opened + since.elapsed()
+    }
+
     /// Adds the encoded deltas of the revisions that follow the head; what is not later than the head is there already.
-    pub fn append<'a>(&self, deltas: impl IntoIterator<Item = &'a (Revision, Vec<u8>)>, now: SystemTime) {
+    /// `now` as `Self::now` says.
+    pub fn append<'a>(&self, deltas: impl IntoIterator<Item = (Revision, &'a [u8])>, now: SystemTime) {
         let mut inner = self.lock();
         for (revision, delta) in deltas {
-            if *revision <= inner.head {
+            if revision <= inner.head {
                 continue;
             }
-            if *revision != inner.head.next() {
+            if revision != inner.head.next() {
                 self.clear(&mut inner);
             }
-            inner.head = *revision;
+            inner.head = revision;
             if !inner.failed
-                && let Err(error) = self.add(&mut inner, *revision, delta, now)
+                && let Err(error) = self.add(&mut inner, revision, delta, now)
             {
                 self.give_up(&mut inner, &error);
             }

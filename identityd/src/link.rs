@@ -114,9 +114,10 @@ impl Linked {
             return self.command(caller, payload).await;
         }
         let member = if let Role::Member(member) = caller.role { Some(member) } else { None };
-        Permit::new(self.site.clone(), caller).check(&Access::Raft)?;
+        let permit = Permit::new(self.site.clone(), caller);
+        permit.check(&Access::Raft)?;
         let payload = self.links.fellowship.open(member, &payload)?;
-        self.links.raft.answer(method, &payload).await
+        self.links.raft.answer(&permit, method, &payload).await
     }
 
     async fn command(&self, mut caller: Caller, payload: Bytes) -> Result<Vec<u8>, Status> {

@@ -37,7 +37,8 @@ fn main() -> ExitCode {
             Err(error) => fail(error.exit_code(), &error.into()),
         };
     }
-    match tasks::block_on(serve(config)) {
+    // The core thread and the log's have the other half.
+    match tasks::block_on_half(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.downcast_ref().is_some_and(StartError::is_configuration) => fail(2, &error),
         Err(error) => fail(1, &error),

@@ -81,7 +81,7 @@ impl maintenance_server::Maintenance for MaintenanceService {
         // Both of one moment: whoever applies entries holds the book.
         let (snapshot, ledger) = self
             .applier
-            .read_book(|book| (self.history.read(|history| history.mesh().snapshot()), rows::kept(book.ledger())));
+            .read_book(|book| (self.history.read(|history| history.mesh().snapshot()), book.ledger().clone()));
         tracing::info!(revision = %snapshot.revision, records = snapshot.records.len(), "a backup is taken");
         let header = v1::BackupHeader {
             revision: snapshot.revision.0,
@@ -93,7 +93,7 @@ impl maintenance_server::Maintenance for MaintenanceService {
         };
         let (sender, receiver) = tokio::sync::mpsc::channel(PARTS_AHEAD);
         tokio::task::spawn_blocking(move || {
-            for data in backup::write(header, snapshot, ledger) {
+            for data in backup::write(header, snapshot, rows::kept(&ledger)) {
                 if sender.blocking_send(v1::BackupPart { data }).is_err() {
                     return;
                 }

@@ -165,15 +165,13 @@ impl Sources {
         set("ringfence_store_wal_bytes", bytes_below(&self.data_dir.join("wal")));
         set("ringfence_store_snapshot_bytes", bytes_below(&self.data_dir.join("snapshot")));
         set("ringfence_store_state_bytes", bytes_below(&self.data_dir.join("state")));
-        let (revision, kinds) = self.history.read(|history| {
-            let mesh = history.mesh();
-            let mut kinds = std::collections::BTreeMap::new();
-            for key in mesh.records().keys() {
-                *kinds.entry(key.kind()).or_insert(0_u64) += 1;
-            }
-            (mesh.revision(), kinds)
-        });
-        set("ringfence_store_revision", revision.0);
+        // Counted outside the lock.
+        let mesh = self.history.read(|history| history.mesh().clone());
+        let mut kinds = std::collections::BTreeMap::new();
+        for key in mesh.records().keys() {
+            *kinds.entry(key.kind()).or_insert(0_u64) += 1;
+        }
+        set("ringfence_store_revision", mesh.revision().0);
         for (kind, word) in KINDS {
             let count = kinds.get(&kind).copied().unwrap_or_default();
             ::metrics::gauge!("ringfence_store_records", "kind" => word).set(float(count));

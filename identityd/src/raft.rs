@@ -6,11 +6,13 @@
 //!                                         └─ applier.rs ─► machine::transition ─► State (sled), SharedHistory
 //! List ─► read.rs: one question to a quorum for all reads that wait
 //! membership.rs, transfer.rs: who is a member, who leads
+//! bound.rs: cuts the log when it holds many bytes, however few entries
 //! guard.rs: pings the others; a member without a quorum, or with a leader, does not stand for election
 //! ```
 
 pub mod applier;
 pub mod batch;
+pub mod bound;
 pub mod durable;
 pub mod guard;
 pub mod log;

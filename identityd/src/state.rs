@@ -1,15 +1,17 @@
 //! The state machine's state on disk: one sled tree that can always be rebuilt from snapshot and log.
 //!
 //! ```text
-//! apply ─► one atomic batch: changed records + Marker { index it stands at, membership, digest }
-//! open  ─► every record decoded, digest compared with the marker's ─► Stored, or Doubt ─► wiped and rebuilt
+//! applier/behind ─► changed records one by one, at last Marker { index it stands at, membership, digest }
+//! open           ─► every record decoded, digest compared with the marker's ─► Stored, or Doubt ─► wiped and rebuilt
 //! ```
+//!
+//! A process that ends in between leaves a digest that does not fit. One batch would cost more: sled holds all that it
+//! replaces in memory as long as a batch lasts.
 //!
 //! sled's own `flush` hands its data to the page cache and no further (docs/decisions/0002): `flush` here also syncs
 //! the files below it. What a power failure makes of an unsynced sled shows as a digest that does not fit.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -32,19 +34,21 @@ use crate::{
     codec::{self, CodecError},
     digests::Digests,
     machine::ledger::{Ledger, Row, RowKey},
-    raft::{LogId, StoredMembership},
+    raft::{LogId, SnapshotMeta, StoredMembership},
 };
 
 const MARKER_KEY: &[u8] = b"marker";
 const RECORD_PREFIX: &[u8] = b"record/";
 const ROW_PREFIX: &[u8] = b"row/";
-/// How often sled hands its buffers to the page cache on its own, so that a restart after a crash replays little.
-const SLED_FLUSH_MS: u64 = 500;
+/// What sled keeps in memory: it is read as a whole when it is opened, and only written afterwards.
+const CACHE_BYTES: u64 = 4 << 20;
+/// Reads after which sled has freed what a write replaced: it looks at every 128th, some epochs later.
+const COLLECTING_READS: usize = 1024;
 /// How long a database that was just closed is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where the state stands; written in the same batch as the records.
+/// Where the state stands; written behind the records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// The last entry applied.
@@ -58,6 +62,13 @@ pub struct Marker {
 }
 
 impl Marker {
+    /// What a snapshot of this moment says that it covers.
+    pub(crate) fn snapshot_meta(&self) -> SnapshotMeta {
+        let Self { applied, membership, .. } = self.clone();
+        let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
+        SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id }
+    }
+
     /// Remembers the digest of the state after the last entry applied.
     pub(crate) fn note(&self, digests: &Digests) {
         if let Some(LogId { index, .. }) = self.applied {
@@ -186,7 +197,8 @@ impl State {
         Ok(())
     }
 
-    /// Writes changed records and rows, and the marker, as a whole or not at all.
+    /// Writes changed records and rows, then the marker. What is only partly written when the process ends does not fit
+    /// its marker, and is rebuilt.
     ///
     /// # Errors
     /// `StateError`.
@@ -195,16 +207,19 @@ impl State {
         changes: impl IntoIterator<Item = EncodedChange>,
         marker: &Marker,
     ) -> Result<(), StateError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(MARKER_KEY, codec::seal(&codec::encode(marker)));
         let database = self.database()?;
-        database.apply_batch(batch).map_err(|source| self.sled(source))
+        let write = || {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => database.insert(key, value)?,
+                    None => database.remove(key)?,
+                };
+            }
+            database.insert(MARKER_KEY, codec::seal(&codec::encode(marker)))?;
+            // sled frees what was replaced only while the thread that did it goes on using it.
+            (0..COLLECTING_READS).try_for_each(|_| database.get(MARKER_KEY).map(drop))
+        };
+        write().map_err(|source| self.sled(source))
     }
 
     /// Replaces the whole state, durably.
@@ -213,10 +228,18 @@ impl State {
     /// `StateError`.
     pub fn replace(&self, mesh: &Mesh, ledger: &Ledger, marker: &Marker) -> Result<(), StateError> {
         self.wipe()?;
-        let records = mesh.records().iter().map(|(key, versioned)| Stake::of_record(key, Some(versioned)));
-        let rows = ledger.rows().map(|(key, row)| Stake::of_row(&key, Some(&row)));
-        self.write(records.chain(rows).map(|stake| stake.change), marker)?;
+        let records = mesh.records().iter().map(|(key, versioned)| record_change(key, Some(versioned)));
+        let rows = ledger.rows().map(|(key, row)| row_change(&key, Some(&row)));
+        self.write(records.chain(rows), marker)?;
         self.flush()
+    }
+
+    /// Hands everything written to the page cache: it survives the end of the process, not that of the machine.
+    ///
+    /// # Errors
+    /// `StateError`.
+    pub(crate) fn hand_over(&self) -> Result<(), StateError> {
+        self.database()?.flush().map(drop).map_err(|source| self.sled(source))
     }
 
     /// Returns once everything written is on stable storage.
@@ -224,7 +247,7 @@ impl State {
     /// # Errors
     /// `StateError`.
     pub fn flush(&self) -> Result<(), StateError> {
-        self.database()?.flush().map_err(|source| self.sled(source))?;
+        self.hand_over()?;
         sync_tree(&self.path)
     }
 
@@ -262,48 +285,51 @@ impl State {
     }
 }
 
-/// A record or a row of the ledger, encoded once for digest and disk.
-pub(crate) struct Stake {
-    /// Its share in `Marker::digest`.
-    pub(crate) digest: u64,
-    /// What is written.
-    pub(crate) change: EncodedChange,
+/// What is written of a record.
+pub(crate) fn record_change(key: &RecordKey, versioned: Option<&Versioned>) -> EncodedChange {
+    (prefixed(RECORD_PREFIX, key), versioned.map(codec::encode))
 }
 
-impl Stake {
-    /// Of a record: a `Versioned`, or what encodes as one.
-    pub(crate) fn of_record(key: &RecordKey, versioned: Option<&impl Serialize>) -> Self {
-        Self::of(RECORD_PREFIX, key, versioned)
-    }
-
-    /// Of a row of the ledger.
-    pub(crate) fn of_row(key: &RowKey, row: Option<&Row>) -> Self {
-        Self::of(ROW_PREFIX, key, row)
-    }
-
-    fn of(prefix: &[u8], key: &impl Serialize, value: Option<&impl Serialize>) -> Self {
-        let (key, value) = (codec::encode(key), value.map(codec::encode));
-        let digest = value.as_ref().map_or(0, |value| codec::digest(&[&key, value]));
-        Self { digest, change: ([prefix, &key].concat(), value) }
-    }
+/// What is written of a row of the ledger.
+pub(crate) fn row_change(key: &RowKey, row: Option<&Row>) -> EncodedChange {
+    (prefixed(ROW_PREFIX, key), row.map(codec::encode))
 }
 
-/// The share of one record in `Marker::digest`.
+fn prefixed(prefix: &[u8], key: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend_from_slice(prefix);
+    codec::encode_into(&mut bytes, key);
+    bytes
+}
+
+/// The share of one record in `Marker::digest`. Its key is part of it.
 #[must_use]
-pub fn record_digest(key: &RecordKey, versioned: &Versioned) -> u64 {
-    Stake::of_record(key, Some(versioned)).digest
+pub fn record_digest(versioned: &Versioned) -> u64 {
+    encoded_record_digest(&codec::encode(versioned))
+}
+
+/// As `record_digest`, of a record that is encoded already.
+#[must_use]
+pub fn encoded_record_digest(versioned: &[u8]) -> u64 {
+    codec::digest(&[versioned])
 }
 
 /// The share of one row of the ledger in `Marker::digest`.
 #[must_use]
 pub fn row_digest(key: &RowKey, row: &Row) -> u64 {
-    Stake::of_row(key, Some(row)).digest
+    encoded_row_digest(&codec::encode(key), &codec::encode(row))
+}
+
+/// As `row_digest`, of a key and a row that are encoded already.
+#[must_use]
+pub fn encoded_row_digest(key: &[u8], row: &[u8]) -> u64 {
+    codec::digest(&[key, row])
 }
 
 /// The digest of a whole mesh and its ledger, counted from nothing.
 #[must_use]
 pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
-    let records = mesh.records().iter().map(|(key, versioned)| record_digest(key, versioned));
+    let records = mesh.records().values().map(record_digest);
     records.chain(ledger.rows().map(|(key, row)| row_digest(&key, &row))).fold(0, u64::wrapping_add)
 }
 
@@ -312,7 +338,8 @@ pub fn whole_digest(mesh: &Mesh, ledger: &Ledger) -> u64 {
 fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
     let begun = Instant::now();
     loop {
-        let opened = sled::Config::new().path(path).flush_every_ms(Some(SLED_FLUSH_MS)).open();
+        // Whoever writes says when it is to be handed over.
+        let opened = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None).open();
         let is_locked = matches!(&opened, Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock"));
         if !is_locked || begun.elapsed() > LOCK_PATIENCE {
             return opened;
@@ -326,20 +353,25 @@ fn read(database: &sled::Db) -> Result<Stored, Doubt> {
     let value = |source| Doubt::Value { source };
     let marker = database.get(MARKER_KEY).map_err(sled)?.ok_or(Doubt::Missing)?;
     let marker: Marker = codec::unseal(&marker).and_then(codec::decode).map_err(value)?;
-    let mut records = BTreeMap::new();
+    let (mut records, mut ledger, mut digest) = (Vec::new(), Ledger::default(), 0_u64);
     for item in database.scan_prefix(RECORD_PREFIX) {
         let (key, bytes) = item.map_err(sled)?;
         let key: RecordKey = codec::decode(&key[RECORD_PREFIX.len()..]).map_err(value)?;
-        records.insert(key, codec::decode::<Versioned>(&bytes).map_err(value)?);
+        digest = digest.wrapping_add(encoded_record_digest(&bytes));
+        records.push((key, codec::decode::<Versioned>(&bytes).map_err(value)?));
     }
-    let mut ledger = Ledger::default();
     for item in database.scan_prefix(ROW_PREFIX) {
         let (key, bytes) = item.map_err(sled)?;
-        let key: RowKey = codec::decode(&key[ROW_PREFIX.len()..]).map_err(value)?;
+        let encoded_key = &key[ROW_PREFIX.len()..];
+        digest = digest.wrapping_add(encoded_row_digest(encoded_key, &bytes));
+        let key: RowKey = codec::decode(encoded_key).map_err(value)?;
         ledger.set(&key, Some(codec::decode(&bytes).map_err(value)?));
     }
-    let mesh = Mesh::from_snapshot(Snapshot { revision: marker.revision, records });
-    if whole_digest(&mesh, &ledger) == marker.digest { Ok(Stored { marker, mesh, ledger }) } else { Err(Doubt::Digest) }
+    if digest != marker.digest || records.iter().any(|(key, versioned)| *key != versioned.record.key()) {
+        return Err(Doubt::Digest);
+    }
+    let snapshot = Snapshot { revision: marker.revision, records: records.into_iter().collect() };
+    Ok(Stored { marker, mesh: Mesh::from_snapshot(snapshot), ledger })
 }
 
 /// Syncs every file and directory below a directory: sled keeps large pages in files of their own.
@@ -416,9 +448,9 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("state");
             let (state, _) = State::open(&path).unwrap();
-            let records = records.iter().map(|key| Stake::of_record(key, whole.records().get(key)));
-            let rows = rows.iter().map(|key| Stake::of_row(key, ledger().get(key).as_ref()));
-            state.write(records.chain(rows).map(|stake| stake.change), &marker(&whole)).unwrap();
+            let records = records.iter().map(|key| record_change(key, whole.records().get(key)));
+            let rows = rows.iter().map(|key| row_change(key, ledger().get(key).as_ref()));
+            state.write(records.chain(rows), &marker(&whole)).unwrap();
             drop(state);
             let (state, stored) = State::open(&path).unwrap();
             assert!(matches!(stored, Err(Doubt::Digest)));

@@ -200,7 +200,7 @@ fn fits(stored: Stored, log: &Contents) -> Result<Stored, Doubt> {
     let Some(applied) = stored.marker.applied else {
         return if log.purged.is_none() { Ok(stored) } else { Err(Doubt::Log { applied: 0 }) };
     };
-    let same_story = match log.entries.get(&applied.index) {
+    let same_story = match log.entries().get(&applied.index) {
         Some(entry) => entry.log_id == applied,
         // A snapshot that was installed just before a crash is ahead of the whole log; `not_cut_short` tells.
         None => log.last_log_id() <= Some(applied) && log.purged <= Some(applied),
@@ -246,10 +246,7 @@ fn replace_snapshot(
 ) -> Result<(), StorageError> {
     tracing::warn!(%damaged, "making a damaged snapshot again from the state, which is whole");
     state.flush()?;
-    let Marker { applied, membership, .. } = stored.marker.clone();
-    let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
-    let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };
-    Ok(snapshots.build(&meta, &stored.mesh, &stored.ledger)?)
+    Ok(snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger)?)
 }
 
 fn rebuild(

@@ -28,7 +28,7 @@ use tokio::sync::{oneshot, watch};
 use crate::codec::{self, RecordKind};
 use crate::raft::{Entry, LogId, Vote};
 
-pub use contents::Contents;
+pub use contents::{Contents, weight};
 pub use disk::{Disk, RealDisk, SegmentFile, sync_parent};
 pub use replay::WalError;
 use writer::{Done, Record, Request, Writer};
@@ -124,7 +124,7 @@ impl Wal {
 
     /// The entries of a range of indexes.
     pub fn entries(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
-        self.contents().entries.range(range).map(|(_, entry)| entry.clone()).collect()
+        self.contents().entries().range(range).map(|(_, entry)| entry.clone()).collect()
     }
 
     /// Appends entries; readers see them at once, `done` is called when they are on stable storage, or will never be.
@@ -135,7 +135,9 @@ impl Wal {
             payload: codec::encode(entry),
         };
         let records = entries.iter().map(record).collect();
-        self.contents().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        let mut contents = self.contents();
+        entries.into_iter().for_each(|entry| contents.push(entry));
+        drop(contents);
         self.send(Request { records, durable: true, purge: None, done: Done::Call(Box::new(done)) });
     }
 

@@ -17,6 +17,7 @@ pub(crate) const UPSTREAM_LOST: &str = "ringfence_gateway_upstream_lost_total";
 /// The gateway's own metrics.
 pub const METRICS: &[Metric] = &[
     metric("ringfence_gateway_revision", Kind::Gauge, "The newest revision that agents can get here."),
+    metric("ringfence_gateway_records", Kind::Gauge, "Records of the whole mesh at that revision."),
     metric(
         "ringfence_gateway_staleness_seconds",
         Kind::Gauge,
@@ -55,6 +56,8 @@ fn not_ready(cache: &MeshCache) -> Vec<String> {
 fn observe(cache: &MeshCache, reports: &Reports) {
     let revision = cache.revision();
     ::metrics::gauge!("ringfence_gateway_revision").set(float(revision.0));
+    let records = cache.history().read(|history| history.mesh().records().len());
+    ::metrics::gauge!("ringfence_gateway_records").set(float(records as u64));
     ::metrics::gauge!("ringfence_gateway_staleness_seconds").set(cache.freshness().staleness().as_secs_f64());
     let connected = if cache.upstream().is_empty() { 0.0 } else { 1.0 };
     ::metrics::gauge!("ringfence_gateway_upstream_connected").set(connected);

@@ -65,14 +65,8 @@ impl Mesh for MeshService {
         let (peer, permit) = (request.remote_addr(), Permit::of(&request)?);
         let request = request.into_inner();
         let interest = request.interests.map(Interest::try_from).transpose()?;
-        interest.iter().try_for_each(|interest| interest.check(&permit.caller().role))?;
-        if let Some(Interest { cluster, node }) = interest.as_ref().filter(|interest| interest.cluster != self.cluster)
-        {
-            let own = &self.cluster;
-            let message = format!("node {cluster}/{node} follows gateways of its own cluster; this one is of {own}");
-            return Err(Status::invalid_argument(message));
-        }
-        let view = interest.as_ref().map(|interest| interest.node.as_str());
+        interest.iter().try_for_each(|interest| permit.check(&interest.access()))?;
+        let view = interest.as_ref().map(|interest| interest.viewer.node.as_str());
         let from = Position::parse(&request.store_id, request.from_revision)
             .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
         tracing::info!(follower = request.follower, view, ?peer, from = request.from_revision, "follower connected");
@@ -83,9 +77,10 @@ impl Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         });
-        let events = follow::serve_position(self.cache.history(), from, interest, staleness)?;
+        let events = follow::serve_position(self.cache.history(), from, interest.clone(), staleness)?;
         let stopped = self.token.clone().cancelled_owned();
-        Ok(Response::new(follow::until(events, stopped, "the gateway stops: follow another one")))
+        let events = follow::until(events, stopped, "the gateway stops: follow another one");
+        Ok(follow::answer(events, interest.as_ref()))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

@@ -1,6 +1,7 @@
 //! The gateway between real stores and real followers, on loopback.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use ringfence_policy::{
 };
 use ringfence_proto::{
     connect::{Dialer, Expected},
-    follow::{FollowEvent, Follower, Position},
+    follow::{FollowEvent, Follower, Interest, Position, VIEW},
     v1::{self, mesh_client::MeshClient},
 };
 use ringfence_runtime::{
@@ -434,19 +435,23 @@ fn a_view_is_for_the_agent_of_its_node_alone() {
     let gateway = start(&config(&tls, &[address]));
     eventually("the cluster is registered", || gateway.cache.revision() == Revision(1));
     let follow = |role: &str, cluster: &str, node: &str| {
-        let interests = Some(v1::Interests { cluster: cluster.into(), node: node.into() });
+        let interests = Some(v1::Interests { cluster: cluster.into(), node: node.into(), ..v1::Interests::default() });
         let request = v1::FollowRequest { follower: "test".into(), interests, ..v1::FollowRequest::default() };
         let mut client = MeshClient::new(gateway.channel_as(role, &tls));
-        gateway.runtime.run(async move { client.follow(request).await.map(|_| ()) })
+        let answer = gateway.runtime.run(async move { client.follow(request).await });
+        answer.map(|answer| answer.metadata().get(VIEW).map(|view| view.to_str().unwrap().to_owned()))
     };
-    follow("agent/east/n1", "east", "n1").unwrap();
-    for (role, cluster) in [("agent/east/n2", "east"), ("agent/west/n1", "east"), ("admin/test", "east")] {
+    assert_eq!(follow("agent/east/n1", "east", "n1").unwrap().as_deref(), Some("east/n1"));
+    for (role, cluster) in [("agent/east/n2", "east"), ("agent/east/n1", "west"), ("admin/test", "east")] {
         let refused = follow(role, cluster, "n1").unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{role}: {refused}");
+        assert!(
+            refused.message().contains(&format!("{role} may not follow the view of node {cluster}/n1")),
+            "{refused}"
+        );
     }
-    let refused = follow("agent/east/n2", "east", "n1").unwrap_err();
-    let expected = "the view of node east/n1 is for agent/east/n1 alone, and the certificate is of agent/east/n2";
-    assert!(refused.message().starts_with(expected), "{refused}");
+    let foreign = follow("agent/west/n1", "east", "n1").unwrap_err();
+    assert_eq!(foreign.code(), Code::PermissionDenied, "{foreign}");
     gateway.tasks.token().cancel();
 }
 
@@ -583,9 +588,14 @@ fn health_says_why_not_and_metrics_follow_what_happens() {
     eventually("the gateway is ready", || get(health, "/readyz").0 == 200);
     eventually("the revision is measured", || metric(health, "ringfence_gateway_revision") == Some(1.0));
     assert_eq!(running.write_as("reader/test", &tls, Command::PutPolicies(vec![])), Code::PermissionDenied);
+    let interest = Interest::new("east".parse().unwrap(), "n1".parse().unwrap(), Arc::default());
+    let channel = running.channel_as("reader/test", &tls);
+    let refused = running.runtime.run(Follower::connect_to_view(channel, Revision(0), "test".to_owned(), interest));
+    assert!(refused.unwrap_err().to_string().contains("reader/test may not follow the view of node east/n1"));
     let text = get(health, "/metrics").1;
     for expected in [
         "ringfence_refusals_total{role=\"reader\",request=\"write\"} 1",
+        "ringfence_refusals_total{role=\"reader\",request=\"view\"} 1",
         "ringfence_requests_total{method=\"Mesh/Execute\",code=\"PERMISSION_DENIED\"} 1",
         "ringfence_build_info{process=\"mesh-gateway\"",
         "ringfence_tls_certificate_not_after_seconds{certificate=\"own\"",

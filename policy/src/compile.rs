@@ -72,6 +72,9 @@ pub struct LocalNode {
 pub struct LocalHost {
     /// Addresses that its devices have, beside those of its record.
     pub addresses: BTreeSet<IpAddr>,
+    /// Those of them that an endpoint may have as well, of which the mesh that is compiled does not tell: they are
+    /// `unknown`, as if one had them.
+    pub unsure: BTreeSet<IpAddr>,
     /// As `Settings::failsafe`.
     pub failsafe: BTreeSet<(u8, u16)>,
     /// Its refusals are reported and let through (HOST-7).

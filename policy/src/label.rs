@@ -1,8 +1,10 @@
 //! Labels and label sets (LBL-1 … LBL-7).
 
-use std::{collections::BTreeMap, fmt};
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::text::Text;
 
 /// Label key that carries the cluster's name (LBL-24).
 pub const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
@@ -38,15 +40,15 @@ pub fn cidr_group_key(name: &str) -> String {
     format!("io.cilium.policy.cidrgroupname/{name}")
 }
 
-/// One label: `source:key=value`; with an empty value it is written `source:key`.
+/// One label: `source:key=value`; with an empty value it is written `source:key`. A copy costs next to nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Label {
     /// Sorted by key first, as LBL-7 wants.
-    pub key: String,
+    pub key: Text,
     /// Where the label comes from: `k8s`, `reserved`, `cidr`, …
-    pub source: String,
+    pub source: Text,
     /// May be empty.
-    pub value: String,
+    pub value: Text,
 }
 
 /// Why a text is not a label or a set of texts is not a label set.
@@ -90,7 +92,7 @@ pub enum InvalidLabel {
 
 impl Label {
     /// A label from its parts.
-    pub fn new(source: impl Into<String>, key: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn new(source: impl Into<Text>, key: impl Into<Text>, value: impl Into<Text>) -> Self {
         Self { key: key.into(), source: source.into(), value: value.into() }
     }
 
@@ -152,9 +154,9 @@ impl fmt::Debug for Label {
     }
 }
 
-/// A set of labels with each key once (LBL-6), ordered by key.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LabelSet(BTreeMap<String, Label>);
+/// A set of labels with each key once (LBL-6), ordered by key. Copies share one allocation.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct LabelSet(Arc<[Label]>);
 
 impl LabelSet {
     /// Parses label texts; a key that is given twice is an error here, because a person wrote it.
@@ -162,34 +164,40 @@ impl LabelSet {
     /// # Errors
     /// `InvalidLabel` for the first text that is wrong.
     pub fn parse<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self, InvalidLabel> {
-        let mut set = Self::default();
-        for text in texts {
-            let label = Label::parse(text.as_ref())?;
-            let key = label.key.clone();
-            if set.insert(label).is_some() {
-                return Err(InvalidLabel::Duplicate { key });
-            }
+        let mut labels = texts.into_iter().map(|text| Label::parse(text.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        labels.sort_by(|one, other| one.key.cmp(&other.key));
+        if let Some(twice) = labels.windows(2).find(|pair| pair[0].key == pair[1].key) {
+            return Err(InvalidLabel::Duplicate { key: twice[0].key.to_string() });
         }
-        if set.0.len() > MAX_LABELS {
-            return Err(InvalidLabel::TooMany { count: set.0.len() });
+        if labels.len() > MAX_LABELS {
+            return Err(InvalidLabel::TooMany { count: labels.len() });
         }
-        Ok(set)
+        Ok(Self(labels.into()))
     }
 
     /// Adds a label; one with the same key is replaced and given back (LBL-6).
     pub fn insert(&mut self, label: Label) -> Option<Label> {
-        self.0.insert(label.key.clone(), label)
+        let mut labels = self.0.to_vec();
+        let replaced = match self.position(&label.key) {
+            Ok(at) => Some(std::mem::replace(&mut labels[at], label)),
+            Err(at) => {
+                labels.insert(at, label);
+                None
+            }
+        };
+        self.0 = labels.into();
+        replaced
     }
 
     /// The label with this key, whatever its source.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Label> {
-        self.0.get(key)
+        self.position(key).ok().map(|at| &self.0[at])
     }
 
     /// All labels, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = &Label> {
-        self.0.values()
+        self.0.iter()
     }
 
     /// How many labels.
@@ -204,26 +212,42 @@ impl LabelSet {
         self.0.is_empty()
     }
 
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|label| label.key.as_str().cmp(key))
+    }
+
     /// LBL-7: sorted by key, each `source:key=value;`. Equal sets have equal texts, for ever.
     #[must_use]
     pub fn canonical(&self) -> String {
-        self.0.values().map(|label| format!("{}:{}={};", label.source, label.key, label.value)).collect()
+        self.0.iter().map(|label| format!("{}:{}={};", label.source, label.key, label.value)).collect()
     }
 }
 
 impl FromIterator<Label> for LabelSet {
     fn from_iter<T: IntoIterator<Item = Label>>(labels: T) -> Self {
-        let mut set = Self::default();
-        for label in labels {
-            set.insert(label);
+        let mut labels: Vec<Label> = labels.into_iter().collect();
+        // Of those with one key the last stays: the sort keeps their order.
+        labels.reverse();
+        labels.sort_by(|one, other| one.key.cmp(&other.key));
+        labels.dedup_by(|next, kept| next.key == kept.key);
+        Self(labels.into())
+    }
+}
+
+impl<'de> Deserialize<'de> for LabelSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let labels = Vec::<Label>::deserialize(deserializer)?;
+        if labels.is_sorted_by(|one, next| one.key < next.key) {
+            Ok(Self(labels.into()))
+        } else {
+            Err(de::Error::custom("the labels are not ordered by key, each key once"))
         }
-        set
     }
 }
 
 impl fmt::Display for LabelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, label) in self.0.values().enumerate() {
+        for (index, label) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
@@ -245,7 +269,7 @@ mod tests {
 
     fn parts(text: &str) -> (String, String, String) {
         let label = Label::parse(text).unwrap();
-        (label.source, label.key, label.value)
+        (label.source.to_string(), label.key.to_string(), label.value.to_string())
     }
 
     #[test]
@@ -272,6 +296,30 @@ mod tests {
         assert_eq!(replaced, Some(Label::new("k8s", "app", "web")));
         assert_eq!(set.len(), 1);
         assert!(matches!(LabelSet::parse(["k8s:a=1", "any:a=2"]), Err(InvalidLabel::Duplicate { .. })));
+    }
+
+    #[test]
+    fn lbl_6_of_labels_with_one_key_the_last_stays() {
+        let labels = |texts: &[&str]| texts.iter().map(|text| Label::parse(text).unwrap()).collect::<LabelSet>();
+        let set = labels(&["k8s:b=1", "k8s:a=1", "k8s:b=2", "any:a=2", "k8s:c"]);
+        assert_eq!(set.to_string(), "any:a=2,k8s:b=2,k8s:c");
+        let mut one_by_one = LabelSet::default();
+        for text in ["k8s:c", "k8s:b=2", "any:a=2"] {
+            one_by_one.insert(Label::parse(text).unwrap());
+        }
+        assert_eq!((&set, set.get("b").map(|label| label.value.as_str())), (&one_by_one, Some("2")));
+    }
+
+    #[test]
+    fn bytes_that_are_no_set_are_refused() {
+        let label = |key: &str| serde_json::json!({"key": key, "source": "k8s", "value": ""});
+        let set = |keys: &[&str]| {
+            serde_json::from_value::<LabelSet>(keys.iter().map(|key| label(key)).collect::<Vec<_>>().into())
+        };
+        assert_eq!(set(&["a", "b"]).unwrap(), LabelSet::parse(["k8s:a", "k8s:b"]).unwrap());
+        for wrong in [["b", "a"], ["a", "a"]] {
+            assert!(set(&wrong).unwrap_err().to_string().contains("not ordered by key"), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,18 @@ struct Entry {
     source: Option<String>,
     ignores: bool,
     expression: PrefixExpression,
+    /// What most expressions are; they need no automaton.
+    literal: Option<Literal>,
+}
+
+/// Letters, digits and the like, and what may stand around them.
+#[derive(Clone, Debug, PartialEq)]
+struct Literal {
+    /// `.*` stands before: the last occurrence counts.
+    anywhere: bool,
+    text: String,
+    /// `.*` stands behind: everything behind matches, too.
+    open_end: bool,
 }
 
 /// An entry that cannot be used.
@@ -106,7 +118,10 @@ impl LabelFilter {
     /// The labels that make the identity; the others only inform.
     #[must_use]
     pub fn relevant(&self, labels: &LabelSet) -> LabelSet {
-        labels.iter().filter(|label| self.is_relevant(label)).cloned().collect()
+        match labels.iter().all(|label| self.is_relevant(label)) {
+            true => labels.clone(),
+            false => labels.iter().filter(|label| self.is_relevant(label)).cloned().collect(),
+        }
     }
 
     /// LBL-31. As in Cilium, an ignore that matches nothing of the key counts as none.
@@ -138,13 +153,37 @@ impl Entry {
         }
         let expression = PrefixExpression::new(expression)
             .map_err(|reason| InvalidFilter::Expression { entry: text.to_owned(), reason })?;
-        Ok(Self { source: source.filter(|source| !source.is_empty()).map(str::to_owned), ignores, expression })
+        let source = source.filter(|source| !source.is_empty()).map(str::to_owned);
+        Ok(Self { source, ignores, literal: Literal::of(expression.as_str()), expression })
     }
 
     /// LBL-30: how much of the key matches, from its beginning on.
     fn matched_bytes(&self, label: &Label) -> Option<usize> {
-        let applies = self.source.as_ref().is_none_or(|source| *source == label.source);
-        if applies { self.expression.matched_bytes(&label.key) } else { None }
+        let applies = self.source.as_ref().is_none_or(|source| label.source == *source);
+        if !applies {
+            return None;
+        }
+        match &self.literal {
+            // A dot matches no end of a line.
+            Some(literal) if !label.key.contains('\n') => literal.matched_bytes(&label.key),
+            _ => self.expression.matched_bytes(&label.key),
+        }
+    }
+}
+
+impl Literal {
+    /// None for an expression that says more.
+    fn of(expression: &str) -> Option<Self> {
+        let (anywhere, rest) = expression.strip_prefix(".*").map_or((false, expression), |rest| (true, rest));
+        let (open_end, rest) = rest.strip_suffix(".*").map_or((false, rest), |rest| (true, rest));
+        let text = rest.replace(r"\.", ".");
+        let plain = |part: &str| part.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'/'));
+        rest.split(r"\.").all(plain).then_some(Self { anywhere, text, open_end })
+    }
+
+    fn matched_bytes(&self, key: &str) -> Option<usize> {
+        let start = if self.anywhere { key.rfind(&self.text)? } else { key.starts_with(&self.text).then_some(0)? };
+        Some(if self.open_end { key.len() } else { start + self.text.len() })
     }
 }
 
@@ -221,6 +260,28 @@ mod tests {
         let replaced = filter(true, &["k8s:app"]).unwrap();
         check(&replaced, &["k8s:app=web"], &["k8s:io.kubernetes.pod.namespace=shop", "reserved:host"]);
         check(&filter(true, &[]).unwrap(), &["k8s:pod-template-hash=1"], &[]);
+    }
+
+    #[test]
+    fn literals_match_as_their_expressions_do() {
+        let own = ["", ".*", ".*a.*", "a.*", ".*a", r"a\.b", r".*\.", "a/b-c_d", "app", r".*a\.b.*"];
+        let entries: Vec<_> =
+            DEFAULTS.into_iter().chain(own.into_iter().skip(1)).map(|e| Entry::new(e).unwrap()).collect();
+        assert!(entries.iter().all(|entry| entry.literal.is_some()));
+        for expression in ["a.c", "a+", "^a", "a$", "(a)", "a|b", "[a]", r"\d", r"a\\.", "a..*", "é"] {
+            assert_eq!(Literal::of(expression), None, "{expression}");
+        }
+        let pieces = ["a", ".", "b", "/", "beta", "kubernetes", ".io", "k8s", "annotation", "io.kubernetes", "xé"];
+        let mut keys = vec![String::new()];
+        for _ in 0..3 {
+            keys.extend(keys.clone().iter().flat_map(|key| pieces.iter().map(move |piece| format!("{key}{piece}"))));
+        }
+        for key in keys {
+            for Entry { expression, literal, .. } in &entries {
+                let literal = literal.as_ref().unwrap();
+                assert_eq!(literal.matched_bytes(&key), expression.matched_bytes(&key), "{literal:?} on {key:?}");
+            }
+        }
     }
 
     #[test]

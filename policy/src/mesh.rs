@@ -13,20 +13,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::{
+    cidr::Cidr,
     name::Name,
     record::{
         Change, CidrGroupRecord, Cluster, Delta, Endpoint, FqdnRecord, IdentityBlock, IdentityRecord, MeshSettings,
-        Node, PolicyRecord, Record, RecordKey, ServiceRecord, Snapshot, Versioned,
+        Node, PolicyRecord, Record, RecordKey, Records, ServiceRecord, Snapshot, Versioned,
     },
     revision::Revision,
 };
 use journal::Journal;
 
-/// Every record at one revision. Two are equal if these are, however they were reached.
+/// Every record at one revision. Two are equal if these are, however they were reached. A copy shares the records and
+/// takes a moment, whatever their number.
 #[derive(Clone, Debug, Default)]
 pub struct Mesh {
     revision: Revision,
-    records: BTreeMap<RecordKey, Versioned>,
+    records: Records,
     journal: Journal,
 }
 
@@ -47,7 +49,7 @@ impl Mesh {
         Self { revision: snapshot.revision, journal: Journal::from(snapshot.revision), records: snapshot.records }
     }
 
-    /// A copy of the whole state.
+    /// The whole state; shares the records.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { revision: self.revision, records: self.records.clone() }
@@ -71,7 +73,7 @@ impl Mesh {
                 }
                 Change::Delete(key) => self.records.remove(key),
             };
-            former.push((key, before.map(|versioned| versioned.record)));
+            former.push((key, before));
         }
         self.revision = delta.revision;
         self.journal.push(delta.revision, former);
@@ -91,7 +93,7 @@ impl Mesh {
 
     /// All records in key order.
     #[must_use]
-    pub const fn records(&self) -> &BTreeMap<RecordKey, Versioned> {
+    pub const fn records(&self) -> &Records {
         &self.records
     }
 
@@ -109,16 +111,25 @@ impl Mesh {
         self.records.get(key).map(|versioned| &versioned.record)
     }
 
-    /// All clusters.
+    /// All clusters, found without looking at other kinds.
     pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        let first = RecordKey::Cluster(Name::first());
         self.records
-            .values()
-            .filter_map(|v| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
+            .range(first..)
+            .map_while(|(_, v)| if let Record::Cluster(cluster) = &v.record { Some(cluster) } else { None })
     }
 
-    /// All nodes.
+    /// The ranges of pods of all clusters.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = &Cidr> {
+        self.clusters().flat_map(|cluster| &cluster.pod_cidrs)
+    }
+
+    /// All nodes, found without looking at other kinds.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.records.values().filter_map(|v| if let Record::Node(node) = &v.record { Some(node) } else { None })
+        let first = RecordKey::Node(Name::first(), Name::first());
+        self.records
+            .range(first..)
+            .map_while(|(_, v)| if let Record::Node(node) = &v.record { Some(node) } else { None })
     }
 
     /// All identities.
@@ -130,7 +141,7 @@ impl Mesh {
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.records
             .values()
-            .filter_map(|v| if let Record::Endpoint(endpoint) = &v.record { Some(endpoint) } else { None })
+            .filter_map(|v| if let Record::Endpoint(endpoint) = &v.record { Some(&**endpoint) } else { None })
     }
 
     /// All policy objects.
@@ -157,7 +168,7 @@ impl Mesh {
     pub fn services(&self) -> impl Iterator<Item = &ServiceRecord> {
         self.records
             .values()
-            .filter_map(|v| if let Record::Service(service) = &v.record { Some(service) } else { None })
+            .filter_map(|v| if let Record::Service(service) = &v.record { Some(&**service) } else { None })
     }
 
     /// What DNS names stand for.
@@ -187,7 +198,7 @@ impl Mesh {
     pub fn endpoints_of<'m>(&'m self, cluster: &'m Name, node: &'m Name) -> impl Iterator<Item = &'m Endpoint> {
         let first = RecordKey::Endpoint(cluster.clone(), node.clone(), Name::first());
         self.records.range(first..).map_while(move |(_, versioned)| match &versioned.record {
-            Record::Endpoint(endpoint) if endpoint.cluster == *cluster && endpoint.node == *node => Some(endpoint),
+            Record::Endpoint(endpoint) if endpoint.cluster == *cluster && endpoint.node == *node => Some(&**endpoint),
             _ => None,
         })
     }

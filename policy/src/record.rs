@@ -2,15 +2,17 @@
 
 mod block;
 mod outside;
+mod records;
 mod service;
 mod settings;
 
 pub use block::{IdentityBlock, MAX_BLOCK_NUMBERS};
 pub use outside::{BoundAddress, CidrGroupRecord, FqdnRecord, MAX_FQDN_ADDRESSES, MAX_FQDN_BYTES};
+pub use records::Records;
 pub use service::{ServicePort, ServiceRecord};
 pub use settings::{InvalidSettings, MAX_TIME_MS, MeshSettings, TimeField};
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -151,14 +153,14 @@ pub enum Record {
     Node(Node),
     /// A number and its label set.
     Identity(IdentityRecord),
-    /// A workload.
-    Endpoint(Endpoint),
+    /// A workload. Most records are one: deltas, the mesh and what it was before share it.
+    Endpoint(Arc<Endpoint>),
     /// A policy object.
     Policy(PolicyRecord),
     /// Ranges by name.
     CidrGroup(CidrGroupRecord),
-    /// A service.
-    Service(ServiceRecord),
+    /// A service; shared because it is large.
+    Service(Arc<ServiceRecord>),
     /// What a DNS name stands for.
     Fqdn(FqdnRecord),
     /// Numbers that a gateway may give.
@@ -225,7 +227,7 @@ pub struct Snapshot {
     /// The revision of the state.
     pub revision: Revision,
     /// Every record.
-    pub records: BTreeMap<RecordKey, Versioned>,
+    pub records: Records,
 }
 
 impl Record {

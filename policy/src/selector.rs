@@ -97,8 +97,8 @@ impl Requirement {
         let found = self.key.find(labels);
         match &self.condition {
             Condition::Is(value) => found.is_some_and(|label| label.value == *value),
-            Condition::In(values) => found.is_some_and(|label| values.contains(&label.value)),
-            Condition::NotIn(values) => found.is_none_or(|label| !values.contains(&label.value)),
+            Condition::In(values) => found.is_some_and(|label| values.contains(label.value.as_str())),
+            Condition::NotIn(values) => found.is_none_or(|label| !values.contains(label.value.as_str())),
             Condition::Exists => found.is_some(),
             Condition::DoesNotExist => found.is_none(),
         }

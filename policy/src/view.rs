@@ -23,18 +23,24 @@
 //! - if its identity has no labels: no revision with it can be enforced, here as everywhere;
 //! - if it is the first one with a named port: what names mean to egress rules depends on all peers that have them.
 //!
-//! What a node alone knows cannot count here: addresses of its devices that its record does not name. An endpoint elsewhere
-//! that claims one of these, too, makes it `unknown` to a node that knows the mesh, and leaves it the host's where the
-//! endpoint is left out. So a view does not do for an agent that enforces policies of the host.
+//! What a node alone knows counts, too, if it says so: addresses of its devices that its record does not name. An endpoint
+//! elsewhere that claims one of these makes it `unknown` to a node that knows the mesh, and would leave it the host's if it
+//! were left out. So a node that enforces policies of its host says which addresses its devices have (`Viewer`), and
+//! whoever claims one of them is in its view. An address that comes to a device later asks for another view, unless it
+//! lies outside the ranges of pods: whoever claims such a one is in every view. Until that view is there, the node takes
+//! the address for `unknown` (`LocalHost::unsure`).
 //!
-//! A view is a function of the mesh and the node alone, so every server has the same at the same revision, and a change of
-//! rules or of the node's endpoints brings what they need in the very revision that makes them count. A node never has to
-//! ask again because it needs more.
+//! A view is a function of the mesh and the viewer alone, so every server has the same at the same revision, and a change
+//! of rules or of the node's endpoints brings what they need in the very revision that makes them count.
 
 mod node;
 mod peers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use roaring::RoaringBitmap;
 
@@ -60,7 +66,16 @@ pub struct Views {
     at: Revision,
     reach: Reach,
     peers: Peers,
-    nodes: BTreeMap<Name, View>,
+    nodes: BTreeMap<Viewer, View>,
+}
+
+/// A node as far as its view depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Viewer {
+    /// Its name in its cluster.
+    pub node: Name,
+    /// Addresses of its devices that its record need not name; empty where the host is not enforced.
+    pub addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 /// What changed from one revision of the mesh to another, as far as views depend on it.
@@ -106,35 +121,40 @@ impl Views {
     }
 
     /// A node has a view from now on.
-    pub fn add(&mut self, node: &Name) {
-        if !self.nodes.contains_key(node) {
-            let view = View::new(node, &self.reach, &self.peers);
-            self.nodes.insert(node.clone(), view);
+    pub fn add(&mut self, viewer: &Viewer) {
+        if !self.nodes.contains_key(viewer) {
+            let view = View::new(viewer, &self.reach, &self.peers);
+            self.nodes.insert(viewer.clone(), view);
         }
     }
 
     /// A node's view is not needed any more.
-    pub fn remove(&mut self, node: &Name) {
-        self.nodes.remove(node);
+    pub fn remove(&mut self, viewer: &Viewer) {
+        self.nodes.remove(viewer);
     }
 
     /// Moves all views to the mesh's revision: what each of them changes, in the order of the keys; nodes without changes
     /// are left out. None if it is not known any more what changed: make them anew.
-    pub fn advance(&mut self, mesh: &Mesh) -> Option<BTreeMap<Name, Vec<Change>>> {
+    pub fn advance(&mut self, mesh: &Mesh) -> Option<BTreeMap<Viewer, Vec<Change>>> {
         let changed = mesh.changed_since(self.at)?;
         let touched = self.touch(changed.into_iter().map(|(key, former)| (former, mesh.get(key))));
         self.at = mesh.revision();
         let mut changes = BTreeMap::new();
-        for (name, view) in &mut self.nodes {
-            let own = view.advance(name, &touched, &self.reach, &self.peers);
-            let all: BTreeSet<&RecordKey> = touched.everywhere.iter().chain(&own).collect();
+        for (viewer, view) in &mut self.nodes {
+            let own = view.advance(viewer, &touched, &self.reach, &self.peers);
+            // Not every identity that is selected or worn has a record: what never was there cannot go.
+            let is_or_was = |key: &&RecordKey| match key {
+                RecordKey::Identity(identity) => mesh.get(key).is_some() || touched.identities.contains(identity),
+                _ => true,
+            };
+            let all: BTreeSet<&RecordKey> = touched.everywhere.iter().chain(own.iter().filter(is_or_was)).collect();
             let is_shown = |key: &RecordKey| view.shows(key, &self.peers);
             let change = |key: &RecordKey| match mesh.get(key).filter(|_| is_shown(key)) {
                 Some(record) => Change::Put(record.clone()),
                 None => Change::Delete(key.clone()),
             };
             if !all.is_empty() {
-                changes.insert(name.clone(), all.into_iter().map(change).collect());
+                changes.insert(viewer.clone(), all.into_iter().map(change).collect());
             }
         }
         self.peers.forget_removed();
@@ -144,10 +164,10 @@ impl Views {
     /// The records of a node's view, which must have been added, of the mesh at the views' revision.
     pub fn records<'m>(
         &self,
-        node: &Name,
+        viewer: &Viewer,
         mesh: &'m Mesh,
     ) -> impl Iterator<Item = (&'m RecordKey, &'m Versioned)> + use<'m> {
-        let keys: Vec<RecordKey> = self.nodes.get(node).into_iter().flat_map(|view| view.keys(&self.peers)).collect();
+        let keys: Vec<RecordKey> = self.nodes.get(viewer).into_iter().flat_map(|view| view.keys(&self.peers)).collect();
         let policies = PolicyKey { kind: PolicyKind::CiliumNetworkPolicy, namespace: None, name: Name::first() };
         let before = mesh.records().range(..RecordKey::Identity(Identity::UNKNOWN));
         let behind = mesh.records().range(RecordKey::Policy(policies)..).filter(|(key, _)| is_everywhere(key));

@@ -12,6 +12,7 @@ mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
         net::IpAddr,
+        sync::Arc,
     };
 
     use ringfence_policy::{
@@ -28,7 +29,7 @@ mod tests {
         },
         revision::Revision,
         tables::{Class, Edit, EndpointId, TableDiff, Tables},
-        view::Views,
+        view::{Viewer, Views},
     };
 
     use crate::worlds::worlds;
@@ -61,8 +62,13 @@ mod tests {
     fn identity(random: &mut Random) -> Identity {
         match random.below(8) {
             0 => Identity::from_bits(u32::try_from(random.below(12)).unwrap()),
-            _ => Identity::from_bits(0x10_0001 + u32::try_from(random.below(6)).unwrap()),
+            _ => numbered(random),
         }
+    }
+
+    /// One that the store gives: only such have records.
+    fn numbered(random: &mut Random) -> Identity {
+        Identity::from_bits(0x10_0001 + u32::try_from(random.below(6)).unwrap())
     }
 
     fn labels(random: &mut Random) -> LabelSet {
@@ -80,7 +86,7 @@ mod tests {
             protocol: 6,
             port: random.pick(&[80, 8080]),
         };
-        Record::Endpoint(Endpoint {
+        Record::Endpoint(Arc::new(Endpoint {
             cluster: name("east"),
             node: name(random.pick(&["n1", "n1", "n2"])),
             name: name(random.pick(&PODS)),
@@ -88,7 +94,7 @@ mod tests {
             labels: LabelSet::default(),
             identity: identity(random),
             named_ports: (0..random.below(2)).map(|_| port(random)).collect(),
-        })
+        }))
     }
 
     fn policy(random: &mut Random) -> Record {
@@ -160,7 +166,7 @@ mod tests {
                 let (node, labels) = (name(random.pick(&["n1", "n2", "n3"])), LabelSet::parse(labels).unwrap());
                 Record::Node(Node { cluster: name("east"), name: node, addresses, labels })
             }
-            2..5 => Record::Identity(IdentityRecord { identity: identity(random), labels: labels(random) }),
+            2..5 => Record::Identity(IdentityRecord { identity: numbered(random), labels: labels(random) }),
             5..8 => endpoint(random),
             _ => policy(random),
         }
@@ -265,6 +271,7 @@ mod tests {
             addresses: [[10, 1, 2, 1].into(), [10, 9, 9, 9].into()].into(),
             failsafe: [(6, 80)].into(),
             audit: random.one_in(4),
+            ..LocalHost::default()
         });
         let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut world =
@@ -396,32 +403,142 @@ mod tests {
         verdicts: usize,
         of_hosts: usize,
         strangers: usize,
+        unsure: usize,
+        asked_again: usize,
+        shared: usize,
+    }
+
+    fn viewer(node: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Viewer {
+        Viewer { node: name(node), addresses: Arc::new(addresses.into_iter().collect()) }
+    }
+
+    /// An address that a device of the host may have: of pods, of nodes, of nobody.
+    fn device_address(random: &mut Random) -> IpAddr {
+        let last = u8::try_from(random.below(6)).unwrap();
+        random.pick(&[[10, 1, 2, last], [10, 1, 3, last], [10, 1, 3, last], [192, 0, 2, last], [10, 9, 9, 9]]).into()
+    }
+
+    type Records = BTreeMap<RecordKey, Record>;
+
+    /// A node that follows its view.
+    struct Viewing {
+        n1: Viewer,
+        views: Views,
+        part: Mesh,
+    }
+
+    impl Viewing {
+        fn new(n1: Viewer, mesh: &Mesh) -> Self {
+            let mut views = Views::new(mesh, name("east"));
+            views.add(&n1);
+            let part = snapshot(&views, &n1, mesh);
+            Self { n1, views, part }
+        }
+
+        /// As a follower of the view moves.
+        fn follow(&mut self, mesh: &Mesh, seen: &mut Compared) {
+            let Some(mut changes) = self.views.advance(mesh) else {
+                seen.anew += 1;
+                *self = Self::new(self.n1.clone(), mesh);
+                return;
+            };
+            let Some(changes) = changes.remove(&self.n1) else {
+                seen.quiet += 1;
+                return self.part.skip_to(mesh.revision());
+            };
+            for change in &changes {
+                let is_reserved = |identity: &Identity| identity.reserved_name().is_some();
+                let never = matches!(change, Change::Delete(RecordKey::Identity(identity)) if is_reserved(identity));
+                assert!(!never, "{change:?}, which never has a record, and no message can say that");
+            }
+            self.part.skip_to(Revision(mesh.revision().0 - 1));
+            self.part.apply(&Delta { revision: mesh.revision(), changes }).unwrap();
+        }
+
+        /// The host's addresses come and go, and sometimes its agent gets round to asking for what it needs for them.
+        fn look_at(&mut self, host: &mut LocalHost, mesh: &Mesh, random: &mut Random, seen: &mut Compared) -> bool {
+            if random.one_in(4) {
+                host.addresses.insert(device_address(random));
+            }
+            if random.one_in(6) {
+                host.addresses.pop_first();
+            }
+            let asks = random.one_in(3) && !host.addresses.is_subset(&self.n1.addresses);
+            if asks {
+                seen.asked_again += 1;
+                self.n1 = viewer("n1", host.addresses.clone());
+                self.views.add(&self.n1);
+                self.part = snapshot(&self.views, &self.n1, mesh);
+            }
+            let in_pods = |address: &IpAddr| self.part.pod_cidrs().any(|range| range.contains(*address));
+            host.unsure = host.addresses.difference(&self.n1.addresses).filter(|a| in_pods(a)).copied().collect();
+            seen.unsure += host.unsure.len();
+            asks
+        }
+
+        fn shown(&self, mesh: &Mesh) -> Records {
+            let shown = records(&self.part);
+            assert_eq!(shown, whole(&self.views, &self.n1, mesh), "a follower has what the view has");
+            let fresh = Self::new(self.n1.clone(), mesh);
+            assert_eq!(shown, whole(&fresh.views, &self.n1, mesh), "a view depends on the mesh alone");
+            for (key, record) in &shown {
+                assert_eq!(mesh.get(key), Some(record), "a view is a part of the mesh");
+            }
+            shown
+        }
+    }
+
+    fn records(mesh: &Mesh) -> Records {
+        mesh.records().iter().map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
+    }
+
+    fn whole(views: &Views, viewer: &Viewer, mesh: &Mesh) -> Records {
+        views.records(viewer, mesh).map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
+    }
+
+    fn snapshot(views: &Views, viewer: &Viewer, mesh: &Mesh) -> Mesh {
+        let records = views.records(viewer, mesh).map(|(key, versioned)| (key.clone(), versioned.clone()));
+        Mesh::from_snapshot(Snapshot { revision: mesh.revision(), records: records.collect() })
+    }
+
+    /// Where the tables of a node that knows all differ from those of one that knows its view.
+    fn compare(all: &Tables, own: &Tables, host: Option<&LocalHost>, seen: &mut Compared) {
+        seen.equal += 1;
+        let (of_all, of_own) = (judged(all), judged(own));
+        seen.verdicts += of_all.len();
+        seen.of_hosts += of_all.iter().filter(|outcome| outcome.0 == EndpointId::HOST).count();
+        assert_eq!(of_all.len(), of_own.len(), "the same endpoints");
+        assert_eq!(of_all.iter().zip(&of_own).find(|(all, own)| all != own), None, "the same verdicts");
+        let stranger = |address: &&IpAddr| {
+            let (to_all, to_own) = (resolve(all, **address), resolve(own, **address));
+            assert!(
+                to_all == to_own || to_own == Identity::UNKNOWN || to_all.is_local(),
+                "{address}: {to_all} {to_own}"
+            );
+            to_all != to_own
+        };
+        seen.strangers += all.addresses.keys().filter(stranger).count();
+        let sure = host.into_iter().flat_map(|host| host.addresses.difference(&host.unsure));
+        seen.shared += sure.filter(|address| resolve(all, **address) == Identity::UNKNOWN).count();
     }
 
     fn view_history(seed: u64, seen: &mut Compared) {
         let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let endpoints = PODS.iter().zip(2..).map(|(pod, id)| (name(pod), EndpointId(id))).collect();
-        // No endpoint has an address of the host's that the node's record does not name.
         let host = random.one_in(2).then(|| LocalHost {
-            addresses: [[10, 9, 9, 9].into()].into(),
+            addresses: (0..random.below(4)).map(|_| device_address(random)).collect(),
             failsafe: [(6, 80)].into(),
             audit: random.one_in(4),
+            ..LocalHost::default()
         });
-        let local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
+        let n1 = viewer("n1", host.iter().flat_map(|host| host.addresses.clone()));
+        let mut local = LocalNode { endpoints, host, ..LocalNode::new(name("east"), name("n1")) };
         let mut mesh = Mesh::default();
         mesh.apply(&Delta { revision: Revision(1), changes: first(random) }).unwrap();
-        let mut views = Views::new(&mesh, name("east"));
-        for node in ["n1", "n2", "n3"] {
-            views.add(&name(node));
+        let mut viewing = Viewing::new(n1, &mesh);
+        for node in ["n2", "n3"] {
+            viewing.views.add(&viewer(node, []));
         }
-        let whole = |views: &Views, mesh: &Mesh| -> BTreeMap<RecordKey, Record> {
-            views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect()
-        };
-        let snapshot = |views: &Views, mesh: &Mesh| {
-            let records = views.records(&name("n1"), mesh).map(|(key, versioned)| (key.clone(), versioned.clone()));
-            Mesh::from_snapshot(Snapshot { revision: mesh.revision(), records: records.collect() })
-        };
-        let mut part = snapshot(&views, &mesh);
         let (mut known, mut compilers) = (Tables::default(), (Compiler::default(), Compiler::default()));
         let mut known_all = Tables::default();
         for _ in 0..24 {
@@ -432,59 +549,24 @@ mod tests {
             if random.one_in(3) {
                 continue;
             }
-            // As a follower of the view moves.
-            match views.advance(&mesh) {
-                Some(mut changes) => match changes.remove(&name("n1")) {
-                    Some(changes) => {
-                        part.skip_to(Revision(mesh.revision().0 - 1));
-                        part.apply(&Delta { revision: mesh.revision(), changes }).unwrap();
-                    }
-                    None => {
-                        part.skip_to(mesh.revision());
-                        seen.quiet += 1;
-                    }
-                },
-                None => {
-                    seen.anew += 1;
-                    views = Views::new(&mesh, name("east"));
-                    views.add(&name("n1"));
-                    part = snapshot(&views, &mesh);
-                }
+            viewing.follow(&mesh, seen);
+            if let Some(host) = &mut local.host
+                && viewing.look_at(host, &mesh, random, seen)
+            {
+                compilers.1 = Compiler::default();
             }
-            let shown: BTreeMap<RecordKey, Record> =
-                part.records().iter().map(|(key, versioned)| (key.clone(), versioned.record.clone())).collect();
-            assert_eq!(shown, whole(&views, &mesh), "a follower has what the view has");
-            let mut fresh = Views::new(&mesh, name("east"));
-            fresh.add(&name("n1"));
-            assert_eq!(shown, whole(&fresh, &mesh), "a view depends on the mesh alone");
-            for (key, record) in &shown {
-                assert_eq!(mesh.get(key), Some(record), "a view is a part of the mesh");
-            }
+            let shown = viewing.shown(&mesh);
             let is_endpoint = |key: &&RecordKey| matches!(key, RecordKey::Endpoint(..));
             seen.hidden += mesh.records().keys().filter(is_endpoint).count() - shown.keys().filter(is_endpoint).count();
-
-            match (compilers.0.compile(&mesh, &local, &known_all), compilers.1.compile(&part, &local, &known)) {
+            let own = compilers.1.compile(&viewing.part, &local, &known);
+            match (compilers.0.compile(&mesh, &local, &known_all), own) {
                 (Err(_), Err(_)) => seen.incomplete += 1,
                 (Ok(all), Ok(own)) => {
                     known_all.apply(&all.diff);
                     known.apply(&own.diff);
                     compilers.0.realised();
                     compilers.1.realised();
-                    seen.equal += 1;
-                    let (all, own) = (judged(&known_all), judged(&known));
-                    seen.verdicts += all.len();
-                    seen.of_hosts += all.iter().filter(|outcome| outcome.0 == EndpointId::HOST).count();
-                    assert_eq!(all.len(), own.len(), "the same endpoints");
-                    assert_eq!(all.iter().zip(&own).find(|(all, own)| all != own), None, "the same verdicts");
-                    let stranger = |address: &&IpAddr| {
-                        let (to_all, to_own) = (resolve(&known_all, **address), resolve(&known, **address));
-                        assert!(
-                            to_all == to_own || to_own == Identity::UNKNOWN || to_all.is_local(),
-                            "{address}: {to_all} {to_own}"
-                        );
-                        to_all != to_own
-                    };
-                    seen.strangers += known_all.addresses.keys().filter(stranger).count();
+                    compare(&known_all, &known, local.host.as_ref(), seen);
                 }
                 (all, own) => panic!("whole: {:?}\nview: {:?}", all.map(|_| ()), own.map(|_| ())),
             }
@@ -500,8 +582,10 @@ mod tests {
             assert!(outcome.is_ok(), "history {seed}");
         }
         println!("{histories} histories: {seen:?}");
-        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers } = seen;
-        let counts = [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers];
+        let Compared { equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers, .. } = seen;
+        let Compared { unsure, asked_again, shared, .. } = seen;
+        let counts =
+            [equal, incomplete, hidden, quiet, anew, verdicts, of_hosts, strangers, unsure, asked_again, shared];
         assert!(histories < 100 || counts.iter().all(|count| *count > 50));
     }
 }

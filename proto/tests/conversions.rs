@@ -109,7 +109,7 @@ fn records() -> Vec<Record> {
         Record::Cluster(Cluster { name: name("bare"), id: ClusterId::new(1023).unwrap(), pod_cidrs: vec![] }),
         Record::Node(node()),
         Record::Identity(IdentityRecord { identity: identity(), labels: labels() }),
-        Record::Endpoint(endpoint()),
+        Record::Endpoint(endpoint().into()),
     ];
     let policy = |key| Record::Policy(PolicyRecord { key, text: "# übrig\nkind: …\n".to_owned() });
     records.extend(policy_keys().into_iter().map(policy));
@@ -121,7 +121,7 @@ fn records() -> Vec<Record> {
     let block = IdentityBlock { cluster: name("east"), holder: name("g1"), first: identity(), count: 1, spent: 1 };
     records.extend([
         Record::CidrGroup(group()),
-        Record::Service(service()),
+        Record::Service(service().into()),
         Record::Fqdn(fqdn),
         Record::Block(block),
         Record::Settings(settings()),

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,8 +23,8 @@ use ringfence_policy::{
 };
 use ringfence_proto::{
     follow::{
-        FollowError, FollowEvent, FollowResponseStream, Follower, Interest, ListResponseStream, SharedHistory, list,
-        serve,
+        FollowError, FollowEvent, FollowResponseStream, Follower, Interest, ListResponseStream, MAX_ADDRESSES,
+        SharedHistory, answer, list, serve,
     },
     v1::{self, follow_event::Event, mesh_client::MeshClient, mesh_server},
 };
@@ -51,11 +51,10 @@ impl mesh_server::Mesh for TestServer {
         Ok(Response::new(match self.clone() {
             Self::History { history, staleness_ms } => {
                 let staleness = move || Duration::from_millis(staleness_ms.load(Ordering::Relaxed));
-                {
-                    let request = request.into_inner();
-                    let interest = request.interests.map(Interest::try_from).transpose()?;
-                    serve(history, Revision(request.from_revision), interest, Arc::new(staleness))
-                }
+                let request = request.into_inner();
+                let interest = request.interests.map(Interest::try_from).transpose()?;
+                let from = Revision(request.from_revision);
+                return Ok(answer(serve(history, from, interest.clone(), Arc::new(staleness)), interest.as_ref()));
             }
             Self::Script { events, then_closes: true } => Box::pin(tokio_stream::iter(events).map(Ok)),
             Self::Script { events, then_closes: false } => {
@@ -455,7 +454,7 @@ fn pod(node: &str, number: u32, app: &str) -> Vec<Change> {
         named_ports: vec![],
     };
     let identity = Record::Identity(IdentityRecord { identity, labels });
-    vec![Change::Put(identity), Change::Put(Record::Endpoint(endpoint))]
+    vec![Change::Put(identity), Change::Put(Record::Endpoint(Arc::new(endpoint)))]
 }
 
 /// `app` may be reached from `peer` alone.
@@ -499,7 +498,13 @@ struct Viewer {
 
 impl Viewer {
     async fn follow(server: &Running, node: &str, mesh: Mesh) -> Self {
-        let interest = Interest { cluster: Name::new("east").unwrap(), node: Name::new(node).unwrap() };
+        Self::follow_with(server, node, &[], mesh).await
+    }
+
+    /// For a node whose devices have addresses.
+    async fn follow_with(server: &Running, node: &str, addresses: &[IpAddr], mesh: Mesh) -> Self {
+        let (east, node) = (Name::new("east").unwrap(), Name::new(node).unwrap());
+        let interest = Interest::new(east, node, Arc::new(addresses.iter().copied().collect()));
         let follower = Follower::connect_to_view(server.channel().await, mesh.revision(), "test".to_owned(), interest);
         Self { follower: follower.await.unwrap(), mesh, snapshots: 0 }
     }
@@ -600,6 +605,46 @@ async fn s13_followers_of_a_view_resume_where_the_server_knows_the_steps_and_beg
     third.until(1).await;
     assert_eq!(third.snapshots, 1, "nobody had followed this view here");
     assert_eq!(third.pods(), ["db-3", "proxy-2"]);
+}
+
+#[tokio::test]
+async fn s12_who_claims_an_address_of_the_host_is_in_its_view() {
+    let history = shop();
+    let server = served(&history);
+    let mut plain = Viewer::follow(&server, "n1", Mesh::default()).await;
+    plain.until(1).await;
+    assert_eq!(plain.pods(), ["web-1", "proxy-2", "proxy-4"]);
+    let claimed = [[10, 0, 0, 3].into(), [10, 0, 0, 9].into()];
+    // The same node with other addresses does not resume: what it has is of another view.
+    let mut host = Viewer::follow_with(&server, "n1", &claimed, plain.mesh.clone()).await;
+    host.until(1).await;
+    assert_eq!((host.snapshots, host.pods()), (1, ["web-1", "db-3", "proxy-2", "proxy-4"].map(String::from).to_vec()));
+    step(&history, pod("n3", 9, "db"));
+    assert_eq!((host.until(2).await.len(), plain.until(2).await.len()), (1, 0), "one claims it, one does not");
+    let Change::Put(gone) = pod("n3", 9, "db").remove(1) else { panic!() };
+    step(&history, vec![Change::Delete(gone.key())]);
+    let deltas = host.until(3).await;
+    assert_eq!((deltas.len(), deltas[0].changes.len()), (1, 2), "with its identity: {deltas:?}");
+    let mut back = Viewer::follow_with(&server, "n1", &claimed, host.mesh.clone()).await;
+    step(&history, pod("n3", 9, "db"));
+    back.until(4).await;
+    assert_eq!(back.snapshots, 0, "with the same addresses it resumes");
+
+    let many = (0..=MAX_ADDRESSES).map(|number| std::net::Ipv4Addr::from_bits(number).into()).collect::<Vec<IpAddr>>();
+    let (east, node) = (Name::new("east").unwrap(), Name::new("n1").unwrap());
+    let interest = Interest::new(east, node, Arc::new(many.into_iter().collect()));
+    let follower = Follower::connect_to_view(server.channel().await, Revision(0), "test".to_owned(), interest);
+    let refused = follower.await.unwrap_err().to_string();
+    assert!(refused.contains("Interests.addresses: 4097 is out of range: 0 to 4096"), "{refused}");
+}
+
+#[tokio::test]
+async fn s12_a_server_that_knows_no_views_is_not_taken_for_one_that_does() {
+    let server = Running::says(vec![progress(7)]);
+    let interest = Interest::new(Name::new("east").unwrap(), Name::new("n1").unwrap(), Arc::default());
+    let follower = Follower::connect_to_view(server.channel().await, Revision(7), "test".to_owned(), interest);
+    let error = follower.await.unwrap_err();
+    assert!(matches!(error, FollowError::NoViews), "{error}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 use std::{future::Future, time::Duration};
 
 use tokio::{
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
@@ -60,8 +61,21 @@ pub enum Ended {
 /// # Panics
 /// If the system gives no threads.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.expect("a process that gets no threads cannot begin");
+    run(&mut Builder::new_multi_thread(), future)
+}
+
+/// As `block_on`, on as many threads as half of the cores: for a process that has threads of its own for the rest. Threads
+/// without a core of their own cost each other more than they do.
+///
+/// # Panics
+/// If the system gives no threads.
+pub fn block_on_half<T>(future: impl Future<Output = T>) -> T {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    run(Builder::new_multi_thread().worker_threads(cores.div_ceil(2)), future)
+}
+
+fn run<T>(runtime: &mut Builder, future: impl Future<Output = T>) -> T {
+    let runtime = runtime.enable_all().build().expect("a process that gets no threads cannot begin");
     let output = runtime.block_on(future);
     runtime.shutdown_background();
     output

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{setup, shell};
 
 /// A bench: its name here, and the arguments for `cargo bench`.
-const BENCHES: [(&str, &[&str]); 4] = [
+const BENCHES: [(&str, &[&str]); 5] = [
+    ("apply", &["-p", "ringfence-identityd", "--bench", "apply"]),
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "packet_cost"]),
     ("datapath", &["-p", "ringfence-datapath", "--features", "kernel", "--bench", "throughput"]),
     ("policy", &["-p", "ringfence-policy", "--bench", "engine"]),

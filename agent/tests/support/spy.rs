@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -30,6 +31,7 @@ struct State {
     told_early: bool,
     tampered: Option<(Revision, Tables)>,
     problems: Vec<String>,
+    host: BTreeSet<IpAddr>,
     /// Reading back comes to no end.
     endless: bool,
     /// Parts that were read.
@@ -47,6 +49,7 @@ impl Spy {
             told_early: false,
             tampered: None,
             problems: vec![],
+            host: BTreeSet::new(),
             endless: false,
             parts: 0,
         })))
@@ -69,6 +72,11 @@ impl Spy {
         } else {
             state.missing.remove(interface)
         };
+    }
+
+    /// The host's devices have these addresses from now on.
+    pub(crate) fn set_host_addresses(&self, addresses: &[&str]) {
+        self.lock().host = addresses.iter().map(|address| address.parse().unwrap()).collect();
     }
 
     /// Every revision that was ever in force, with its tables.
@@ -170,6 +178,10 @@ impl Datapath for Spy {
 
     fn attached(&self) -> BTreeMap<Name, EndpointId> {
         self.lock().datapath.attached()
+    }
+
+    fn host_addresses(&self) -> std::io::Result<BTreeSet<IpAddr>> {
+        Ok(self.lock().host.clone())
     }
 
     fn set_uplinks(&mut self, interfaces: &[String]) -> Result<(), AttachError> {

@@ -101,7 +101,7 @@ pub fn value(record: &Record) -> Option<(Key, u64)> {
             Some((Key::Endpoint(endpoint.name.to_string()), value))
         }
         Record::Identity(identity) => {
-            let app = identity.labels.get(APP)?.value.clone();
+            let app = identity.labels.get(APP)?.value.to_string();
             Some((Key::Labels(app), identity.identity.bits().into()))
         }
         _ => None,

@@ -110,6 +110,7 @@ fn judge(error: &FollowError, position: &Position, recorder: &Recorder) -> End {
         FollowError::Call { .. } | FollowError::Silent | FollowError::Closed => End::Lost,
         FollowError::Invalid { .. }
         | FollowError::Gap { .. }
+        | FollowError::NoViews
         | FollowError::Behind { .. }
         | FollowError::BrokenSnapshot { .. } => {
             recorder.violation(&format!("S13: {}: {error}", position.stream));

@@ -83,6 +83,8 @@ pub(crate) enum Switch {
 struct AgentView {
     node: NodeStatusView,
     followed_revision: u64,
+    records: u64,
+    scope: String,
     gateway: String,
     staleness_ms: u64,
     policy_enforcement: String,
@@ -157,6 +159,8 @@ async fn status(agent: &Agent) -> Result<AgentView, Failure> {
     Ok(AgentView {
         node: status.node.unwrap_or_default().into(),
         followed_revision: status.followed_revision,
+        records: status.records,
+        scope: status.scope,
         gateway: status.gateway,
         staleness_ms: status.staleness_ms,
         datapath_features: status.datapath_features,
@@ -226,11 +230,18 @@ fn status_table(view: &AgentView) -> Table {
     let features = &view.datapath_features;
     let datapath = if features.is_empty() { node.datapath.clone() } else { format!("{} ({features})", node.datapath) };
     let gateway = if view.gateway.is_empty() { "none" } else { &view.gateway };
+    let of = match view.scope.as_str() {
+        "view" => " (what this node needs of the mesh)",
+        "mesh" => " (the whole mesh: the gateway serves no views, or the node has too many addresses for one)",
+        _ => "",
+    };
+    let records = format!("{}{of}", view.records);
     let mut rows = vec![
         ["node".to_owned(), format!("{}/{}", node.cluster, node.name)],
         ["datapath".to_owned(), datapath],
         ["realised revision".to_owned(), node.realised_revision.to_string()],
         ["followed revision".to_owned(), view.followed_revision.to_string()],
+        ["records".to_owned(), records],
         ["gateway".to_owned(), gateway.to_owned()],
         ["staleness".to_owned(), age(view.staleness_ms)],
     ];

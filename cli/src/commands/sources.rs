@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -155,7 +156,7 @@ pub(crate) async fn world_of(
             if endpoint.labels == subject.labels {
                 world.own_ports.extend(endpoint.named_ports.iter().cloned());
             }
-            world.peer_ports.extend(endpoint.named_ports);
+            world.peer_ports.extend(Arc::unwrap_or_clone(endpoint).named_ports);
         }
     }
     Ok(world)

@@ -61,6 +61,8 @@ impl Agent for TestAgent {
         Ok(Response::new(v1::AgentStatus {
             node: Some(node),
             followed_revision: 8,
+            records: 120,
+            scope: "view".to_owned(),
             gateway: "10.40.1.10:7401".to_owned(),
             staleness_ms: 1500,
             datapath_features: "Linux 6.1, attaching with clsact".to_owned(),
@@ -418,6 +420,7 @@ fn status_as_table_and_json() {
         "datapath memory (Linux 6.1, attaching with clsact)",
         "realised revision 7",
         "followed revision 8",
+        "records 120 (what this node needs of the mesh)",
         "staleness 1.5 s",
         "problem revision 8 does not fit",
         "policy enforcement always",

@@ -400,7 +400,7 @@ fn without_files_the_store_is_asked() {
         named_ports: vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 9 }],
     };
     let policy = PolicyRecord { key: named.key, text: named.text };
-    mesh.put([Record::Policy(policy), Record::Endpoint(endpoint)]);
+    mesh.put([Record::Policy(policy), Record::Endpoint(endpoint.into())]);
     let outcome = mesh.run(&[&["policy", "explain"][..], &flow].concat()).exits(0);
     shows(&outcome, &["redirect (http)", "CiliumNetworkPolicy shop/named spec.ingress[0]"]);
 

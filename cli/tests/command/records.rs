@@ -64,7 +64,7 @@ fn services_and_dns_names_are_listed() {
     };
     let bound = BoundAddress { address: "192.0.2.1".parse().unwrap(), expires_ms: 60_000 };
     let fqdn = FqdnRecord { cluster: name("east"), name: DnsName::new("api.example.com"), addresses: vec![bound] };
-    mesh.put([Record::Service(service), Record::Fqdn(fqdn)]);
+    mesh.put([Record::Service(service.into()), Record::Fqdn(fqdn)]);
     let services = mesh.run(&["get", "services"]).exits(0);
     for expected in ["10.96.0.1", "80:8080/6", "pods with app=web"] {
         assert!(services.stdout.contains(expected), "{services:#?}");

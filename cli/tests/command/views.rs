@@ -40,7 +40,7 @@ fn mesh() -> TestMesh {
         node("n1", "10.40.2.1"),
         node("n2", "fd40::2:2"),
         Record::Identity(IdentityRecord { identity: identity(), labels: labels() }),
-        Record::Endpoint(Endpoint {
+        Record::Endpoint(std::sync::Arc::new(Endpoint {
             cluster: name("west"),
             node: name("n1"),
             name: name("web-1"),
@@ -48,7 +48,7 @@ fn mesh() -> TestMesh {
             labels: labels(),
             identity: identity(),
             named_ports: vec![],
-        }),
+        })),
     ]);
     *mesh.store.nodes.lock().unwrap() = vec![
         v1::NodeStatus {

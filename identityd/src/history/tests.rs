@@ -16,7 +16,7 @@ fn delta(revision: u64) -> Delta {
 
 fn append(history: &DiskHistory, revisions: impl IntoIterator<Item = u64>, now: SystemTime) {
     let deltas: Vec<_> = revisions.into_iter().map(|at| (Revision(at), codec::encode(&delta(at)))).collect();
-    history.append(&deltas, now);
+    history.append(deltas.iter().map(|(revision, delta)| (*revision, &delta[..])), now);
 }
 
 fn open(directory: &Path, bounds: Bounds, head: u64) -> DiskHistory {

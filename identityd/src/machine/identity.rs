@@ -46,8 +46,11 @@ pub(super) fn relevant(view: View<'_>, cluster: &Name, labels: &LabelSet) -> Res
     if let Some(label) = labels.get(CLUSTER_KEY).filter(|label| label.value != cluster.as_str()) {
         return Err(Refusal::ForeignClusterLabel { label: label.to_string(), cluster: cluster.clone() });
     }
+    let own = Label::new(SOURCE_K8S, CLUSTER_KEY, cluster.as_str());
     let mut labels = view.index().filter.relevant(labels);
-    labels.insert(Label::new(SOURCE_K8S, CLUSTER_KEY, cluster.as_str()));
+    if labels.get(CLUSTER_KEY) != Some(&own) {
+        labels.insert(own);
+    }
     Ok(labels)
 }
 

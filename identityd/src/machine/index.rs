@@ -44,7 +44,7 @@ impl Index {
     pub(super) fn of(mesh: &Mesh, ledger: &Ledger) -> Self {
         let mut index = Self::default();
         mesh.records().values().for_each(|versioned| index.insert(&versioned.record));
-        for (identity, state) in ledger.numbers() {
+        for (identity, state) in ledger.numbers().iter() {
             index.insert_state(*identity, *state);
         }
         index
@@ -77,6 +77,11 @@ impl Index {
     /// The number of a label set (cluster label included), if it has one.
     pub(super) fn number(&self, labels: &LabelSet) -> Option<Identity> {
         self.by_labels.get(labels).copied()
+    }
+
+    /// The same label set as the mesh has it already, so that nobody holds it twice.
+    pub(super) fn shared(&self, labels: LabelSet) -> LabelSet {
+        self.by_labels.get_key_value(&labels).map_or(labels, |(shared, _)| shared.clone())
     }
 
     /// How many endpoints have a number.

@@ -14,6 +14,7 @@ use ringfence_policy::{
     identity::{ClusterId, Identity},
     name::Name,
     revision::Revision,
+    shared_map::SharedMap,
     store::StoreId,
 };
 use serde::{Deserialize, Serialize};
@@ -21,14 +22,14 @@ use serde::{Deserialize, Serialize};
 /// A cluster and a node of it.
 pub type NodeKey = (Name, Name);
 
-/// Everything the state machine remembers beside the mesh.
+/// Everything the state machine remembers beside the mesh. A copy shares what there can be many of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     clock_ms: u64,
     counters: BTreeMap<ClusterId, Counter>,
-    numbers: BTreeMap<Identity, NumberState>,
+    numbers: SharedMap<Identity, NumberState>,
     gateways: BTreeMap<Name, u64>,
-    leases: BTreeMap<NodeKey, Lease>,
+    leases: SharedMap<NodeKey, Lease>,
     store: Option<StoreId>,
 }
 
@@ -73,7 +74,7 @@ pub struct Lease {
 }
 
 /// Names a part of the ledger that changes on its own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RowKey {
     /// The store's clock.
     Clock,
@@ -124,7 +125,7 @@ impl Ledger {
 
     /// Numbers that no endpoint refers to.
     #[must_use]
-    pub const fn numbers(&self) -> &BTreeMap<Identity, NumberState> {
+    pub const fn numbers(&self) -> &SharedMap<Identity, NumberState> {
         &self.numbers
     }
 
@@ -136,7 +137,7 @@ impl Ledger {
 
     /// The lease of every registered node.
     #[must_use]
-    pub const fn leases(&self) -> &BTreeMap<NodeKey, Lease> {
+    pub const fn leases(&self) -> &SharedMap<NodeKey, Lease> {
         &self.leases
     }
 
@@ -189,20 +190,27 @@ impl Ledger {
                 set(&mut self.counters, id, if let Some(Row::Counter(counter)) = row { Some(counter) } else { None });
             }
             RowKey::Number(number) => {
-                set(&mut self.numbers, number, if let Some(Row::Number(state)) = row { Some(state) } else { None });
+                share(&mut self.numbers, number, if let Some(Row::Number(state)) = row { Some(state) } else { None });
             }
             RowKey::Gateway(name) => {
                 set(&mut self.gateways, name, if let Some(Row::Gateway(count)) = row { Some(count) } else { None });
             }
             RowKey::Store => self.store = if let Some(Row::Store(store)) = row { Some(store) } else { None },
             RowKey::Lease(node) => {
-                set(&mut self.leases, node, if let Some(Row::Lease(lease)) = row { Some(lease) } else { None });
+                share(&mut self.leases, node, if let Some(Row::Lease(lease)) = row { Some(lease) } else { None });
             }
         }
     }
 }
 
 fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
+}
+
+fn share<K: Ord + Clone, V: Clone>(map: &mut SharedMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key.clone(), value),
         None => map.remove(key),

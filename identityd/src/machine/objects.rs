@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use ringfence_policy::{
@@ -32,7 +33,7 @@ pub(super) fn put_services(view: View<'_>, services: &[ServiceRecord]) -> Result
     for service in services {
         view.cluster(&service.cluster)?;
     }
-    Ok(put_all(view, services.iter().cloned().map(Record::Service)))
+    Ok(put_all(view, services.iter().cloned().map(Arc::new).map(Record::Service)))
 }
 
 pub(super) fn put_settings(view: View<'_>, settings: &MeshSettings) -> Result<Transition, Refusal> {

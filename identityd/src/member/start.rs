@@ -13,7 +13,7 @@ use openraft::{
     error::{Fatal, InitializeError, RaftError},
 };
 use ringfence_proto::{
-    access::{AccessLayer, Site},
+    access::{AccessLayer, Role, Site, UnknownRole},
     connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
     link::PROTOCOL,
     v1::{
@@ -45,6 +45,7 @@ use crate::{
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
+        bound::keep_log_small,
         guard::{Members, Times},
         log::Log,
         network::{Channels, MAX_RAFT_MESSAGE_BYTES, Network},
@@ -75,6 +76,19 @@ pub enum StartError {
     /// A certificate file cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    /// The certificate is of somebody else: the other members would refuse every call.
+    #[error(
+        "tls.certificate: it is of {role}, and id says that this is member {id}: give it the one that 'ringfence ca issue member/{id}' made"
+    )]
+    Certificate {
+        /// Whose it is.
+        role: Role,
+        /// The configured id.
+        id: u64,
+    },
+    /// The certificate does not say whose it is.
+    #[error("tls.certificate: {0}")]
+    Role(#[from] UnknownRole),
     /// The port is taken, or the address is not this machine's.
     #[error("listen: cannot listen on {listen}: {source}")]
     Listen {
@@ -104,7 +118,7 @@ impl StartError {
     /// Whether the configuration is to blame, not the machine: exit code 2 instead of 1.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Tls(_) | Self::Timing(_))
+        matches!(self, Self::Config(_) | Self::Tls(_) | Self::Certificate { .. } | Self::Role(_) | Self::Timing(_))
     }
 }
 
@@ -126,7 +140,7 @@ pub(super) async fn start(config: Config, listener: TcpListener, wal: WalOptions
 
 /// Puts a member together, on its core thread; `outside` is the process's runtime.
 async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: Handle) -> Result<Member, StartError> {
-    let tls = Tls::open(config.tls.clone())?;
+    let tls = own_tls(&config)?;
     let client_tls = tls.clone();
     let raft_config = Arc::new(raft_config(&config)?);
     let listen_error = |source| StartError::Listen { listen: config.listen, source };
@@ -202,6 +216,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
     let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
+    tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
     let links = tokio::spawn(links.serve(sessions));
     let housekeeper = housekeeper(&transfer, &storage, peers);
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));
@@ -221,6 +236,15 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         tls,
         core: None,
     })
+}
+
+/// The certificate, if it is this member's.
+fn own_tls(config: &Config) -> Result<Arc<Tls>, StartError> {
+    let tls = Tls::open(config.tls.clone())?;
+    match Role::of_certificate(tls.material().own())? {
+        Role::Member(id) if id == config.id => Ok(tls),
+        role => Err(StartError::Certificate { role, id: config.id }),
+    }
 }
 
 /// Whom the configuration knows, before the log says more.

@@ -1,62 +1,48 @@
 //! Raft's state machine: applies committed entries to the mesh, to the state on disk and to the followers' history.
+//!
+//! ```text
+//! Entry ─► Position::execute ─┬─► SharedHistory (mesh, followers)
+//!  (under one lock)           ├─► DiskHistory
+//!                             └─► Dirty ─► Behind ─► State
+//! snapshot: Image (shares the state, taken in a moment) ─► Snapshots, while applying goes on
+//! ```
 
-mod lagging;
+mod behind;
+mod position;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
-};
+use std::sync::Arc;
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError, storage::RaftStateMachine};
-use ringfence_policy::{
-    command::{Command, Committed, Housekeeping, Refusal},
-    mesh::Mesh,
-    record::{Change, Delta},
-    revision::Revision,
-};
 use ringfence_proto::follow::SharedHistory;
 use ringfence_runtime::metrics::Timed;
 
 use super::{Answer, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, TypeConfig, durable::Durable};
 use crate::{
-    codec,
     digests::Digests,
     history::DiskHistory,
-    machine::{self, Book, ledger::Ledger},
+    machine::{Book, ledger::Ledger},
     observe::APPLY,
     snapshot::{Content, SnapshotError, SnapshotFile, Snapshots},
-    state::{self, EncodedChange, Marker, Stake, State, StateError},
+    state::{self, Marker, State, StateError},
 };
-use lagging::Lagging;
+use behind::Behind;
+use position::{Image, Position};
 
 /// The state machine; clones share one state.
 #[derive(Clone)]
 pub struct Applier {
-    history: Arc<SharedHistory>,
-    state: Arc<State>,
+    behind: Arc<Behind>,
     snapshots: Snapshots,
-    position: Arc<Mutex<Position>>,
     digests: Arc<Digests>,
     past: Arc<DiskHistory>,
-    lagging: Arc<Lagging>,
     durable: Option<Durable>,
-}
-
-/// Where the state machine stands, and what it knows beside the mesh.
-#[derive(Debug, Default)]
-struct Position {
-    marker: Marker,
-    book: Book,
-    /// Encoded deltas that the history on disk gets next.
-    passed: Vec<(Revision, Vec<u8>)>,
 }
 
 /// Writes a snapshot of the moment in which it was made.
 pub struct SnapshotBuilder {
     snapshots: Snapshots,
-    state: Arc<State>,
-    lagging: Arc<Lagging>,
-    content: Arc<Content>,
+    behind: Arc<Behind>,
+    image: Arc<Image>,
 }
 
 impl Applier {
@@ -74,9 +60,8 @@ impl Applier {
         book.ledger().store().into_iter().for_each(|store| history.found(store));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
-        let position = Arc::new(Mutex::new(Position { marker, book, passed: Vec::new() }));
-        let lagging = Lagging::start(state.clone());
-        Self { history, past, state, snapshots, position, digests, lagging, durable: None }
+        let behind = Behind::start(history, state, Position::new(marker, book));
+        Self { behind, past, snapshots, digests, durable: None }
     }
 
     /// Applies no entry before the own log holds it for good.
@@ -90,7 +75,7 @@ impl Applier {
     /// # Errors
     /// `StateError`.
     pub fn persist(&self) -> Result<(), StateError> {
-        self.lagging.write()
+        self.behind.write()
     }
 
     /// The digests of the last states, for other members to compare with theirs (S14).
@@ -101,31 +86,22 @@ impl Applier {
 
     /// Reads what the state machine knows beside the mesh: keep `f` short, the writer waits for it.
     pub fn read_book<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
-        f(&self.position().book)
+        f(&self.behind.position().book)
     }
 
     /// Where the state machine stands, with the digest of its state (S14).
     #[must_use]
     pub fn marker(&self) -> Marker {
-        self.position().marker.clone()
+        self.behind.position().marker.clone()
     }
 
-    fn position(&self) -> MutexGuard<'_, Position> {
-        self.position.lock().expect("no code panics while it holds the state machine's position")
-    }
-
-    /// One entry, with an answer for each of its commands; what it changed is added to `changed`.
-    fn apply_entry(
-        &self,
-        position: &mut Position,
-        entry: Entry,
-        changed: &mut Vec<EncodedChange>,
-    ) -> Result<Vec<Answer>, StorageError> {
+    /// One entry, with an answer for each of its commands.
+    fn apply_entry(&self, position: &mut Position, entry: Entry) -> Result<Vec<Answer>, StorageError> {
         let mut answers = Vec::new();
         match entry.payload {
             EntryPayload::Normal(batch) => {
                 let commands = batch.take().map_err(|error| StorageIOError::apply(entry.log_id, &error))?;
-                answers.extend(commands.iter().map(|command| self.execute(position, command, changed)));
+                answers.extend(commands.iter().map(|command| position.execute(&self.behind.history, command)));
             }
             EntryPayload::Membership(membership) => {
                 position.marker.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -135,49 +111,6 @@ impl Applier {
         position.marker.applied = Some(entry.log_id);
         Ok(answers)
     }
-
-    fn execute(&self, position: &mut Position, command: &Command, changed: &mut Vec<EncodedChange>) -> Answer {
-        let Position { marker, book, passed } = position;
-        let revision = marker.revision.next();
-        let (changes, identity) = self.history.read(|history| {
-            let mesh = history.mesh();
-            let transition = machine::transition(mesh, book, command)?;
-            let records = transition.changes.iter().map(|change| moved_record(mesh, revision, change));
-            let rows = transition.rows.iter().map(|(key, row)| {
-                let before = book.ledger().get(key).map_or(0, |row| state::row_digest(key, &row));
-                (before, Stake::of_row(key, row.as_ref()))
-            });
-            for (before, Stake { digest, change }) in records.chain(rows) {
-                marker.digest = marker.digest.wrapping_sub(before).wrapping_add(digest);
-                changed.push(change);
-            }
-            book.apply(mesh, &transition);
-            Ok::<_, Refusal>((transition.changes, transition.identity))
-        })?;
-        if let Command::Housekeeping(Housekeeping::Found(_)) = command {
-            book.ledger().store().into_iter().for_each(|store| self.history.found(store));
-        }
-        if changes.is_empty() {
-            return Ok(Committed { revision: marker.revision, changed: false, identity });
-        }
-        marker.revision = revision;
-        let delta = Delta { revision, changes };
-        passed.push((revision, codec::encode(&delta)));
-        self.history.push(delta).expect("only the state machine moves the history, one revision at a time");
-        Ok(Committed { revision: marker.revision, changed: true, identity })
-    }
-}
-
-/// What a change of one revision takes from the digest, and the record as it will be. A revision changes a record at
-/// most once, so `mesh` still has the one from before.
-fn moved_record(mesh: &Mesh, revision: Revision, change: &Change) -> (u64, Stake) {
-    let key = change.key();
-    let before = mesh.records().get(&key).map_or(0, |old| state::record_digest(&key, old));
-    let versioned = match change {
-        Change::Put(record) => Some((revision, record)),
-        Change::Delete(_) => None,
-    };
-    (before, Stake::of_record(&key, versioned.as_ref()))
 }
 
 impl RaftStateMachine<TypeConfig> for Applier {
@@ -198,33 +131,25 @@ impl RaftStateMachine<TypeConfig> for Applier {
             durable.wait_for(last.log_id).await;
         }
         let _timed = Timed::new(APPLY);
-        let mut position = self.position();
-        let mut changed = Vec::new();
         let mut answers = Vec::with_capacity(entries.len());
-        for entry in entries {
-            answers.push(self.apply_entry(&mut position, entry, &mut changed)?);
-            position.marker.note(&self.digests);
-        }
-        self.past.append(&position.passed, SystemTime::now());
-        position.passed.clear();
-        let noted = self.lagging.note(changed, position.marker.clone());
-        noted.map_err(|error| StorageIOError::write_state_machine(&error))?;
+        let dirty = {
+            let mut position = self.behind.position();
+            position.dirty.has_moved |= !entries.is_empty();
+            for entry in entries {
+                answers.push(self.apply_entry(&mut position, entry)?);
+                position.marker.note(&self.digests);
+            }
+            self.past.append(position.passed.iter(), self.past.now());
+            position.passed.clear();
+            position.dirty.len()
+        };
+        self.behind.noted(dirty).map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let Marker { applied, membership, .. } = self.marker();
-        let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |log_id| log_id.to_string());
-        SnapshotBuilder {
-            snapshots: self.snapshots.clone(),
-            state: self.state.clone(),
-            lagging: self.lagging.clone(),
-            content: Arc::new(Content {
-                meta: SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id },
-                mesh: self.history.read(|history| history.mesh().clone()),
-                ledger: self.read_book(|book| book.ledger().clone()),
-            }),
-        }
+        let (snapshots, behind) = (self.snapshots.clone(), self.behind.clone());
+        SnapshotBuilder { snapshots, behind, image: Arc::new(self.behind.image()) }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
@@ -242,14 +167,14 @@ impl RaftStateMachine<TypeConfig> for Applier {
             revision: mesh.revision(),
             digest: state::whole_digest(&mesh, &ledger),
         };
-        self.lagging.clear();
-        self.state.replace(&mesh, &ledger, &marker).map_err(|error| StorageIOError::write_state_machine(&error))?;
-        let mut position = self.position();
-        marker.note(&self.digests);
-        self.past.reset(mesh.revision());
-        let store = ledger.store();
-        *position = Position { marker, book: Book::of(&mesh, ledger), passed: Vec::new() };
-        self.history.replace(store, mesh);
+        let this = self.clone();
+        let replaced = blocking(move || {
+            this.behind.replace(Image { marker, mesh, ledger }, |marker| {
+                marker.note(&this.digests);
+                this.past.reset(marker.revision);
+            })
+        });
+        replaced.await.map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(())
     }
 
@@ -264,14 +189,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let (snapshots, state, lagging) = (self.snapshots.clone(), self.state.clone(), self.lagging.clone());
-        let content = self.content.clone();
+        let (snapshots, behind, image) = (self.snapshots.clone(), self.behind.clone(), self.image.clone());
         // The log is purged behind a snapshot: afterwards the state must not fall back behind it.
         let built = blocking(move || {
-            let written = lagging.write().and_then(|()| state.flush());
+            let written = behind.write().and_then(|()| behind.state.flush());
             written.map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
-            let Content { meta, mesh, ledger } = &*content;
-            snapshots.build(meta, mesh, ledger).map_err(|error| write_error(&error))?;
+            let Image { marker, mesh, ledger } = &*image;
+            snapshots.build(&marker.snapshot_meta(), mesh, ledger).map_err(|error| write_error(&error))?;
             snapshots.current().map_err(|error| read_error(&error))
         });
         match built.await? {
@@ -296,3 +220,6 @@ fn write_error(error: &SnapshotError) -> StorageError {
 fn read_error(error: &SnapshotError) -> StorageError {
     StorageIOError::read_snapshot(None, error).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use openraft::ServerState;
 use prost::Message as _;
 use ringfence_policy::command::Command;
 use ringfence_proto::{
+    access::{Access, Permit},
     follow::SharedHistory,
     link::method,
     v1,
@@ -350,9 +351,10 @@ pub async fn ask(
 /// # Errors
 /// `failed_precondition` for another process that says it is this member, `unavailable` where Raft has stopped: such a
 /// member is no part of any quorum.
-pub(super) fn answer_ping(members: &Members, raft: &Raft, payload: &[u8]) -> Result<Vec<u8>, Status> {
+pub(super) fn answer_ping(members: &Members, raft: &Raft, permit: &Permit, payload: &[u8]) -> Result<Vec<u8>, Status> {
     let v1::PingRequest { from } =
         v1::PingRequest::decode(payload).map_err(|error| Status::invalid_argument(format!("PingRequest: {error}")))?;
+    permit.check(&Access::RaftAs(from))?;
     if from == members.own().id {
         tracing::error!(id = from, "another process says that it is this member: two members have one id");
         let message = format!("member {from} is running here: every member has its own id");

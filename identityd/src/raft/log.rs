@@ -83,7 +83,7 @@ impl RaftLogReader<TypeConfig> for Log {
             }
             fits
         };
-        Ok(contents.entries.range(start..end).map(|(_, entry)| entry).take_while(small_enough).cloned().collect())
+        Ok(contents.entries().range(start..end).map(|(_, entry)| entry).take_while(small_enough).cloned().collect())
     }
 }
 

@@ -7,6 +7,7 @@ use openraft::{
     raft::{AppendEntriesRequest, VoteRequest},
 };
 use ringfence_proto::{
+    access::{Access, Permit},
     link::{LinkError, method},
     v1::{self, raft_server},
 };
@@ -75,23 +76,25 @@ impl RaftService {
     /// Answers what comes over a link; `method` is one of those for members.
     ///
     /// # Errors
-    /// `unimplemented` for a method that is not known.
-    pub async fn answer(&self, method: u8, payload: &[u8]) -> Result<Vec<u8>, Status> {
+    /// `unimplemented` for a method that is not known; `permission_denied` for a call in another member's name.
+    pub async fn answer(&self, permit: &Permit, method: u8, payload: &[u8]) -> Result<Vec<u8>, Status> {
         match method {
-            method::APPEND => self.append(payload).await,
+            method::APPEND => self.append(permit, payload).await,
             method::VOTE => {
                 let rpc: VoteRequest<u64> = decode(payload)?;
+                check_vote(permit, &rpc.vote)?;
                 Ok(codec::encode(&self.raft.vote(rpc).await.map_err(stopped)?))
             }
             method::PROPOSE => self.propose(payload).await,
             method::READ_INDEX => Ok(codec::encode(&self.read_index().await)),
-            method::MEMBER_PING => guard::answer_ping(&self.members, &self.raft, payload),
+            method::MEMBER_PING => guard::answer_ping(&self.members, &self.raft, permit, payload),
             _ => Err(Status::unimplemented(format!("there is no method {method} on a link"))),
         }
     }
 
-    async fn append(&self, payload: &[u8]) -> Result<Vec<u8>, Status> {
+    async fn append(&self, permit: &Permit, payload: &[u8]) -> Result<Vec<u8>, Status> {
         let (staleness, rpc): (Duration, AppendEntriesRequest<TypeConfig>) = decode(payload)?;
+        check_vote(permit, &rpc.vote)?;
         for entry in &rpc.entries {
             if let EntryPayload::Normal(batch) = &entry.payload {
                 // A command that this version does not know must not get as far as the log.
@@ -141,6 +144,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
+        let permit = Permit::of(&request)?;
         let _alone = self
             .receiving
             .try_lock()
@@ -148,6 +152,7 @@ impl raft_server::Raft for RaftService {
         let mut parts = request.into_inner();
         let first = parts.message().await?.ok_or_else(|| Status::invalid_argument("the snapshot has no part"))?;
         let (vote, meta): (Vote, SnapshotMeta) = decode(&first.head)?;
+        check_vote(&permit, &vote)?;
         let mut file = self.raft.begin_receiving_snapshot().await.map_err(stopped)?;
         let mut next = Some(first);
         while let Some(part) = next {
@@ -161,10 +166,17 @@ impl raft_server::Raft for RaftService {
     }
 
     async fn campaign(&self, request: Request<v1::CampaignRequest>) -> Result<Response<v1::CampaignResponse>, Status> {
-        tracing::info!(from = request.into_inner().from, "the leader hands leadership over to this member");
+        let (permit, from) = (Permit::of(&request)?, request.into_inner().from);
+        permit.check(&Access::RaftAs(from))?;
+        tracing::info!(from, "the leader hands leadership over to this member");
         self.raft.trigger().elect().await.map_err(stopped)?;
         Ok(Response::new(v1::CampaignResponse {}))
     }
+}
+
+/// Candidates and leaders speak in their own name, which is the one in their certificate.
+fn check_vote(permit: &Permit, vote: &Vote) -> Result<(), Status> {
+    vote.leader_id().voted_for().map_or(Ok(()), |id| permit.check(&Access::RaftAs(id)))
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {

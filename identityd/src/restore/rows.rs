@@ -163,7 +163,7 @@ mod tests {
         let ledger = rebuilt(&mesh(), Vec::new()).unwrap();
         assert_eq!(ledger.counters().values().map(|counter| counter.last).collect::<Vec<_>>(), [7]);
         let idle = NumberState::Idle { since_ms: 0 };
-        assert_eq!(*ledger.numbers(), [(number(1), idle), (number(7), idle)].into());
+        assert_eq!(*ledger.numbers(), [(number(1), idle), (number(7), idle)].into_iter().collect());
         assert_eq!(ledger.leases().len(), 1);
     }
 

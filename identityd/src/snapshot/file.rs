@@ -1,23 +1,23 @@
 //! One snapshot file: written and read section by section, so that neither takes more memory than a section.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, Write},
+    ops::Range,
     path::PathBuf,
 };
 
 use ringfence_policy::{
     mesh::Mesh,
-    record::{RecordKey, Snapshot, Versioned},
+    record::{Snapshot, Versioned},
     revision::Revision,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{Content, SnapshotError, io_error};
 use crate::{
     codec::{self, CodecError, SECTION_HEADER_BYTES, SNAPSHOT_PREFIX_BYTES, SectionKind},
-    machine::ledger::{Ledger, Row, RowKey},
+    machine::ledger::Ledger,
     raft::SnapshotMeta,
     state,
 };
@@ -26,6 +26,8 @@ use crate::{
 pub const PART_BYTES: usize = 1 << 20;
 /// A section of records or rows is closed when it has this many bytes.
 const SECTION_BYTES: usize = 256 << 10;
+/// Length of the length of a value, in bytes.
+const LENGTH_BYTES: usize = 4;
 
 /// An open snapshot file. It stays readable while a newer one takes its name.
 #[derive(Debug)]
@@ -37,10 +39,13 @@ pub struct SnapshotFile {
 /// Count and digest of all records and rows: the last section.
 type End = (u64, u64);
 
-/// What sections hold many of.
-enum Item {
-    Record(RecordKey, Versioned),
-    Row(RowKey, Row),
+/// What sections hold many of, as it lies there.
+#[derive(Clone, Copy)]
+enum Item<'a> {
+    /// An encoded `Versioned`.
+    Record(&'a [u8]),
+    /// An encoded key and an encoded row.
+    Row(&'a [u8], &'a [u8]),
 }
 
 impl SnapshotFile {
@@ -73,19 +78,26 @@ impl SnapshotFile {
 
     /// What the file covers, if it is whole.
     pub(super) fn covers(&mut self) -> Result<SnapshotMeta, SnapshotError> {
-        let (meta, _) = self.scan(|_| {})?;
+        let (meta, _) = self.scan(|_| Ok(()))?;
         self.file.rewind().map_err(|source| io_error(&self.path, source))?;
         Ok(meta)
     }
 
     /// What the file holds.
     pub(super) fn read(&mut self) -> Result<Content, SnapshotError> {
-        let (mut records, mut ledger) = (BTreeMap::new(), Ledger::default());
-        let (meta, revision) = self.scan(|item| match item {
-            Item::Record(key, versioned) => drop(records.insert(key, versioned)),
-            Item::Row(key, row) => ledger.set(&key, Some(row)),
+        let (mut records, mut ledger) = (Vec::new(), Ledger::default());
+        let (meta, revision) = self.scan(|item| {
+            match item {
+                Item::Record(versioned) => {
+                    let versioned: Versioned = codec::decode(versioned)?;
+                    records.push((versioned.record.key(), versioned));
+                }
+                Item::Row(key, row) => ledger.set(&codec::decode(key)?, Some(codec::decode(row)?)),
+            }
+            Ok(())
         })?;
-        Ok(Content { meta, mesh: Mesh::from_snapshot(Snapshot { revision, records }), ledger })
+        let snapshot = Snapshot { revision, records: records.into_iter().collect() };
+        Ok(Content { meta, mesh: Mesh::from_snapshot(snapshot), ledger })
     }
 
     /// Writes a whole snapshot.
@@ -107,17 +119,35 @@ impl SnapshotFile {
             count += 1;
             digest = digest.wrapping_add(share);
         };
-        let records = mesh.records().iter();
-        write_all(records, SectionKind::Records, &mut section, |(key, versioned)| {
-            add(state::record_digest(key, versioned));
-        })?;
-        write_all(ledger.rows(), SectionKind::Ledger, &mut section, |(key, row)| add(state::row_digest(key, row)))?;
+        let mut payload = Vec::with_capacity(SECTION_BYTES + SECTION_BYTES / 4);
+        for versioned in mesh.records().values() {
+            let place = push(&mut payload, versioned);
+            add(state::encoded_record_digest(&payload[place]));
+            if payload.len() >= SECTION_BYTES {
+                section(SectionKind::Records, &payload)?;
+                payload.clear();
+            }
+        }
+        section(SectionKind::Records, &payload)?;
+        payload.clear();
+        for (key, row) in ledger.rows() {
+            let (key, row) = (push(&mut payload, &key), push(&mut payload, &row));
+            add(state::encoded_row_digest(&payload[key], &payload[row]));
+            if payload.len() >= SECTION_BYTES {
+                section(SectionKind::Ledger, &payload)?;
+                payload.clear();
+            }
+        }
+        section(SectionKind::Ledger, &payload)?;
         section(SectionKind::End, &codec::encode(&(count, digest)))?;
         file.flush()
     }
 
     /// Hands every record and row to `take`, in order. Only when it returns is it known that the file was whole.
-    fn scan(&mut self, mut take: impl FnMut(Item)) -> Result<(SnapshotMeta, Revision), SnapshotError> {
+    fn scan(
+        &mut self,
+        mut take: impl FnMut(Item<'_>) -> Result<(), CodecError>,
+    ) -> Result<(SnapshotMeta, Revision), SnapshotError> {
         self.file.rewind().map_err(|source| io_error(&self.path, source))?;
         let mut sections = Sections { number: 0, file: BufReader::with_capacity(SECTION_BYTES, &self.file) };
         let mut scan = || -> Result<_, Broken> {
@@ -136,7 +166,7 @@ impl SnapshotFile {
                     let item = pull_item(kind, &mut rest)?;
                     digest = digest.wrapping_add(item.digest());
                     count += 1;
-                    take(item);
+                    take(item)?;
                 }
             };
             let whole = end == (count, digest) && sections.at_end()?;
@@ -152,11 +182,11 @@ impl SnapshotFile {
     }
 }
 
-impl Item {
-    fn digest(&self) -> u64 {
+impl Item<'_> {
+    fn digest(self) -> u64 {
         match self {
-            Self::Record(key, versioned) => state::record_digest(key, versioned),
-            Self::Row(key, row) => state::row_digest(key, row),
+            Self::Record(versioned) => state::encoded_record_digest(versioned),
+            Self::Row(key, row) => state::encoded_row_digest(key, row),
         }
     }
 }
@@ -203,45 +233,29 @@ impl Sections<'_> {
     }
 }
 
-/// Writes sections of one kind until there are no items left; each item is shown to `note`.
-fn write_all<T: Serialize>(
-    items: impl Iterator<Item = T>,
-    kind: SectionKind,
-    section: &mut impl FnMut(SectionKind, &[u8]) -> io::Result<()>,
-    mut note: impl FnMut(&T),
-) -> io::Result<()> {
-    let mut payload = Vec::new();
-    for item in items {
-        note(&item);
-        push(&mut payload, &item);
-        if payload.len() >= SECTION_BYTES {
-            section(kind, &payload)?;
-            payload.clear();
-        }
-    }
-    section(kind, &payload)
-}
-
-fn pull_item(kind: SectionKind, rest: &mut &[u8]) -> Result<Item, CodecError> {
+fn pull_item<'a>(kind: SectionKind, rest: &mut &'a [u8]) -> Result<Item<'a>, CodecError> {
     match kind {
-        SectionKind::Records => pull(rest).map(|(key, versioned)| Item::Record(key, versioned)),
-        SectionKind::Ledger => pull(rest).map(|(key, row)| Item::Row(key, row)),
+        SectionKind::Records => pull(rest).map(Item::Record),
+        SectionKind::Ledger => Ok(Item::Row(pull(rest)?, pull(rest)?)),
         SectionKind::Head | SectionKind::End => Err(CodecError::Checksum),
     }
 }
 
-/// Appends a value with its length.
-fn push<T: Serialize>(payload: &mut Vec<u8>, value: &T) {
-    let value = codec::encode(value);
-    payload.extend_from_slice(&u32::try_from(value.len()).expect("a record is below 64 KiB").to_le_bytes());
-    payload.extend_from_slice(&value);
+/// Appends an encoded value with its length; gives where it lies.
+fn push<T: Serialize>(payload: &mut Vec<u8>, value: &T) -> Range<usize> {
+    payload.extend_from_slice(&[0; LENGTH_BYTES]);
+    let start = payload.len();
+    codec::encode_into(payload, value);
+    let length = u32::try_from(payload.len() - start).expect("a record is below 64 KiB");
+    payload[start - LENGTH_BYTES..start].copy_from_slice(&length.to_le_bytes());
+    start..payload.len()
 }
 
-/// Takes a value off the front.
-fn pull<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, CodecError> {
+/// Takes an encoded value off the front.
+fn pull<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], CodecError> {
     let short = CodecError::TooShort { length: rest.len() };
     let (length, after) = rest.split_first_chunk().ok_or(short.clone())?;
     let (value, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(short)?;
     *rest = after;
-    codec::decode(value)
+    Ok(value)
 }

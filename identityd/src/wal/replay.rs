@@ -52,9 +52,9 @@ pub enum WalError {
         /// Who opens it.
         member: u64,
     },
-    /// A newer version wrote the log.
+    /// Another version wrote the log.
     #[error("write-ahead log {}: {source}", path.display())]
-    NewerFormat {
+    OtherFormat {
         /// The segment.
         path: PathBuf,
         /// Which version.
@@ -172,7 +172,9 @@ fn segments(directory: &Path) -> Result<Vec<PathBuf>, WalError> {
 fn read_header(path: &Path, bytes: &[u8], member: u64, expected: Option<u64>) -> Result<u64, WalError> {
     let damaged = |reason| WalError::Damaged { path: path.to_owned(), offset: 0, reason };
     let header = SegmentHeader::decode(bytes).map_err(|source| match source {
-        CodecError::NewerFormat { .. } => WalError::NewerFormat { path: path.to_owned(), source },
+        CodecError::NewerFormat { .. } | CodecError::OlderFormat { .. } => {
+            WalError::OtherFormat { path: path.to_owned(), source }
+        }
         source => damaged(DamageReason::Header { source }),
     })?;
     if header.member != member {
@@ -195,8 +197,11 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
         match codec::scan_record(bytes, segment.sequence, offset) {
             Scanned::Record(frame) => {
                 if let Err(reason) = apply(contents, segment, frame) {
-                    if let DamageReason::Value { source: source @ CodecError::NewerFormat { .. } } = reason {
-                        return Err(WalError::NewerFormat { path: segment.path.clone(), source });
+                    if let DamageReason::Value {
+                        source: source @ (CodecError::NewerFormat { .. } | CodecError::OlderFormat { .. }),
+                    } = reason
+                    {
+                        return Err(WalError::OtherFormat { path: segment.path.clone(), source });
                     }
                     return damaged(&segment.path, offset, reason);
                 }
@@ -235,12 +240,12 @@ fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Re
             let entry: Entry = value(frame)?;
             let found = entry.log_id.index;
             if let Some((last, _)) =
-                contents.entries.last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
+                contents.entries().last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
             {
                 return Err(DamageReason::Gap { found, last: *last });
             }
             segment.last_index = segment.last_index.max(Some(found));
-            contents.entries.insert(found, entry);
+            contents.push(entry);
         }
         RecordKind::Vote => contents.vote = Some(value::<Vote>(frame)?),
         RecordKind::Truncate => contents.truncate(value(frame)?),
@@ -257,7 +262,7 @@ fn value<T: DeserializeOwned>(frame: Frame<'_>) -> Result<T, DamageReason> {
 
 fn finish(replayed: &mut Replayed) -> Result<(), WalError> {
     let purged = replayed.contents.purged.map_or(-1, |log_id| i128::from(log_id.index));
-    if let (Some(first), Some(segment)) = (replayed.contents.entries.keys().next(), replayed.segments.first())
+    if let (Some(first), Some(segment)) = (replayed.contents.entries().keys().next(), replayed.segments.first())
         && i128::from(*first) != purged + 1
     {
         let reason = DamageReason::MissingBeginning { first: *first, purged };

@@ -62,7 +62,8 @@ async fn apps(store: &Store) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_disk_fails_acknowledges_nothing_and_the_others_go_on() {
     type Fault = fn(&Switches) -> &AtomicI32;
-    let faults: [(Fault, i32); 3] = [(|disk| &disk.sync, EIO), (|disk| &disk.write, EIO), (|disk| &disk.write, ENOSPC)];
+    let (write, sync): (Fault, Fault) = (|disk| &disk.write, |disk| &disk.sync);
+    let faults = [(sync, EIO), (sync, ENOSPC), (write, EIO), (write, ENOSPC)];
     let mut store = Store::start(5000).await;
     store.register().await;
     for (number, (fault, errno)) in faults.into_iter().enumerate() {

@@ -33,7 +33,7 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let revisions: Option<Vec<u64>> = read.map(|deltas| deltas.iter().map(|delta| delta.revision.0).collect());
     assert!(revisions.is_none() || revisions == Some((FIRST..=HEAD.0).collect()), "{revisions:?}");
     let next = Delta { revision: HEAD.next(), changes: vec![] };
-    history.append(&[(next.revision, codec::encode(&next))], SystemTime::UNIX_EPOCH);
+    history.append([(next.revision, &*codec::encode(&next))], SystemTime::UNIX_EPOCH);
     if let Reach::Deltas(deltas) = history.read_from(HEAD) {
         assert_eq!(deltas.filter_map(Result::ok).collect::<Vec<_>>(), [next]);
     }

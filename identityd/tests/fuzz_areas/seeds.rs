@@ -1,6 +1,6 @@
 //! Inputs that every decoder accepts, made of what the store really writes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use openraft::{
     CommittedLeaderId, EntryPayload, Membership,
@@ -83,7 +83,7 @@ fn records() -> Vec<Record> {
         Record::Cluster(cluster()),
         Record::Node(node()),
         Record::Identity(IdentityRecord { identity: identity(1), labels: labels.clone() }),
-        Record::Endpoint(Endpoint {
+        Record::Endpoint(Arc::new(Endpoint {
             cluster: of,
             node: on,
             name: called,
@@ -91,7 +91,7 @@ fn records() -> Vec<Record> {
             labels,
             identity: identity(1),
             named_ports,
-        }),
+        })),
         Record::Policy(policy()),
         Record::Settings(MeshSettings::default()),
     ]
@@ -221,8 +221,8 @@ pub(crate) fn snapshot() -> Seeds {
     let snapshots = Snapshots::open(directory.path()).unwrap();
     snapshots.build(&meta(), &mesh(), &ledger()).unwrap();
     let whole = std::fs::read(directory.path().join("snapshot")).unwrap();
-    let (records, rows) = (mesh().records().clone(), ledger().rows().collect::<Vec<_>>());
-    let records: Vec<(RecordKey, Versioned)> = records.into_iter().collect();
+    let (mesh, rows) = (mesh(), ledger().rows().collect::<Vec<_>>());
+    let records: Vec<(&RecordKey, &Versioned)> = mesh.records().iter().collect();
     let parts = codec::encode(&(meta(), Revision(6), records, rows));
     // The file's sections without their frames.
     let (mut sections, mut at) = (vec![1], codec::SNAPSHOT_PREFIX_BYTES);

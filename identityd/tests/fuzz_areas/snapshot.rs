@@ -1,7 +1,7 @@
 //! A snapshot file. The first byte says what the rest is: the file as it is; sections (kind, length of the payload as 16
 //! bits, payload) that are put into frames; or (anything else) what a snapshot holds, encoded, of which a file is made.
 
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
 use ringfence_identityd::{
     codec::{self, SectionKind},
@@ -30,7 +30,7 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
             let Ok((meta, revision, records, rows)) = codec::decode::<Parts>(body) else { return false };
             let mut ledger = Ledger::default();
             rows.into_iter().for_each(|(key, row)| ledger.set(&key, Some(row)));
-            let records: BTreeMap<_, _> = records.into_iter().collect();
+            let records = records.into_iter().collect();
             let mesh = Mesh::from_snapshot(Snapshot { revision, records });
             snapshots.build(&meta, &mesh, &ledger).expect("what decodes can be written");
         }

@@ -30,9 +30,9 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
 
 /// Entries without gaps, behind what was purged; reading again gives the same.
 fn holds(contents: &Contents, directory: &Path) {
-    let indexes: Vec<u64> = contents.entries.keys().copied().collect();
+    let indexes: Vec<u64> = contents.entries().keys().copied().collect();
     assert!(indexes.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{indexes:?}");
-    assert!(contents.entries.iter().all(|(index, entry)| *index == entry.log_id.index));
+    assert!(contents.entries().iter().all(|(index, entry)| *index == entry.log_id.index));
     assert!(contents.purged.is_none_or(|purged| indexes.first().is_none_or(|first| *first > purged.index)));
     assert_eq!(read(directory, MEMBER).as_ref().ok(), Some(contents));
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use support::labels;
 
-fn endpoint(cluster: &str, node: &str, address: &str) -> Command {
+pub(crate) fn endpoint(cluster: &str, node: &str, address: &str) -> Command {
     Command::PutEndpoint(EndpointSpec {
         cluster: name(cluster),
         node: name(node),
@@ -24,7 +24,7 @@ fn endpoint(cluster: &str, node: &str, address: &str) -> Command {
 }
 
 /// East's gateway, which hears of n1, and of n2 until `silent`.
-fn gateway(channels: Vec<Channel>, silent: Arc<AtomicBool>) -> JoinHandle<()> {
+pub(crate) fn gateway(channels: Vec<Channel>, silent: Arc<AtomicBool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         for channel in channels.iter().cycle() {
             let n2 = if silent.load(Ordering::SeqCst) { None } else { Some("n2") };

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod bad_input;
+mod clients;
+mod clock;
 mod leases;
 mod membership;
 mod operations;

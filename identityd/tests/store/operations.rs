@@ -144,7 +144,7 @@ fn link(tls: &TlsFiles, address: &str) -> Link {
 }
 
 /// What each certificate gets for: a read, a write of cluster east and one of cluster west (over gRPC and over a link), a
-/// backup, a campaign, and a vote over a link.
+/// backup, a campaign, a vote over a link, and the view of a node.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_gets_at_a_member_what_the_table_says() {
     let store = Store::start(5000).await;
@@ -171,12 +171,16 @@ async fn every_role_gets_at_a_member_what_the_table_says() {
             codes.push(code(link.call(method::COMMAND, call.encode_to_vec()).await.map(drop)));
         }
         codes.push(code(link.call(method::VOTE, Vec::new()).await.map(drop)));
+        // Views are served by gateways, whoever asks.
+        let interests = Some(v1::Interests { cluster: "east".into(), node: "n1".into(), addresses: vec![] });
+        let view = v1::FollowRequest { follower: name.into(), interests, ..v1::FollowRequest::default() };
+        codes.push(code(mesh.follow(view).await.map(drop)));
         let (ok, no) = (Code::Ok, Code::PermissionDenied);
         let expected = match name {
-            "admin" => [ok, ok, ok, ok, no, ok, ok, no],
-            "reader" => [ok, no, no, no, no, no, no, no],
-            "gateway" => [ok, ok, no, no, no, ok, no, no],
-            _ => [no; 8],
+            "admin" => [ok, ok, ok, ok, no, ok, ok, no, no],
+            "reader" => [ok, no, no, no, no, no, no, no, no],
+            "gateway" => [ok, ok, no, no, no, ok, no, no, no],
+            _ => [no; 9],
         };
         assert_eq!(codes, expected, "{name}");
     }

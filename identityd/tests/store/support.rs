@@ -9,8 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use ringfence_identityd::{Config, Member, MemberConfig};
 use ringfence_policy::{
@@ -213,20 +213,43 @@ pub(crate) fn tls_of(first: &TlsFiles, id: u64) -> TlsFiles {
     TlsFiles { ca: first.ca.clone(), certificate: file("crt"), key: file("key") }
 }
 
+/// A list that revokes one certificate.
+fn revocation(authority: &CertifiedIssuer<'_, KeyPair>, serial: u64) -> String {
+    let revoked = RevokedCertParams {
+        serial_number: SerialNumber::from(serial),
+        revocation_time: date_time_ymd(2026, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2026, 1, 1),
+        next_update: date_time_ymd(2036, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![revoked],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(authority).unwrap().pem().unwrap()
+}
+
 /// One authority, and a certificate for each of the first members; gives the files of member 1.
 pub(crate) fn certificates(directory: &Path) -> TlsFiles {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let issue = |uris: &[&str]| {
+    let mut serial = 0;
+    let mut issue = |uris: &[&str]| {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).unwrap();
         params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        serial += 1_u64;
+        params.serial_number = Some(SerialNumber::from(serial));
         (params.signed_by(&key, &authority).unwrap(), key)
     };
-    for (name, uris) in OTHERS {
+    for (number, (name, uris)) in (1_u64..).zip(OTHERS) {
+        fs::write(directory.join(format!("{name}.revoked")), revocation(&authority, number)).unwrap();
         let (certificate, key) = issue(uris);
         fs::write(directory.join(format!("{name}.crt")), certificate.pem()).unwrap();
         fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();

@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,12 +52,22 @@ struct State {
     alive: Mutex<Vec<Vec<SignOfLife>>>,
     available: Mutex<bool>,
     lose_answers: AtomicU64,
+    views: AtomicBool,
+    followed: Mutex<Vec<v1::FollowRequest>>,
+    /// Where followers are told from, whichever server they came to.
+    _teller: Killable,
 }
 
 impl TestStore {
     pub(crate) fn new(history: usize) -> Self {
+        let (history, teller) = (Arc::new(SharedHistory::new(History::new(Mesh::default(), history))), Killable::new());
+        let first = history.clone();
+        teller.run(async { drop(follow::serve(first, Revision::ZERO, None, Arc::new(|| Duration::ZERO))) });
         Self(Arc::new(State {
-            history: Arc::new(SharedHistory::new(History::new(Mesh::default(), history))),
+            history,
+            views: AtomicBool::new(true),
+            followed: Mutex::default(),
+            _teller: teller,
             writing: Mutex::default(),
             staleness_ms: AtomicU64::new(0),
             reports: Mutex::default(),
@@ -122,6 +132,16 @@ impl TestStore {
     /// The next writes are carried out, and their answers never come.
     pub(crate) fn lose_answers(&self, count: u64) {
         self.0.lose_answers.store(count, Ordering::Relaxed);
+    }
+
+    /// Without them it is as a server of an older version, which does not know what it is asked for.
+    pub(crate) fn serve_views(&self, views: bool) {
+        self.0.views.store(views, Ordering::Relaxed);
+    }
+
+    /// What followers asked for, in order.
+    pub(crate) fn followed(&self) -> Vec<v1::FollowRequest> {
+        self.0.followed.lock().unwrap().clone()
     }
 
     /// For whom the writes were that arrived.
@@ -249,7 +269,7 @@ fn put_endpoint(
         named_ports: spec.named_ports,
     };
     let identity_record = Record::Identity(IdentityRecord { identity, labels });
-    Ok((vec![Change::Put(identity_record), Change::Put(Record::Endpoint(endpoint))], Some(identity)))
+    Ok((vec![Change::Put(identity_record), Change::Put(Record::Endpoint(endpoint.into()))], Some(identity)))
 }
 
 #[tonic::async_trait]
@@ -260,10 +280,13 @@ impl mesh_server::Mesh for TestStore {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let state = Arc::clone(&self.0);
         let staleness: Staleness = Arc::new(move || Duration::from_millis(state.staleness_ms.load(Ordering::Relaxed)));
+        self.0.followed.lock().unwrap().push(request.get_ref().clone());
         let v1::FollowRequest { from_revision, interests, store_id, .. } = request.into_inner();
+        let interests = interests.filter(|_| self.0.views.load(Ordering::Relaxed));
         let from = Position::parse(&store_id, from_revision).unwrap();
         let interest = interests.map(Interest::try_from).transpose()?;
-        Ok(Response::new(follow::serve_position(Arc::clone(&self.0.history), from, interest, staleness)?))
+        let events = follow::serve_position(Arc::clone(&self.0.history), from, interest.clone(), staleness)?;
+        Ok(follow::answer(events, interest.as_ref()))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

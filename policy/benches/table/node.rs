@@ -37,7 +37,7 @@ pub(super) fn print() {
     println!("| step | time |\n| --- | ---: |");
     println!("| everything ({} rows), once | {start:.1?} |", in_force.rows.len());
     let moved = |round: u32| {
-        let endpoint = move |i: u32| Record::Endpoint(endpoint(ENDPOINTS / 2 + i, 1 + round % 2));
+        let endpoint = move |i: u32| Record::Endpoint(endpoint(ENDPOINTS / 2 + i, 1 + round % 2).into());
         (0..CHANGED).map(endpoint).map(Change::Put).collect()
     };
     let new_identities = |round: u32| {
@@ -84,7 +84,7 @@ fn follow(compiler: &mut Compiler, mesh: &Mesh, local: &LocalNode, in_force: &mu
 
 fn mesh() -> Mesh {
     let identities = (0..PODS).map(identity);
-    let endpoints = (0..ENDPOINTS).map(|i| Record::Endpoint(endpoint(i, 0)));
+    let endpoints = (0..ENDPOINTS).map(|i| Record::Endpoint(endpoint(i, 0).into()));
     let records = identities.chain(endpoints).chain(policies().into_iter().map(Record::Policy));
     let mut mesh = Mesh::default();
     let changes = records.map(Change::Put).collect();

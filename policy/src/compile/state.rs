@@ -21,7 +21,7 @@ use crate::{
     name::Name,
     record::{Endpoint, NamedPort, Record, RecordKey},
     reserved::reserved_labels,
-    tables::{EndpointEntry, EndpointId, PolicyId, TableDiff, Tables},
+    tables::{AddressEntry, EndpointEntry, EndpointId, PolicyId, TableDiff, Tables},
     world::{Settings, World},
 };
 
@@ -55,7 +55,7 @@ struct Host {
     addresses: BTreeSet<IpAddr>,
     labels: LabelSet,
     /// Claimed for it, with those of its devices.
-    claimed: BTreeSet<IpAddr>,
+    claimed: BTreeMap<IpAddr, AddressEntry>,
     /// Whether it is under audit; none if it is no subject.
     audit: Option<bool>,
 }
@@ -166,15 +166,24 @@ impl State {
 
     /// The node's addresses are its own, with the endpoint that it is if it is one.
     fn settle_host(&mut self, local: &LocalNode) {
-        let of_devices = local.host.iter().flat_map(|host| &host.addresses);
-        let wanted: BTreeSet<IpAddr> = self.host.addresses.iter().chain(of_devices).copied().collect();
+        let own = AddressEntry { identity: Identity::HOST, endpoint: local.host.as_ref().map(|_| EndpointId::HOST) };
+        let unknown = AddressEntry { identity: Identity::UNKNOWN, endpoint: None };
+        let of_record = self.host.addresses.iter().map(|address| (*address, own));
+        let of_devices = local.host.iter().flat_map(|host| host.addresses.iter().map(move |address| (host, *address)));
+        let of_devices =
+            of_devices.map(|(host, address)| (address, if host.unsure.contains(&address) { unknown } else { own }));
+        // What the node's record says is sure.
+        let wanted: BTreeMap<IpAddr, AddressEntry> = of_devices.chain(of_record).collect();
         if wanted != self.host.claimed {
             let key = RecordKey::Node(self.cluster.clone(), self.node.clone());
-            let gone: Vec<IpAddr> = self.host.claimed.difference(&wanted).copied().collect();
-            let new: Vec<IpAddr> = wanted.difference(&self.host.claimed).copied().collect();
-            let id = local.host.as_ref().map(|_| EndpointId::HOST);
+            let gone: Vec<IpAddr> =
+                self.host.claimed.keys().filter(|address| !wanted.contains_key(*address)).copied().collect();
             self.addresses.give_up(&key, &gone);
-            self.addresses.claim(&key, &new, Identity::HOST, id);
+            for (address, entry) in
+                wanted.iter().filter(|(address, entry)| self.host.claimed.get(*address) != Some(*entry))
+            {
+                self.addresses.claim(&key, &[*address], entry.identity, entry.endpoint);
+            }
             self.host.claimed = wanted;
         }
         self.host.audit = local.host.as_ref().map(|host| host.audit);

@@ -89,9 +89,9 @@ impl Anchors {
     pub(super) fn candidates(&self, labels: &LabelSet, candidates: &mut Vec<u32>) {
         candidates.extend(&self.loose);
         for label in labels.iter() {
-            if let Some(key) = self.keys.get(&label.key) {
+            if let Some(key) = self.keys.get(label.key.as_str()) {
                 candidates.extend(&key.exists);
-                candidates.extend(key.values.get(&label.value).into_iter().flatten());
+                candidates.extend(key.values.get(label.value.as_str()).into_iter().flatten());
             }
             if let Some(range) = range_of(label) {
                 let covering = (0..=range.prefix_length()).filter_map(|length| Cidr::new(range.address(), length));

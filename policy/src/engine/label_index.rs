@@ -38,9 +38,9 @@ impl LabelIndex {
             }
             let source = entry(entry(&mut self.keys, &label.key), &label.source);
             source.exists.insert(slot);
-            match source.values.get_mut(&label.value) {
+            match source.values.get_mut(label.value.as_str()) {
                 Some(slots) => drop(slots.insert(slot)),
-                None => drop(source.values.insert(label.value.clone(), RoaringBitmap::from_iter([slot]))),
+                None => drop(source.values.insert(label.value.to_string(), RoaringBitmap::from_iter([slot]))),
             }
         }
     }
@@ -56,20 +56,20 @@ impl LabelIndex {
                     self.ranges.remove(&range);
                 }
             }
-            let Some(sources) = self.keys.get_mut(&label.key) else { continue };
-            let Some(source) = sources.get_mut(&label.source) else { continue };
+            let Some(sources) = self.keys.get_mut(label.key.as_str()) else { continue };
+            let Some(source) = sources.get_mut(label.source.as_str()) else { continue };
             source.exists.remove(slot);
-            if let Some(slots) = source.values.get_mut(&label.value) {
+            if let Some(slots) = source.values.get_mut(label.value.as_str()) {
                 slots.remove(slot);
                 if slots.is_empty() {
-                    source.values.remove(&label.value);
+                    source.values.remove(label.value.as_str());
                 }
             }
             if source.exists.is_empty() {
-                sources.remove(&label.source);
+                sources.remove(label.source.as_str());
             }
             if sources.is_empty() {
-                self.keys.remove(&label.key);
+                self.keys.remove(label.key.as_str());
             }
         }
     }

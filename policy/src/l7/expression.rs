@@ -83,6 +83,12 @@ impl PrefixExpression {
         compile(text, "").map(|compiled| Self { text: text.into(), compiled })
     }
 
+    /// The expression as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// How many bytes match, from the first one on; none if the expression does not match there.
     #[must_use]
     pub fn matched_bytes(&self, value: &str) -> Option<usize> {

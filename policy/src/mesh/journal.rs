@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    record::{Record, RecordKey},
+    record::{Record, RecordKey, Versioned},
     revision::Revision,
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Journal {
 struct Step {
     revision: Revision,
     /// Changed records, as they were before.
-    former: Vec<(RecordKey, Option<Record>)>,
+    former: Vec<(RecordKey, Option<Arc<Versioned>>)>,
 }
 
 impl Journal {
@@ -36,7 +36,7 @@ impl Journal {
         Self { start, steps: VecDeque::new(), changes: 0 }
     }
 
-    pub(super) fn push(&mut self, revision: Revision, former: Vec<(RecordKey, Option<Record>)>) {
+    pub(super) fn push(&mut self, revision: Revision, former: Vec<(RecordKey, Option<Arc<Versioned>>)>) {
         self.changes += former.len();
         self.steps.push_back(Arc::new(Step { revision, former }));
         while self.changes > CHANGES
@@ -54,7 +54,7 @@ impl Journal {
         let after = self.steps.partition_point(|step| step.revision <= revision);
         let mut former = BTreeMap::new();
         for (key, record) in self.steps.range(after..).flat_map(|step| &step.former) {
-            former.entry(key).or_insert(record.as_ref());
+            former.entry(key).or_insert(record.as_deref().map(|versioned| &versioned.record));
         }
         Some(former)
     }

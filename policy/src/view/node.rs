@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use roaring::RoaringBitmap;
 
-use super::{Touched, is_everywhere, peers::Peers};
+use super::{Touched, Viewer, is_everywhere, peers::Peers};
 use crate::{
     engine::{PeerSelectors, Reach},
     identity::Identity,
@@ -26,17 +26,18 @@ pub(super) struct View {
     selected: RoaringBitmap,
     /// Slots of endpoints that are shown.
     endpoints: RoaringBitmap,
-    /// Bits of identities that are shown, if they have a record.
+    /// Bits of identities that are shown, if they have a record; selectors select reserved ones, too, which never have one.
     identities: RoaringBitmap,
 }
 
 impl View {
-    pub(super) fn new(node: &Name, reach: &Reach, peers: &Peers) -> Self {
+    pub(super) fn new(viewer: &Viewer, reach: &Reach, peers: &Peers) -> Self {
+        let node = &viewer.node;
         let (subjects, host) = (peers.identities_on(node), peers.host(node));
         let mut view = Self { subjects, host, ..Self::default() };
         view.selectors = reach.peers(&view.subjects, &view.host);
         view.selected = reach.selected(&view.selectors);
-        view.endpoints = peers.on_node(node) | peers.always();
+        view.endpoints = peers.on_node(node) | peers.always() | peers.claiming(&viewer.addresses);
         for identity in &view.selected {
             view.endpoints |= peers.of_identity(Identity::from_bits(identity));
         }
@@ -46,8 +47,14 @@ impl View {
     }
 
     /// Moves on; the keys of identities and endpoints that came, changed or went.
-    pub(super) fn advance(&mut self, node: &Name, touched: &Touched, reach: &Reach, peers: &Peers) -> Vec<RecordKey> {
-        let flipped = self.select(node, touched, reach, peers);
+    pub(super) fn advance(
+        &mut self,
+        viewer: &Viewer,
+        touched: &Touched,
+        reach: &Reach,
+        peers: &Peers,
+    ) -> Vec<RecordKey> {
+        let flipped = self.select(&viewer.node, touched, reach, peers);
         let mut candidates = touched.endpoints.clone();
         for identity in &flipped {
             candidates |= peers.of_identity(Identity::from_bits(identity));
@@ -56,7 +63,7 @@ impl View {
         let mut identities = flipped;
         identities.extend(touched.identities.iter().chain(&touched.worn).map(|identity| identity.bits()));
         for slot in &candidates {
-            let (before, after) = (self.endpoints.contains(slot), self.needs(node, slot, peers));
+            let (before, after) = (self.endpoints.contains(slot), self.needs(viewer, slot, peers));
             if before != after || after && touched.changed.contains(slot) {
                 keys.push(peers.key(slot).clone());
             }
@@ -129,8 +136,11 @@ impl View {
         flipped
     }
 
-    fn needs(&self, node: &Name, slot: u32, peers: &Peers) -> bool {
+    fn needs(&self, viewer: &Viewer, slot: u32, peers: &Peers) -> bool {
         let Some(identity) = peers.identity(slot) else { return false };
-        peers.on_node(node).contains(slot) || peers.always().contains(slot) || self.selected.contains(identity.bits())
+        peers.on_node(&viewer.node).contains(slot)
+            || peers.always().contains(slot)
+            || self.selected.contains(identity.bits())
+            || peers.claims_any(slot, &viewer.addresses)
     }
 }

@@ -101,6 +101,19 @@ impl Peers {
         self.on_node(node).iter().filter_map(|slot| self.identity(slot)).collect()
     }
 
+    /// Who has one of these addresses.
+    pub(super) fn claiming(&self, addresses: &BTreeSet<IpAddr>) -> RoaringBitmap {
+        addresses
+            .iter()
+            .filter_map(|address| self.claims.get(address))
+            .flat_map(|claims| claims.endpoints.iter().copied())
+            .collect()
+    }
+
+    pub(super) fn claims_any(&self, slot: u32, addresses: &BTreeSet<IpAddr>) -> bool {
+        self.known[slot as usize].as_ref().is_some_and(|peer| !peer.addresses.is_disjoint(addresses))
+    }
+
     /// A node without a record has what is built in.
     pub(super) fn host(&self, node: &Name) -> LabelSet {
         self.hosts.get(node).cloned().unwrap_or_else(|| reserved_labels(Identity::HOST))

@@ -1,5 +1,7 @@
 //! What compilation does besides verdicts: addresses and ranges, refusals, whole revisions.
 
+use std::sync::Arc;
+
 use ringfence_policy::{
     cidr::Cidr,
     compile::{Compiler, LocalHost, LocalNode, Problem},
@@ -16,7 +18,7 @@ use ringfence_policy::{
 use crate::scene::{Scene, change, compiled, identity_record, local_node, mesh, name};
 
 fn endpoint(cluster: &str, node: &str, pod: &str, number: u32, addresses: &[&str]) -> Record {
-    Record::Endpoint(Endpoint {
+    Record::Endpoint(Arc::new(Endpoint {
         cluster: name(cluster),
         node: name(node),
         name: name(pod),
@@ -24,7 +26,7 @@ fn endpoint(cluster: &str, node: &str, pod: &str, number: u32, addresses: &[&str
         labels: LabelSet::parse([format!("k8s:app={pod}")]).unwrap(),
         identity: Identity::from_bits(number),
         named_ports: vec![],
-    })
+    }))
 }
 
 fn node(cluster: &str, node: &str, address: &str) -> Record {
@@ -361,10 +363,11 @@ fn id_20_s12_ranges_of_policies_have_identities_but_not_among_pods() {
 fn port_4_two_endpoints_of_one_identity_have_names_of_their_own() {
     let text = ALLOW_80.replace("port: 80", "port: http");
     let with = |pod: &str, port: u16| {
-        let Record::Endpoint(mut record) = endpoint("east", "node-1", pod, 0x10_0001, &[]) else { panic!("it is one") };
+        let Record::Endpoint(mut shared) = endpoint("east", "node-1", pod, 0x10_0001, &[]) else { panic!("it is one") };
+        let record = Arc::make_mut(&mut shared);
         record.labels = LabelSet::parse(["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]).unwrap();
         record.named_ports = vec![NamedPort { name: "http".into(), protocol: protocol::TCP, port }];
-        Record::Endpoint(record)
+        Record::Endpoint(shared)
     };
     let labels = identity_record(0x10_0001, &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]);
     let mut mesh = Mesh::default();
@@ -398,9 +401,9 @@ fn aud_5_an_object_under_audit_is_only_a_shadow() {
         annotations: {ringfence.io/audit: \"true\"}}, spec: {endpointSelector: {}, ingress: []}}";
     let labels = &["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"];
     let Record::Endpoint(web) = endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]) else { unreachable!() };
-    let web = Endpoint { labels: LabelSet::parse(labels).unwrap(), ..web };
+    let web = Endpoint { labels: LabelSet::parse(labels).unwrap(), ..Arc::unwrap_or_clone(web) };
     let mut mesh = Mesh::default();
-    let records = [Record::Endpoint(web), identity_record(0x10_0001, labels), policy(isolated)];
+    let records = [Record::Endpoint(web.into()), identity_record(0x10_0001, labels), policy(isolated)];
     change(&mut mesh, records.map(Change::Put));
     let (tables, problems) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("web", 7)]));
     assert_eq!(problems, []);

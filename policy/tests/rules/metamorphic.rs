@@ -276,7 +276,7 @@ fn renamed_labels(labels: &LabelSet) -> LabelSet {
         .iter()
         .map(|label| {
             let key = new_key(&label.key);
-            let value = if key == label.key { label.value.clone() } else { new_value(&label.value) };
+            let value = if key == label.key { label.value.to_string() } else { new_value(&label.value) };
             ringfence_policy::label::Label::new(&label.source, key, value)
         })
         .collect()

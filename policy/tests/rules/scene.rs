@@ -1,6 +1,6 @@
 //! A mesh of two clusters and three namespaces for tests to ask verdicts of.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ringfence_policy::{
     compat::Compat,
@@ -105,7 +105,7 @@ impl Scene {
 /// A mesh of all pods and these objects, stored as records would be.
 pub(crate) fn mesh(objects: &[Object]) -> Mesh {
     let endpoints = PODS.iter().map(|(pod, bits, labels)| {
-        Record::Endpoint(Endpoint {
+        Record::Endpoint(Arc::new(Endpoint {
             cluster: name("east"),
             node: name("node-1"),
             name: name(pod),
@@ -113,7 +113,7 @@ pub(crate) fn mesh(objects: &[Object]) -> Mesh {
             labels: LabelSet::parse(*labels).unwrap(),
             identity: Identity::from_bits(*bits),
             named_ports: vec![],
-        })
+        }))
     });
     let policies = objects
         .iter()

@@ -30,12 +30,21 @@ pub struct Caller {
 pub enum Access {
     /// `Mesh.Follow`, `Mesh.List`, `Mesh.Status`.
     Read,
+    /// `Mesh.Follow` of what one node needs.
+    View {
+        /// Its cluster.
+        cluster: Name,
+        /// The node.
+        node: Name,
+    },
     /// A change of records.
     Write(Scope),
     /// A report about how something does.
     Report(Scope),
     /// Consensus between members.
     Raft,
+    /// Consensus, by a call that says which member calls.
+    RaftAs(u64),
     /// The store itself: membership, snapshots, hashes, everything that is not in this list.
     Administer,
 }
@@ -77,7 +86,11 @@ const OWN_NODE: &str = "an agent writes and reports only its own node and that n
 const OWN_GATEWAY: &str = "an agent talks to the gateway of its own cluster";
 const STORE: &str = "agents talk to their cluster's gateway, not to the store";
 const GATEWAY: &str = "gateways and members do not talk to gateways";
+const OWN_ID: &str = "a member speaks for itself alone; each needs the certificate of its own id ('ringfence ca issue member/ID'), and \
+                      that id in its configuration";
 const RAFT: &str = "consensus is between members of the store";
+const VIEWS: &str = "the view of a node is for its own agent, at the gateway of its cluster; correct the agent's cluster and \
+                     node, or give it a certificate of its own";
 const SPEAKS: &str = "only a gateway asks for somebody else: for admins, and for agents of its own cluster";
 
 /// The whole table.
@@ -90,6 +103,15 @@ pub fn authorise(site: &Site, caller: &Caller, access: &Access) -> Result<(), Bo
 }
 
 fn rule(site: &Site, caller: &Caller, access: &Access) -> Result<(), &'static str> {
+    if let Access::View { cluster, node } = access {
+        let agent = Role::Agent { cluster: cluster.clone(), node: node.clone() };
+        let is_there = matches!(site, Site::Gateway(of) if of == cluster);
+        return allow(is_there && caller.on_behalf_of.is_none() && caller.role == agent, VIEWS);
+    }
+    if let Access::RaftAs(id) = access {
+        rule(site, caller, &Access::Raft)?;
+        return allow(caller.role == Role::Member(*id), OWN_ID);
+    }
     let Some(asker) = &caller.on_behalf_of else { return own(site, &caller.role, access) };
     let (Site::Store, Role::Gateway(cluster)) = (site, &caller.role) else { return Err(SPEAKS) };
     match (asker, access) {
@@ -114,7 +136,8 @@ fn own(site: &Site, role: &Role, access: &Access) -> Result<(), &'static str> {
         (Role::Gateway(own), Site::Store) => match access {
             Access::Read => Ok(()),
             Access::Write(scope) | Access::Report(scope) => allow(scope.is_in(own), OWN_CLUSTER),
-            Access::Raft | Access::Administer => Err(ADMINS),
+            Access::View { .. } => Err(VIEWS),
+            Access::Raft | Access::RaftAs(_) | Access::Administer => Err(ADMINS),
         },
         (Role::Agent { .. }, Site::Store) => Err(STORE),
         (Role::Agent { cluster, .. }, Site::Gateway(of)) if cluster != of => Err(OWN_GATEWAY),
@@ -126,7 +149,8 @@ fn by_agent(agent: &Role, access: &Access) -> Result<(), &'static str> {
     match access {
         Access::Read => Ok(()),
         Access::Write(scope) | Access::Report(scope) => allow(scope.is_of(agent), OWN_NODE),
-        Access::Raft | Access::Administer => Err(ADMINS),
+        Access::View { .. } => Err(VIEWS),
+        Access::Raft | Access::RaftAs(_) | Access::Administer => Err(ADMINS),
     }
 }
 
@@ -214,9 +238,10 @@ impl Access {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::View { .. } => "view",
             Self::Write(_) => "write",
             Self::Report(_) => "report",
-            Self::Raft => "raft",
+            Self::Raft | Self::RaftAs(_) => "raft",
             Self::Administer => "administer",
         }
     }
@@ -235,9 +260,11 @@ impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read => f.write_str("read"),
+            Self::View { cluster, node } => write!(f, "follow the view of node {cluster}/{node}"),
             Self::Write(scope) => write!(f, "change {scope}"),
             Self::Report(scope) => write!(f, "report about {scope}"),
             Self::Raft => f.write_str("take part in consensus"),
+            Self::RaftAs(id) => write!(f, "take part in consensus as member {id}"),
             Self::Administer => f.write_str("administer the store"),
         }
     }

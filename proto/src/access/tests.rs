@@ -21,6 +21,8 @@ fn role(text: &str) -> Role {
 const ROLES: [&str; 7] =
     ["member/1", "gateway/east", "gateway/west", "agent/east/n1", "agent/west/n1", "admin/alice", "reader/bob"];
 
+const VIEWS: [&str; 3] = ["view east/n1", "view east/n2", "view west/n1"];
+
 fn node(cluster: &str, node: &str) -> Scope {
     Scope::Node { cluster: name(cluster), node: name(node) }
 }
@@ -28,6 +30,7 @@ fn node(cluster: &str, node: &str) -> Scope {
 /// Every kind of request; `own` marks what belongs to cluster east and node east/n1.
 fn requests() -> Vec<(&'static str, Access)> {
     let mut all = vec![("read", Access::Read), ("raft", Access::Raft), ("administer", Access::Administer)];
+    all.extend([("raft as 1", Access::RaftAs(1)), ("raft as 2", Access::RaftAs(2))]);
     let scopes = || {
         [
             ("mesh", Scope::Mesh),
@@ -39,6 +42,9 @@ fn requests() -> Vec<(&'static str, Access)> {
             ("unknown", Scope::Unknown),
         ]
     };
+    for (word, (cluster, node)) in VIEWS.into_iter().zip([("east", "n1"), ("east", "n2"), ("west", "n1")]) {
+        all.push((word, Access::View { cluster: name(cluster), node: name(node) }));
+    }
     all.extend(
         scopes()
             .map(|(word, scope)| (Box::leak(format!("write {word}").into_boxed_str()) as &str, Access::Write(scope))),
@@ -68,8 +74,8 @@ fn all_but(excluded: &[&str]) -> Vec<&'static str> {
 fn the_table_at_the_store() {
     for caller in ROLES {
         let expected = match caller {
-            "member/1" => all_but(&[]),
-            "admin/alice" => all_but(&["raft"]),
+            "member/1" => all_but(&[VIEWS[0], VIEWS[1], VIEWS[2], "raft as 2"]),
+            "admin/alice" => all_but(&["raft", "raft as 1", "raft as 2", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
             "gateway/east" => vec![
                 "read",
@@ -92,9 +98,9 @@ fn the_table_at_a_gateway() {
     let site = Site::Gateway(name("east"));
     for caller in ROLES {
         let expected = match caller {
-            "admin/alice" => all_but(&["raft", "administer"]),
+            "admin/alice" => all_but(&["raft", "raft as 1", "raft as 2", "administer", VIEWS[0], VIEWS[1], VIEWS[2]]),
             "reader/bob" => vec!["read"],
-            "agent/east/n1" => vec!["read", "write east/n1", "report east/n1"],
+            "agent/east/n1" => vec!["read", "view east/n1", "write east/n1", "report east/n1"],
             _ => vec![],
         };
         assert_eq!(allowed(&site, caller, None), expected, "{caller}");

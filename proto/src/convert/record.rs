@@ -1,6 +1,6 @@
 //! Records, keys, changes and deltas.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use ringfence_policy::{
     cidr::Cidr,
@@ -227,10 +227,10 @@ impl From<Record> for v1::Record {
             Record::Cluster(cluster) => Wire::Cluster(cluster.into()),
             Record::Node(node) => Wire::Node(node.into()),
             Record::Identity(identity) => Wire::Identity(identity.into()),
-            Record::Endpoint(endpoint) => Wire::Endpoint(endpoint.into()),
+            Record::Endpoint(endpoint) => Wire::Endpoint(Arc::unwrap_or_clone(endpoint).into()),
             Record::Policy(policy) => Wire::Policy(policy.into()),
             Record::CidrGroup(group) => Wire::CidrGroup(group.into()),
-            Record::Service(service) => Wire::Service(service.into()),
+            Record::Service(service) => Wire::Service(Arc::unwrap_or_clone(service).into()),
             Record::Fqdn(fqdn) => Wire::Fqdn(fqdn.into()),
             Record::Block(block) => Wire::Block(block.into()),
             Record::Settings(settings) => Wire::Settings(settings.into()),
@@ -247,10 +247,10 @@ impl TryFrom<v1::Record> for Record {
             Wire::Cluster(cluster) => Self::Cluster(cluster.try_into()?),
             Wire::Node(node) => Self::Node(node.try_into()?),
             Wire::Identity(identity) => Self::Identity(identity.try_into()?),
-            Wire::Endpoint(endpoint) => Self::Endpoint(endpoint.try_into()?),
+            Wire::Endpoint(endpoint) => Self::Endpoint(Arc::new(endpoint.try_into()?)),
             Wire::Policy(policy) => Self::Policy(policy.try_into()?),
             Wire::CidrGroup(group) => Self::CidrGroup(group.try_into()?),
-            Wire::Service(service) => Self::Service(service.try_into()?),
+            Wire::Service(service) => Self::Service(Arc::new(service.try_into()?)),
             Wire::Fqdn(fqdn) => Self::Fqdn(fqdn.try_into()?),
             Wire::Block(block) => Self::Block(block.try_into()?),
             Wire::Settings(settings) => Self::Settings(settings.try_into()?),

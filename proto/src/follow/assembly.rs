@@ -1,7 +1,7 @@
 //! A snapshot from its chunks.
 
 use ringfence_policy::{
-    record::{Snapshot, Versioned},
+    record::{Records, Snapshot, Versioned},
     revision::Revision,
 };
 
@@ -31,7 +31,7 @@ impl Assembly {
             return Err(FollowError::BrokenSnapshot { revision: snapshot.revision });
         }
         if chunk.anew {
-            snapshot.records.clear();
+            snapshot.records = Records::default();
         }
         for record in chunk.records {
             let versioned = Versioned::try_from(record)?;

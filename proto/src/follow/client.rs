@@ -12,7 +12,7 @@ use tonic::{Status, Streaming, transport::Channel};
 use super::{
     assembly::Assembly,
     position::{Position, parse_store},
-    views::Interest,
+    views::{Interest, VIEW},
 };
 use crate::{
     connect::MAX_MESSAGE_BYTES,
@@ -55,6 +55,9 @@ pub enum FollowError {
         #[from]
         source: Status,
     },
+    /// It was asked for a view, and sends everything.
+    #[error("the server does not serve views of nodes: it is of an older version")]
+    NoViews,
     /// Not even a progress mark came.
     #[error("nothing came for {} s", SILENCE_TIMEOUT.as_secs())]
     Silent,
@@ -116,7 +119,7 @@ impl Follower {
     /// As `connect`, to follow what one node needs. `from` is a position in the same view.
     ///
     /// # Errors
-    /// As `connect`.
+    /// As `connect`, and `NoViews` from a server of an older version.
     pub async fn connect_to_view(
         channel: Channel,
         from: impl Into<Position>,
@@ -133,7 +136,8 @@ impl Follower {
         interest: Option<Interest>,
     ) -> Result<Self, FollowError> {
         let mut client = MeshClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let skips = interest.is_some();
+        let view = interest.as_ref().map(Interest::named);
+        let skips = view.is_some();
         let request = v1::FollowRequest {
             from_revision: at.revision.0,
             follower: name,
@@ -141,7 +145,12 @@ impl Follower {
             store_id: at.store.map(|store| store.to_string()).unwrap_or_default(),
         };
         let call = tokio::time::timeout(SILENCE_TIMEOUT, client.follow(request));
-        let stream = call.await.map_err(|_| FollowError::Silent)??.into_inner();
+        let answer = call.await.map_err(|_| FollowError::Silent)??;
+        let served = answer.metadata().get(VIEW).and_then(|view| view.to_str().ok());
+        if view.as_deref() != served {
+            return Err(FollowError::NoViews);
+        }
+        let stream = answer.into_inner();
         Ok(Self { stream, at, assembly: Assembly::default(), skips, next: None })
     }
 

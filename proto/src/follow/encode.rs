@@ -184,6 +184,8 @@ fn delimited_len(tag: u32, length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::follow::wire::{FollowEvent, follow_event::Event};
     use ringfence_policy::{
         identity::{ClusterId, Identity},
@@ -200,7 +202,8 @@ mod tests {
         let endpoint = |addresses: &[&str], named_ports| {
             let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
             let (cluster, node, name) = (name("east"), name("n1"), name("web-0"));
-            Record::Endpoint(Endpoint { cluster, node, name, addresses, labels: labels.clone(), identity, named_ports })
+            let labels = labels.clone();
+            Record::Endpoint(Arc::new(Endpoint { cluster, node, name, addresses, labels, identity, named_ports }))
         };
         let port = NamedPort { name: "http".to_owned(), protocol: 6, port: 8080 };
         vec![

@@ -11,13 +11,13 @@ use std::{
 use ringfence_policy::{record::Versioned, revision::Revision};
 use tokio::sync::watch;
 use tokio_stream::{Stream, wrappers::WatchStream};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::{
     position::{Begin, OtherStore, Position},
     seat::{Held, Seat, Taken},
     shared::{Next, SharedHistory},
-    views::{Entrance, Feed, Interest},
+    views::{Entrance, Feed, Interest, VIEW},
     waker::Round,
     wire::follow_event::Event,
 };
@@ -61,6 +61,17 @@ pub fn serve_position(
 ) -> Result<FollowResponseStream, OtherStore> {
     let begin = from.begin(history.position())?;
     Ok(Box::pin(Following::new(history, begin, interest, staleness, PATIENCE)))
+}
+
+/// The answer to `Mesh.Follow`: says that it is a view where it is one, since a server that knows nothing of views would send
+/// everything.
+#[must_use]
+pub fn answer(events: FollowResponseStream, interest: Option<&Interest>) -> Response<FollowResponseStream> {
+    let mut answer = Response::new(events);
+    if let Some(view) = interest.and_then(|interest| interest.named().parse().ok()) {
+        answer.metadata_mut().insert(VIEW, view);
+    }
+    answer
 }
 
 /// One follower's stream. There is no task behind it: whoever sends it asks for what is next, so that nothing is queued

@@ -183,7 +183,7 @@ impl SharedHistory {
         let cluster = clusters.entry(interest.cluster.clone()).or_insert_with(new);
         cluster.advance(history.mesh());
         let store = *self.lock_store();
-        cluster.enter(&interest.node, from, history.mesh(), store)
+        cluster.enter(&interest.viewer, from, history.mesh(), store)
     }
 
     /// Brings the views to the head; what their followers are told through.
@@ -195,13 +195,6 @@ impl SharedHistory {
         let history = self.lock_read();
         clusters.values_mut().for_each(|cluster| cluster.advance(history.mesh()));
         clusters.values().flat_map(Cluster::feeds).filter(|feed| feed.followers() > 0).cloned().collect()
-    }
-
-    /// How many follow.
-    pub(super) fn followers(&self) -> (usize, usize) {
-        let views = self.views();
-        let of_views = views.values().flat_map(Cluster::feeds).map(|feed| feed.followers()).sum();
-        (self.waker.followers(), of_views)
     }
 
     pub(super) const fn waker(&self) -> &Waker {

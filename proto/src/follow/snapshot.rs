@@ -112,7 +112,7 @@ impl Reader {
     fn next(&mut self, mesh: &Mesh, store: Option<StoreId>, parts: &mut Vec<Bytes>) -> Option<Revision> {
         let (began, of) = *self.began.get_or_insert((mesh.revision(), store));
         let mut chunk = Chunk::new(began, false, PART_BYTES + SLACK_BYTES);
-        let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
         for (key, record) in mesh.records().range((after, Bound::Unbounded)) {
             chunk.put(record);
             if chunk.len() >= PART_BYTES {

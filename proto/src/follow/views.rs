@@ -8,7 +8,8 @@
 //! nothing of it changed sends nothing, and the next progress mark tells the follower that it has that revision, too.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,33 +21,37 @@ use ringfence_policy::{
     record::{Change, Delta},
     revision::Revision,
     store::StoreId,
-    view::Views,
+    view::{Viewer, Views},
 };
 use tokio::sync::watch;
-use tonic::Status;
 
 use super::{encode::encode_step, frames::Run, snapshot::EncodedSnapshot, waker::Round};
-use crate::{access::Role, convert::InvalidMessage, v1};
+use crate::{access::Access, convert::InvalidMessage, v1};
 
 /// Bytes of steps that are kept of each view, for followers that lag or come back.
 const BYTES: usize = 1 << 20;
 /// A view that nobody follows is kept for so long.
 const KEEP: Duration = Duration::from_secs(60);
 
+/// In the metadata of an answer that is a view: whose.
+pub const VIEW: &str = "ringfence-view";
+/// Addresses that a node may say its devices have.
+pub const MAX_ADDRESSES: u32 = 4096;
+
 /// What a follower wants to know: what one node needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interest {
     /// Its cluster.
     pub cluster: Name,
-    /// Its name there.
-    pub node: Name,
+    /// The node, and what it says of its host.
+    pub viewer: Viewer,
 }
 
 /// The views of one cluster's nodes that are followed.
 #[derive(Debug)]
 pub(super) struct Cluster {
     views: Views,
-    feeds: BTreeMap<Name, Arc<Feed>>,
+    feeds: BTreeMap<Viewer, Arc<Feed>>,
 }
 
 /// The steps of one view.
@@ -76,19 +81,21 @@ pub(super) struct Entrance {
 }
 
 impl Interest {
-    /// A view is for its own node's agent.
-    ///
-    /// # Errors
-    /// `PermissionDenied` for any other role.
-    pub fn check(&self, role: &Role) -> Result<(), Status> {
-        let Self { cluster, node } = self;
-        if matches!(role, Role::Agent { cluster: of, node: on } if of == cluster && on == node) {
-            return Ok(());
-        }
-        Err(Status::permission_denied(format!(
-            "the view of node {cluster}/{node} is for agent/{cluster}/{node} alone, and the certificate is of {role}: \
-             correct the agent's cluster and node, or give it a certificate of its own"
-        )))
+    /// What a node needs.
+    #[must_use]
+    pub fn new(cluster: Name, node: Name, addresses: Arc<BTreeSet<IpAddr>>) -> Self {
+        Self { cluster, viewer: Viewer { node, addresses } }
+    }
+
+    /// What must be allowed to whoever asks for it.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access::View { cluster: self.cluster.clone(), node: self.viewer.node.clone() }
+    }
+
+    /// As in `VIEW`.
+    pub(super) fn named(&self) -> String {
+        format!("{}/{}", self.cluster, self.viewer.node)
     }
 }
 
@@ -96,13 +103,23 @@ impl TryFrom<v1::Interests> for Interest {
     type Error = InvalidMessage;
     fn try_from(message: v1::Interests) -> Result<Self, InvalidMessage> {
         let name = |field, text| Name::new(text).map_err(|source| InvalidMessage::Name { field, source });
-        Ok(Self { cluster: name("Interests.cluster", message.cluster)?, node: name("Interests.node", message.node)? })
+        let (cluster, node) = (name("Interests.cluster", message.cluster)?, name("Interests.node", message.node)?);
+        let field = "Interests.addresses";
+        let number = u32::try_from(message.addresses.len()).unwrap_or(u32::MAX);
+        if number > MAX_ADDRESSES {
+            return Err(InvalidMessage::Range { field, number, minimum: 0, maximum: MAX_ADDRESSES });
+        }
+        let address = |text: String| text.parse().map_err(|_| InvalidMessage::Address { field, text });
+        let addresses: BTreeSet<IpAddr> = message.addresses.into_iter().map(address).collect::<Result<_, _>>()?;
+        Ok(Self::new(cluster, node, Arc::new(addresses)))
     }
 }
 
 impl From<Interest> for v1::Interests {
     fn from(interest: Interest) -> Self {
-        Self { cluster: interest.cluster.to_string(), node: interest.node.to_string() }
+        let Viewer { node, addresses } = interest.viewer;
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        Self { cluster: interest.cluster.to_string(), node: node.to_string(), addresses }
     }
 }
 
@@ -120,29 +137,32 @@ impl Cluster {
             self.renew(mesh);
             return;
         };
-        for (node, feed) in &self.feeds {
-            feed.log().step(mesh.revision(), changes.remove(node));
+        for (viewer, feed) in &self.feeds {
+            feed.log().step(mesh.revision(), changes.remove(viewer));
         }
     }
 
     /// Nothing that is here leads to the mesh: all followers get their views anew.
     pub(super) fn renew(&mut self, mesh: &Mesh) {
         self.views = Views::new(mesh, self.views.cluster().clone());
-        for (node, feed) in &self.feeds {
-            self.views.add(node);
+        for (viewer, feed) in &self.feeds {
+            self.views.add(viewer);
             feed.log().renew(mesh.revision());
         }
     }
 
     /// A follower comes that has the view of a revision, or none. The views are at the mesh's revision.
-    pub(super) fn enter(&mut self, node: &Name, from: Revision, mesh: &Mesh, store: Option<StoreId>) -> Entrance {
-        self.views.add(node);
+    pub(super) fn enter(&mut self, viewer: &Viewer, from: Revision, mesh: &Mesh, store: Option<StoreId>) -> Entrance {
+        // A node whose host has other addresses now does not come back to the view that it had.
+        self.drop_feeds(|other, feed| other.node == viewer.node && other != viewer && feed.followers() == 0);
+        self.views.add(viewer);
         let at = self.views.revision();
-        let feed = self.feeds.entry(node.clone()).or_insert_with(|| Arc::new(Feed::new(at))).clone();
-        // One that begins at this moment cannot know what a follower of another server has.
-        let resumes = feed.log().since < from && feed.after(from).is_some();
+        let known = self.feeds.contains_key(viewer);
+        let feed = self.feeds.entry(viewer.clone()).or_insert_with(|| Arc::new(Feed::new(at))).clone();
+        // A view that begins at this moment cannot know what a follower of another server has.
+        let resumes = known && from > Revision::ZERO && feed.after(from).is_some();
         let snapshot = (!resumes).then(|| {
-            let records = self.views.records(node, mesh).map(|(_, versioned)| versioned);
+            let records = self.views.records(viewer, mesh).map(|(_, versioned)| versioned);
             Arc::new(EncodedSnapshot::of(at, store, records))
         });
         Entrance { rounds: feed.rounds.subscribe(), feed, at, snapshot }
@@ -154,18 +174,24 @@ impl Cluster {
 
     /// Drops what nobody follows; whether anything is left.
     pub(super) fn tidy(&mut self, now: Instant) -> bool {
-        self.feeds.retain(|node, feed| {
+        self.drop_feeds(|_, feed| {
             let mut log = feed.log();
             if feed.followers() > 0 {
                 log.followed = now;
             }
-            let keep = now.duration_since(log.followed) < KEEP;
-            if !keep {
-                self.views.remove(node);
-            }
-            keep
+            now.duration_since(log.followed) >= KEEP
         });
         !self.feeds.is_empty()
+    }
+
+    fn drop_feeds(&mut self, is_done: impl Fn(&Viewer, &Feed) -> bool) {
+        self.feeds.retain(|viewer, feed| {
+            let done = is_done(viewer, feed);
+            if done {
+                self.views.remove(viewer);
+            }
+            !done
+        });
     }
 }
 
@@ -236,7 +262,7 @@ mod tests {
         identity::{ClusterId, Identity},
         label::LabelSet,
         object::parse_objects,
-        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyKey, PolicyRecord, Record},
+        record::{Cluster as ClusterRecord, Endpoint, IdentityRecord, PolicyKey, PolicyRecord, Record, Snapshot},
     };
 
     const ENDPOINTS_OF_NODE: u32 = 100;
@@ -244,6 +270,10 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
+    }
+
+    fn viewer(node: &str) -> Viewer {
+        Viewer { node: name(node), addresses: Arc::default() }
     }
 
     fn labels(app: u32) -> LabelSet {
@@ -261,7 +291,7 @@ mod tests {
         let apps = number / ENDPOINTS_OF_NODE * ENDPOINTS_OF_NODE / ENDPOINTS_OF_APP;
         // A node has pods of many apps, an app pods on many nodes.
         let app = if number.is_multiple_of(2) { apps + number % 10 } else { number / 7 % apps.max(10) };
-        Change::Put(Record::Endpoint(Endpoint {
+        Change::Put(Record::Endpoint(Arc::new(Endpoint {
             cluster: name("east"),
             node: name(&format!("n{}", number / ENDPOINTS_OF_NODE)),
             name: name(&format!("app-{app}-{number}")),
@@ -269,7 +299,7 @@ mod tests {
             labels: labels(app),
             identity: identity(app),
             named_ports: vec![],
-        }))
+        })))
     }
 
     fn policy(app: u32) -> Change {
@@ -295,7 +325,7 @@ mod tests {
         let first = Delta { revision: Revision(1), changes: vec![endpoint(1)] };
         mesh.apply(&first).unwrap();
         let mut cluster = Cluster::new(name("east"), &mesh);
-        let (node, store) = (name("n0"), StoreId::new(1_795_000_000_000, [7; 10]));
+        let (node, store) = (viewer("n0"), StoreId::new(1_795_000_000_000, [7; 10]));
         let feed = cluster.enter(&node, Revision(0), &mesh, None).feed;
         mesh.apply(&Delta { revision: Revision(2), changes: vec![endpoint(2)] }).unwrap();
         cluster.advance(&mesh);
@@ -322,6 +352,19 @@ mod tests {
         assert_eq!((last.whole_at, last.store_id), (3, store.to_string()), "a view says of which store it is");
     }
 
+    /// Resident memory that something takes, in kB; what was freed before and is used again does not count.
+    fn memory_of<T>(make: impl FnOnce() -> T) -> usize {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").ok();
+            pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<usize>().ok()).unwrap_or_default() * 4
+        };
+        let before = resident();
+        let made = make();
+        let taken = resident().saturating_sub(before);
+        drop(made);
+        taken
+    }
+
     /// `RINGFENCE_ENDPOINTS=100000` and `--nocapture` tell what a node of a large mesh gets.
     #[test]
     fn a_node_gets_a_small_part_of_a_large_mesh() {
@@ -344,23 +387,31 @@ mod tests {
         let mut cluster = Cluster::new(name("east"), &mesh);
         let indexed = started.elapsed();
         let all = size(&EncodedSnapshot::of(Revision(1), None, mesh.records().values()));
-        let node = name("n3");
+        let node = viewer("n3");
         let started = Instant::now();
         let entrance = cluster.enter(&node, Revision(0), &mesh, None);
         let entered = started.elapsed();
         let own = size(&entrance.snapshot.unwrap());
-        let records = cluster.views.records(&node, &mesh).count();
+        let part = || cluster.views.records(&node, &mesh).map(|(key, record)| (key.clone(), record.clone())).collect();
+        let ([own_memory, all_memory], records) = (
+            [
+                memory_of(|| Mesh::from_snapshot(Snapshot { revision: Revision(1), records: part() })),
+                memory_of(|| Mesh::from_snapshot(mesh.snapshot())),
+            ],
+            cluster.views.records(&node, &mesh).count(),
+        );
         let step = (0..100).map(|number| {
             let Change::Put(Record::Endpoint(moved)) = endpoint(endpoints / 2 + number) else { panic!() };
             let address = std::net::Ipv4Addr::from_bits((10 << 24) + (1 << 23) + number).into();
-            Change::Put(Record::Endpoint(Endpoint { addresses: vec![address], ..moved }))
+            let moved = Endpoint { addresses: vec![address], ..Arc::unwrap_or_clone(moved) };
+            Change::Put(Record::Endpoint(Arc::new(moved)))
         });
         mesh.apply(&Delta { revision: Revision(2), changes: step.collect() }).unwrap();
         let started = Instant::now();
         cluster.advance(&mesh);
         println!(
-            "{endpoints} endpoints: mesh {} records {all} B, view {records} records {own} B; index {indexed:.1?}, \
-             view {entered:.1?}, step of 100 endpoints {:.1?}",
+            "{endpoints} endpoints: mesh {} records {all} B ({all_memory} kB in memory), view {records} records {own} B \
+             ({own_memory} kB in memory); index {indexed:.1?}, view {entered:.1?}, step of 100 endpoints {:.1?}",
             mesh.records().len(),
             started.elapsed()
         );

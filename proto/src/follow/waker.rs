@@ -3,19 +3,21 @@
 //! ```text
 //! head, every second ─► round: deltas since the last one, encoded once ─► group after group, giving way after each
 //!                          ▲                                                    │
-//!                          └──────── pause, longer the more followers there are ┘
+//!                          └───── pause, as long as the round took times `REST` ┘
 //! ```
 //!
 //! A thousand followers that wake at once would keep every core busy for milliseconds, and the next write with them. In
 //! groups, a write waits behind one group at most; and what comes during the pause reaches the followers in one go, in one
-//! write to each of them. Whoever is in step needs nothing but the round; the others catch up with the history.
+//! write to each of them. So telling takes a bounded part of a core however fast revisions come, and where it takes little,
+//! because followers are few or the machine has nothing else to do, everybody hears of every revision at once. Whoever is in
+//! step needs nothing but the round; the others catch up with the history.
 
 use std::{
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ringfence_policy::revision::Revision;
@@ -28,11 +30,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const GROUPS: usize = 32;
 /// Followers that join one group before the next one gets some.
 const GROUP_SIZE: usize = 16;
-/// So many followers are told of every revision at once.
-const FEW_FOLLOWERS: usize = 16;
-/// What one follower more adds to the pause: a few times what telling it costs, so that telling is a bounded part of the
-/// work however fast revisions come.
-const PAUSE_OF_ONE: Duration = Duration::from_micros(300);
+/// A pause in rounds' lengths: telling takes a third of the time at most.
+const REST: u32 = 2;
+/// A shorter pause is none: the runtime's clock has no finer ticks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// What followers are told together.
@@ -94,8 +95,9 @@ pub(super) async fn wake(history: Weak<SharedHistory>, mut head: watch::Receiver
             second += 1;
             history.tidy();
         }
-        let (of_all, of_views) = history.followers();
+        let of_all = history.waker().followers();
         head.mark_unchanged();
+        let began = Instant::now();
         if of_all > 0 {
             let round = Arc::new(history.round(told, second));
             told = round.to;
@@ -110,11 +112,28 @@ pub(super) async fn wake(history: Weak<SharedHistory>, mut head: watch::Receiver
             feeds.iter().for_each(|feed| feed.tell(second));
             tokio::task::yield_now().await;
         }
-        let followers = of_all + of_views;
         drop(history);
-        let more = u32::try_from(followers.saturating_sub(FEW_FOLLOWERS)).unwrap_or(u32::MAX);
-        if more > 0 {
-            tokio::time::sleep(PAUSE_OF_ONE.saturating_mul(more).min(LONGEST_PAUSE)).await;
+        let pause = pause_after(began.elapsed());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// How long nobody is told anything after a round that took so long.
+fn pause_after(round: Duration) -> Duration {
+    let pause = round.saturating_mul(REST).min(LONGEST_PAUSE);
+    if pause < SHORTEST_PAUSE { Duration::ZERO } else { pause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_with_the_round_and_is_bounded() {
+        let pause = |micros| pause_after(Duration::from_micros(micros)).as_micros();
+        assert_eq!([0, 30, 400, 499].map(pause), [0; 4], "a few followers are told of every revision at once");
+        assert_eq!([500, 3_000, 10_000, 900_000].map(pause), [1_000, 6_000, 20_000, 20_000]);
     }
 }

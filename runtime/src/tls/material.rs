@@ -28,6 +28,7 @@ pub struct Material {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
     clients: Arc<dyn ClientCertVerifier>,
+    own: CertificateDer<'static>,
     expiries: Vec<Expiry>,
 }
 
@@ -82,6 +83,7 @@ impl Material {
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(no_key)?;
 
         let mut expiries = vec![expiry("own", &chain[0]).ok_or_else(|| bad_certificate(Wrong::Certificate))?];
+        let own = chain[0].clone();
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             expiries.push(expiry("authority", &authority).ok_or_else(|| bad_ca(Wrong::Certificate))?);
@@ -92,13 +94,19 @@ impl Material {
         let servers = server_verifier(&roots, &provider, lists).map_err(bad_ca)?;
         let server = server_config(&provider, &clients, chain.clone(), key.clone_key()).map_err(bad_certificate)?;
         let client = client_config(&provider, servers, chain, key).map_err(bad_certificate)?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), clients, expiries })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), clients, own, expiries })
     }
 
     /// Whether a client that showed `chain` would be let in now.
     pub(super) fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let Some((own, others)) = chain.split_first() else { return false };
         self.clients.verify_client_cert(own, others, UnixTime::now()).is_ok()
+    }
+
+    /// The own certificate (DER).
+    #[must_use]
+    pub fn own(&self) -> &[u8] {
+        &self.own
     }
 
     /// Until when the own certificate (first) and the authorities are good.

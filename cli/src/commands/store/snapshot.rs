@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
@@ -25,6 +25,7 @@ use crate::{
     output::{self, Format, line, table},
 };
 
+const PREFIX: &str = "ringfence-";
 const SUFFIX: &str = "snapshot";
 
 /// What is in a file.
@@ -92,21 +93,36 @@ pub(super) async fn backup(global: &Global, directory: &Path, keep_count: usize)
     let context = || format!("cannot use {}", directory.display());
     fs::create_dir_all(directory).with_context(context)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    // Names sort by time.
-    let file = directory.join(format!("ringfence-{now:012}.{SUFFIX}"));
+    let before = backups(directory).with_context(context)?;
+    let file = directory.join(name_after(&before, now));
     let backup = keep(&file, &bytes)?;
     show(global.output, &file, &backup, bytes.len())?;
-    let entries = fs::read_dir(directory).with_context(context)?;
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("ringfence-") && path.extension().is_some_and(|suffix| suffix == SUFFIX)
-    };
-    let mut ours: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_ours).collect();
-    ours.sort();
-    for old in ours.iter().rev().skip(keep_count) {
+    for old in backups(directory).with_context(context)?.iter().rev().skip(keep_count) {
         fs::remove_file(old).with_context(|| format!("cannot remove {}", old.display()))?;
     }
     Ok(())
+}
+
+/// The files of `store backup` in a directory, the oldest first.
+fn backups(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
+    files.retain(|path| number(path).is_some());
+    files.sort();
+    Ok(files)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.strip_suffix('.')?;
+    digits.parse().ok()
+}
+
+/// Names sort in the order in which the files were taken, whatever the clock did in between: the newest one is never taken
+/// for the oldest, and removed.
+fn name_after(before: &[PathBuf], now: u64) -> String {
+    let newest = before.iter().filter_map(|path| number(path)).max();
+    let number = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
+    format!("{PREFIX}{number:012}.{SUFFIX}")
 }
 
 /// The bytes that the first member sends which answers.
@@ -187,4 +203,31 @@ fn show(format: Format, file: &Path, backup: &Backup, bytes: usize) -> anyhow::R
         ));
     }
     output::print(format, &content, || table([""], []))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_named_behind_all_others_although_the_clock_went_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(directory.path().join(name), "").unwrap();
+        let next = |now| name_after(&backups(directory.path()).unwrap(), now);
+        assert_eq!(next(1_795_000_000), "ringfence-001795000000.snapshot");
+        for other in ["ringfence-notes.snapshot", "before-upgrade.snapshot", "ringfence-001999999999.snapshot.part"] {
+            write(other);
+        }
+        assert!(backups(directory.path()).unwrap().is_empty(), "those are no backups, and are never removed");
+        // A day in the future, and then set right.
+        for (now, name) in [
+            (1_795_086_400, "ringfence-001795086400.snapshot"),
+            (1_795_000_007, "ringfence-001795086401.snapshot"),
+            (1_795_086_401, "ringfence-001795086402.snapshot"),
+        ] {
+            assert_eq!(next(now), name);
+            write(name);
+            assert!(backups(directory.path()).unwrap().last().unwrap().ends_with(name));
+        }
+    }
 }

@@ -32,7 +32,7 @@ fn standing() -> Scene {
             identity,
             named_ports: vec![],
         };
-        [Record::Identity(IdentityRecord { identity, labels }), Record::Endpoint(endpoint)]
+        [Record::Identity(IdentityRecord { identity, labels }), Record::Endpoint(endpoint.into())]
     });
     scene.put(records);
     scene

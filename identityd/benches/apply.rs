@@ -1,0 +1,246 @@
+//! What one member spends on a command between "committed" and "applied, and durable later", without network and log.
+//!
+//! ```text
+//! cargo bench -p ringfence-identityd --bench apply -- [--quick] [--json FILE]
+//! ```
+//!
+//! CPU time of the whole process over many entries of [`COMMANDS`] commands each, so that writing the state behind and
+//! the snapshot of every [`SNAPSHOT_EVERY`] entries are in it. The endpoints are those of the store's bench: 256 bytes,
+//! 100,000 keys drawn at random, 100 label sets; each put changes an address.
+
+use std::{
+    fs,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder, storage::RaftStateMachine};
+use ringfence_identityd::{
+    codec,
+    raft::{
+        Entry, LogId,
+        applier::Applier,
+        batch::{Batch, Proposal},
+    },
+    storage::Storage,
+    wal::WalOptions,
+};
+use ringfence_policy::{
+    command::{Command, EndpointSpec},
+    identity::ClusterId,
+    label::LabelSet,
+    name::Name,
+    record::{Cluster, Node},
+};
+
+const KEYS: u64 = 100_000;
+const LABEL_SETS: u64 = 100;
+const IDENTITIES: u64 = 50_000;
+/// Commands of one entry: about what 256 clients make of it.
+const COMMANDS: u64 = 64;
+/// As by default.
+const SNAPSHOT_EVERY: u64 = 5000;
+
+/// One member's state machine.
+struct Machine {
+    applier: Applier,
+    index: u64,
+    random: u64,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// One figure, as `xtask` reads it.
+struct Row {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+}
+
+impl Machine {
+    fn apply(&mut self, batch: Batch) {
+        let entry = Entry { log_id: log_id(self.index), payload: EntryPayload::Normal(batch) };
+        self.index += 1;
+        let answers = self.runtime.block_on(self.applier.apply([entry])).expect("a disk that works");
+        for answer in answers.iter().flatten() {
+            assert!(answer.as_ref().expect("every command is all right").revision.0 > 0);
+        }
+    }
+
+    fn snapshot(&mut self) {
+        let mut builder = self.runtime.block_on(self.applier.get_snapshot_builder());
+        black_box(self.runtime.block_on(builder.build_snapshot()).expect("a disk that works"));
+    }
+
+    fn random(&mut self) -> u64 {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn puts(&mut self, entries: u64) -> Vec<Batch> {
+        (0..entries)
+            .map(|_| {
+                let commands = (0..COMMANDS).map(|_| {
+                    let (key, mark) = (self.random() % KEYS, self.random());
+                    put(key, mark)
+                });
+                batch(commands)
+            })
+            .collect()
+    }
+}
+
+fn batch(commands: impl IntoIterator<Item = Command>) -> Batch {
+    Batch::join(commands.into_iter().map(Proposal::new).collect())
+}
+
+fn log_id(index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(1, 1), index)
+}
+
+fn name(text: impl AsRef<str>) -> Name {
+    Name::new(text).expect("it is one")
+}
+
+fn labels(app: &str, namespace: &str) -> LabelSet {
+    let texts = [
+        format!("k8s:app={app}"),
+        format!("k8s:io.kubernetes.pod.namespace={namespace}"),
+        format!("k8s:io.cilium.k8s.policy.serviceaccount={app}"),
+        format!("k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name={namespace}"),
+        "k8s:tier=backend".to_owned(),
+    ];
+    LabelSet::parse(texts).expect("they are labels")
+}
+
+fn put(key: u64, mark: u64) -> Command {
+    let [_, _, _, _, _, a, b, c] = key.to_be_bytes();
+    let mark = std::net::Ipv6Addr::from(u128::from(mark) | 0xfd00 << 112);
+    Command::PutEndpoint(EndpointSpec {
+        cluster: name("c1"),
+        node: name("n1"),
+        name: name(format!("e{key:08}")),
+        addresses: vec![std::net::Ipv4Addr::new(10, a, b, c).into(), mark.into()],
+        labels: labels(&format!("p{}", key % LABEL_SETS), "payments"),
+        named_ports: vec![],
+    })
+}
+
+/// CPU time of the process, also of threads that have ended; counted in ticks of 10 ms.
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The command's name, in parentheses, may hold anything.
+    let (_, rest) = stat.rsplit_once(')').expect("Linux puts it there");
+    let ticks = rest.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+fn rss_mb() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux tells it");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
+}
+
+fn micros(spent: Duration, count: u64) -> f64 {
+    spent.as_secs_f64() * 1e6 / count as f64
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a writable directory");
+    let storage = Storage::open(directory.path(), 1, 10_000, WalOptions::default()).expect("a new store");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let mut machine = Machine { applier: storage.applier, index: 1, random: 0x5eed, runtime };
+    let cluster = Cluster { name: name("c1"), id: ClusterId::new(1).expect("1 is one"), pod_cidrs: vec![] };
+    let node = Node { cluster: name("c1"), name: name("n1"), addresses: vec![], labels: LabelSet::default() };
+    machine.apply(batch([Command::PutCluster(cluster), Command::PutNode(node)]));
+    let mut rows = Vec::new();
+    let mut row = |name, value, unit| {
+        println!("{name:44} {value:10.2} {unit}");
+        rows.push(Row { name, value, unit });
+    };
+
+    let before = cpu();
+    for from in (0..IDENTITIES).step_by(16) {
+        let allocate = |number| Command::AllocateIdentity {
+            cluster: name("c1"),
+            labels: labels(&format!("app-{number:06}-of-a-cluster"), "payments"),
+        };
+        machine.apply(batch((from..from + 16).map(allocate)));
+    }
+    row("allocate (with making the command)", micros(cpu() - before, IDENTITIES), "µs CPU per identity");
+    machine.snapshot();
+    row("resident with 50,000 identities", rss_mb(), "MB");
+
+    for from in (0..KEYS / COMMANDS).map(|entry| entry * COMMANDS) {
+        machine.apply(batch((from..from + COMMANDS).map(|key| put(key, key + 1))));
+    }
+    machine.snapshot();
+    row("resident with 100,000 endpoints more", rss_mb(), "MB");
+
+    let blocks = if quick { 2 } else { 10 };
+    let (mut known, mut received, mut snapshots) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    for _ in 0..blocks {
+        let batches = machine.puts(SNAPSHOT_EVERY / 10);
+        let before = cpu();
+        batches.into_iter().for_each(|batch| machine.apply(batch));
+        known += cpu() - before;
+        let encoded: Vec<_> = machine.puts(SNAPSHOT_EVERY / 10).iter().map(codec::encode).collect();
+        let before = cpu();
+        for bytes in encoded {
+            let batch: Batch = codec::decode(&bytes).expect("it was encoded");
+            batch.check().expect("it was encoded");
+            machine.apply(batch);
+        }
+        received += cpu() - before;
+    }
+    let commands = blocks * SNAPSHOT_EVERY / 10 * COMMANDS;
+    row("put, commands at hand", micros(known, commands), "µs CPU per put");
+    row("put, commands decoded", micros(received, commands), "µs CPU per put");
+    for _ in 0..3 {
+        let before = cpu();
+        machine.snapshot();
+        snapshots += cpu() - before;
+    }
+    row("snapshot of 150,000 records", snapshots.as_secs_f64() * 1e3 / 3.0, "ms CPU");
+    row("… spread over the puts of its entries", micros(snapshots / 3, SNAPSHOT_EVERY * COMMANDS), "µs CPU per put");
+
+    let batches = machine.puts(SNAPSHOT_EVERY / 10);
+    let longest = beside_snapshots(&mut machine, batches);
+    row("longest apply beside snapshots", longest.as_secs_f64() * 1e3, "ms");
+    row("resident at the end", rss_mb(), "MB");
+    if let Some(path) = json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|Row { name, value, unit }| serde_json::json!({"name": name, "value": value, "unit": unit}))
+            .collect();
+        fs::write(path, serde_json::to_string_pretty(&rows).expect("plain rows")).expect("a writable file");
+    }
+}
+
+/// The longest that one entry took, while another thread took one snapshot after the other.
+fn beside_snapshots(machine: &mut Machine, batches: Vec<Batch>) -> Duration {
+    let mut applier = machine.applier.clone();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a thread");
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut builder = runtime.block_on(applier.get_snapshot_builder());
+                black_box(runtime.block_on(builder.build_snapshot()).expect("a disk that works"));
+            }
+        });
+        let mut longest = Duration::ZERO;
+        for batch in batches {
+            let started = Instant::now();
+            machine.apply(batch);
+            longest = longest.max(started.elapsed());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        longest
+    })
+}

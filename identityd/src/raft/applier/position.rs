@@ -1,0 +1,148 @@
+//! Where the state machine stands, and carrying out one command there.
+
+use std::collections::HashSet;
+
+use ringfence_policy::{
+    command::{Command, Committed, Housekeeping, Refusal},
+    mesh::Mesh,
+    record::{Change, Delta, RecordKey},
+    revision::Revision,
+};
+use ringfence_proto::follow::SharedHistory;
+
+use crate::{
+    codec::{self, EncodedDeltas},
+    machine::{
+        self, Book,
+        ledger::{Ledger, Row, RowKey},
+    },
+    raft::Answer,
+    state::{self, EncodedChange, Marker},
+};
+
+/// Where the state machine stands, and what it knows beside the mesh.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    pub(super) marker: Marker,
+    pub(super) book: Book,
+    /// Encoded deltas that the history on disk gets next.
+    pub(super) passed: EncodedDeltas,
+    /// What the state on disk does not have yet.
+    pub(super) dirty: Dirty,
+    /// For values on their way into digests and deltas.
+    buffer: Vec<u8>,
+}
+
+/// What has changed since a moment; what it is now is looked up when it is written.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    records: HashSet<RecordKey>,
+    rows: HashSet<RowKey>,
+    /// Entries were applied, whether they changed something or not.
+    pub(super) has_moved: bool,
+}
+
+/// The whole state at one log entry, taken in a moment: it shares what it holds with the state machine.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) marker: Marker,
+    pub(super) mesh: Mesh,
+    pub(super) ledger: Ledger,
+}
+
+impl Position {
+    pub(super) fn new(marker: Marker, book: Book) -> Self {
+        Self { marker, book, ..Self::default() }
+    }
+
+    /// The state as it is. Every change of it happens under the same lock as this.
+    pub(super) fn image(&self, history: &SharedHistory) -> Image {
+        let mesh = history.read(|history| history.mesh().clone());
+        Image { marker: self.marker.clone(), mesh, ledger: self.book.ledger().clone() }
+    }
+
+    /// Carries out one command.
+    pub(super) fn execute(&mut self, history: &SharedHistory, command: &Command) -> Answer {
+        let revision = self.marker.revision.next();
+        let (changes, identity) = history.read(|history| {
+            let mesh = history.mesh();
+            let transition = machine::transition(mesh, &self.book, command)?;
+            if !transition.changes.is_empty() {
+                self.pass(mesh, revision, &transition.changes);
+            }
+            for (key, row) in &transition.rows {
+                self.change_row(key, row.as_ref());
+            }
+            self.book.apply(mesh, &transition);
+            Ok::<_, Refusal>((transition.changes, transition.identity))
+        })?;
+        if let Command::Housekeeping(Housekeeping::Found(_)) = command {
+            self.book.ledger().store().into_iter().for_each(|store| history.found(store));
+        }
+        let changed = !changes.is_empty();
+        if changed {
+            self.marker.revision = revision;
+            let delta = Delta { revision, changes };
+            history.push(delta).expect("only the state machine moves the history, one revision at a time");
+        }
+        Ok(Committed { revision: self.marker.revision, changed, identity })
+    }
+
+    /// Counts the changes of one revision into the digest and adds its delta. Each record is encoded once for both. A
+    /// revision changes a record at most once, so `mesh` still has the one from before.
+    fn pass(&mut self, mesh: &Mesh, revision: Revision, changes: &[Change]) {
+        let Self { marker, passed, dirty, buffer, .. } = self;
+        passed.begin(revision, changes.len());
+        for change in changes {
+            let key = change.key();
+            if let Some(before) = mesh.records().get(&key) {
+                buffer.clear();
+                codec::encode_into(buffer, before);
+                marker.digest = marker.digest.wrapping_sub(state::encoded_record_digest(buffer));
+            }
+            match change {
+                Change::Put(record) => {
+                    buffer.clear();
+                    let start = codec::encode_versioned(buffer, revision, record);
+                    marker.digest = marker.digest.wrapping_add(state::encoded_record_digest(buffer));
+                    passed.put(&buffer[start..]);
+                }
+                Change::Delete(key) => passed.delete(key),
+            }
+            dirty.records.insert(key);
+        }
+        passed.end(revision);
+    }
+
+    fn change_row(&mut self, key: &RowKey, row: Option<&Row>) {
+        let Self { marker, book, dirty, buffer, .. } = self;
+        buffer.clear();
+        codec::encode_into(buffer, key);
+        let end = buffer.len();
+        let mut share = |row: &Row| {
+            buffer.truncate(end);
+            codec::encode_into(buffer, row);
+            state::encoded_row_digest(&buffer[..end], &buffer[end..])
+        };
+        let before = book.ledger().get(key).map_or(0, |row| share(&row));
+        let after = row.map_or(0, share);
+        marker.digest = marker.digest.wrapping_sub(before).wrapping_add(after);
+        dirty.rows.insert(key.clone());
+    }
+}
+
+impl Dirty {
+    /// How many records and rows.
+    pub(super) fn len(&self) -> usize {
+        self.records.len() + self.rows.len()
+    }
+
+    /// What is written of them, in the order in which they lie.
+    pub(super) fn changes(self, image: &Image) -> impl Iterator<Item = EncodedChange> {
+        let mut records: Vec<_> = self.records.into_iter().collect();
+        records.sort_unstable();
+        let records = records.into_iter().map(|key| state::record_change(&key, image.mesh.records().get(&key)));
+        let rows = self.rows.into_iter().map(|key| state::row_change(&key, image.ledger.get(&key).as_ref()));
+        records.chain(rows)
+    }
+}

@@ -1,0 +1,374 @@
+//! A sorted map whose copies share what they have in common.
+//!
+//! ```text
+//! map ── [chunk][chunk][chunk]        a copy takes the list, not the chunks
+//! copy ─ [  │  ][  │  ][chunk']       whoever changes an entry copies its chunk first, if the other one has it, too
+//! ```
+//!
+//! So a reader of the whole state takes a copy in a moment and reads it at leisure, while the writer goes on.
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    marker::PhantomData,
+    ops::{Bound, Index, RangeBounds},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The most entries of a chunk, and so the most that one change copies.
+pub const CHUNK: usize = 64;
+
+type Chunk<K, V> = Vec<(K, V)>;
+
+/// A sorted map. Finding and changing an entry take logarithmic time, and a copy a `CHUNK`th of the map's length.
+#[derive(Clone)]
+pub struct SharedMap<K, V> {
+    /// In order; none is empty.
+    chunks: Vec<Arc<Chunk<K, V>>>,
+    length: usize,
+}
+
+impl<K, V> SharedMap<K, V> {
+    /// An empty map.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new(), length: 0 }
+    }
+
+    /// How many entries.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// All entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, value)| (key, value))
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// All values, in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl<K: Ord, V> SharedMap<K, V> {
+    /// The value of a key.
+    #[must_use]
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.get_key_value(key).map(|(_, value)| value)
+    }
+
+    /// The entry of a key.
+    #[must_use]
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        let chunk = self.chunks.get(self.chunk_of(key)?)?;
+        let at = chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
+        let (key, value) = &chunk[at];
+        Some((key, value))
+    }
+
+    /// Whether there is a key.
+    #[must_use]
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// The entries of a range of keys, in order; none where it ends before it begins.
+    pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, R> {
+        let (first, start) = match range.start_bound() {
+            Bound::Unbounded => (0, 0),
+            Bound::Included(key) => self.place(|known| known < key, key),
+            Bound::Excluded(key) => self.place(|known| known <= key, key),
+        };
+        let (last, end) = match range.end_bound() {
+            Bound::Unbounded => (self.chunks.len(), 0),
+            Bound::Included(key) => self.place(|known| known <= key, key),
+            Bound::Excluded(key) => self.place(|known| known < key, key),
+        };
+        let chunks = self.chunks.iter().enumerate().take(last + 1).skip(first);
+        let entries = chunks.flat_map(move |(at, chunk)| {
+            let from = if at == first { start } else { 0 };
+            let to = if at == last { end } else { chunk.len() };
+            chunk.get(from..to).unwrap_or_default()
+        });
+        entries.map(|(key, value)| (key, value))
+    }
+
+    /// The chunk of a key, and how many entries of it are before the place that is meant.
+    fn place(&self, is_before: impl Fn(&K) -> bool, key: &K) -> (usize, usize) {
+        let at = self.chunk_of(key).unwrap_or_default();
+        (at, self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|(known, _)| is_before(known))))
+    }
+
+    /// The chunk that holds a key, if one does; none if the key is before all others.
+    fn chunk_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+    {
+        self.chunks.partition_point(|chunk| chunk[0].0.borrow() <= key).checked_sub(1)
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
+    /// Sets the value of a key; gives the one from before.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let Some(last) = self.chunks.len().checked_sub(1) else {
+            self.chunks.push(Arc::new(vec![(key, value)]));
+            self.length = 1;
+            return None;
+        };
+        let at = self.chunk_of(&key).unwrap_or_default();
+        let place = match self.chunks[at].binary_search_by(|(known, _)| known.cmp(&key)) {
+            Ok(place) => {
+                let chunk = Arc::make_mut(&mut self.chunks[at]);
+                return Some(std::mem::replace(&mut chunk[place].1, value));
+            }
+            Err(place) => place,
+        };
+        self.length += 1;
+        let is_full = self.chunks[at].len() >= CHUNK;
+        if is_full && at == last && place == CHUNK {
+            // Keys that come in order fill their chunks.
+            self.chunks.push(Arc::new(vec![(key, value)]));
+            return None;
+        }
+        let chunk = Arc::make_mut(&mut self.chunks[at]);
+        chunk.insert(place, (key, value));
+        if is_full {
+            let rest = chunk.split_off(CHUNK / 2);
+            chunk.shrink_to_fit();
+            self.chunks.insert(at + 1, Arc::new(rest));
+        }
+        None
+    }
+
+    /// Removes a key; gives the value that it had.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let at = self.chunk_of(key)?;
+        let place = self.chunks[at].binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
+        self.length -= 1;
+        if self.chunks[at].len() == 1 {
+            let chunk = Arc::unwrap_or_clone(self.chunks.remove(at));
+            return chunk.into_iter().next().map(|(_, value)| value);
+        }
+        let (_, value) = Arc::make_mut(&mut self.chunks[at]).remove(place);
+        self.join(at);
+        if let Some(before) = at.checked_sub(1) {
+            self.join(before);
+        }
+        Some(value)
+    }
+
+    /// Two neighbours that are half full together become one: no removal leaves many small chunks.
+    fn join(&mut self, at: usize) {
+        let length = |at: usize| self.chunks.get(at).map_or(CHUNK, |chunk| chunk.len());
+        if length(at) + length(at + 1) <= CHUNK / 2 {
+            let next = Arc::unwrap_or_clone(self.chunks.remove(at + 1));
+            Arc::make_mut(&mut self.chunks[at]).extend(next);
+        }
+    }
+}
+
+impl<K, V> Default for SharedMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
+    /// In any order; of entries with one key the last counts.
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|(one, _), (next, _)| one < next) {
+            entries.reverse();
+            entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+            entries.dedup_by(|(next, _), (kept, _)| next == kept);
+        }
+        let length = entries.len();
+        let mut chunks = Vec::with_capacity(length.div_ceil(CHUNK));
+        let mut entries = entries.into_iter();
+        loop {
+            let chunk: Chunk<K, V> = entries.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Self { chunks, length };
+            }
+            chunks.push(Arc::new(chunk));
+        }
+    }
+}
+
+impl<K: Clone, V: Clone> IntoIterator for SharedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter =
+        std::iter::FlatMap<std::vec::IntoIter<Arc<Chunk<K, V>>>, Chunk<K, V>, fn(Arc<Chunk<K, V>>) -> Chunk<K, V>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.chunks.into_iter().flat_map(Arc::unwrap_or_clone)
+    }
+}
+
+impl<K: Borrow<Q> + Ord, Q: Ord + ?Sized, V> Index<&Q> for SharedMap<K, V> {
+    type Output = V;
+
+    /// Panics where there is no such key.
+    fn index(&self, key: &Q) -> &V {
+        self.get(key).expect("the caller knows that the key is there")
+    }
+}
+
+impl<K: PartialEq, V: PartialEq> PartialEq for SharedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.length == other.length && self.iter().eq(other.iter())
+    }
+}
+
+impl<K: Eq, V: Eq> Eq for SharedMap<K, V> {}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for SharedMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<K, V>(PhantomData<(K, V)>);
+        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Entries<K, V> {
+            type Value = SharedMap<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                std::iter::from_fn(|| map.next_entry().transpose()).collect()
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::{cell::Cell, collections::BTreeMap};
+
+    thread_local! { static COPIES: Cell<usize> = const { Cell::new(0) } }
+
+    /// Counts its copies.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Counted(u32);
+
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            COPIES.set(COPIES.get() + 1);
+            Self(self.0)
+        }
+    }
+
+    fn copies_of<R>(f: impl FnOnce() -> R) -> (R, usize) {
+        let before = COPIES.get();
+        (f(), COPIES.get() - before)
+    }
+
+    #[test]
+    fn a_copy_takes_no_entry_and_a_change_behind_it_takes_one_chunk() {
+        let mut map: SharedMap<u32, Counted> = (0..50_000).map(|key| (key, Counted(key))).collect();
+        let (before, copies) = copies_of(|| map.clone());
+        assert_eq!(copies, 0, "the writer waits for a copy of the state while it is taken");
+        let mut most = 0;
+        for key in (0..50_000).rev().step_by(7) {
+            let ((), copies) = copies_of(|| assert!(map.insert(key, Counted(0)).is_some()));
+            most = most.max(copies);
+        }
+        assert!((1..=CHUNK).contains(&most), "{most}");
+        assert!(before.iter().all(|(key, value)| *key == value.0), "the copy is as it was");
+        drop(before);
+        let ((), copies) = copies_of(|| (0..50_000).for_each(|key| assert!(map.insert(key, Counted(key)).is_some())));
+        assert_eq!(copies, 0, "nobody else has the chunks");
+    }
+
+    #[test]
+    fn keys_in_order_fill_their_chunks_and_removals_leave_few() {
+        let mut map = SharedMap::new();
+        (0..6400_u32).for_each(|key| assert_eq!(map.insert(key, key), None));
+        assert_eq!(map.chunks.len(), 100);
+        (0..6400).filter(|key| key % 64 != 0).for_each(|key| assert_eq!(map.remove(&key), Some(key)));
+        assert_eq!(map.len(), 100);
+        assert!(map.chunks.len() <= 10, "{} chunks for 100 entries", map.chunks.len());
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_sorted_map_does(
+            first in prop::collection::vec((0_u16..500, 0_u8..3), 0..400),
+            steps in prop::collection::vec((0_u16..500, prop::option::of(0_u8..3), prop::bool::weighted(0.02)), 0..2000),
+        ) {
+            let (mut map, mut model): (SharedMap<u16, u8>, BTreeMap<u16, u8>) =
+                (first.iter().copied().collect(), first.iter().copied().collect());
+            let mut copies = Vec::new();
+            for (key, value, copy) in steps {
+                if copy {
+                    copies.push((map.clone(), model.clone()));
+                }
+                match value {
+                    Some(value) => prop_assert_eq!(map.insert(key, value), model.insert(key, value)),
+                    None => prop_assert_eq!(map.remove(&key), model.remove(&key)),
+                }
+                prop_assert_eq!(map.get(&key), model.get(&key));
+                prop_assert!(map.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
+            }
+            copies.push((map, model));
+            for (map, model) in copies {
+                prop_assert!(map.iter().eq(model.iter()));
+                prop_assert_eq!(map.len(), model.len());
+                for from in [0, 17, 250, 499, 500] {
+                    prop_assert_eq!(map.get_key_value(&from), model.get_key_value(&from));
+                    prop_assert!(map.range(from..).eq(model.range(from..)));
+                    prop_assert!(map.range(..from).eq(model.range(..from)));
+                    prop_assert!(map.range(..=from).eq(model.range(..=from)));
+                    prop_assert!(map.range(from..300.max(from)).eq(model.range(from..300.max(from))));
+                    let behind = (Bound::Excluded(from), Bound::Unbounded);
+                    prop_assert!(map.range(behind).eq(model.range(behind)));
+                }
+                prop_assert_eq!(map.range((Bound::Included(300), Bound::Excluded(17))).count(), 0);
+                let text = serde_json::to_string(&map).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<SharedMap<u16, u8>>(&text).unwrap(), &map);
+                prop_assert!(map.into_iter().eq(model));
+            }
+        }
+    }
+}
