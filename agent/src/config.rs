@@ -276,6 +276,8 @@ mod tests {
         let open: Vec<_> = config.failsafe_ports.iter().map(String::as_str).collect();
         assert_eq!(open, ["tcp/22", "tcp/7400", "tcp/7401"]);
         assert_eq!(config.local_node().host, None, "no uplinks");
+        let host = load(&GOOD.replace("gateways:", "uplinks: [eth0]\ngateways:")).unwrap().local_node().host.unwrap();
+        assert_eq!(host.failsafe, [(6, 22), (6, 7400), (6, 7401)].into());
         let host = "labels: ['zone=a', 'k8s.io/role=edge']\nuplinks: [eth0]\nfailsafe_ports: []\ngateways:";
         let host = load(&GOOD.replace("gateways:", host)).unwrap();
         assert_eq!(host.local_node().host, Some(LocalHost::default()));

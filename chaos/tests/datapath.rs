@@ -18,7 +18,7 @@ use ringfence_chaos::workload::protocol::{HammerPlan, Request, Response};
 use serde_json::{Value, json};
 
 use namespaces::{BPFFS, in_own_namespaces};
-use node::{Node, api, eventually};
+use node::{Node, Workload, api, eventually};
 use support::binaries;
 
 /// Set in the process that holds a connection.
@@ -47,32 +47,36 @@ spec:
 ";
 
 /// Runs a test in namespaces of its own, once the programs are there.
-fn play(name: &str, tcx: bool, test: fn(Node)) {
+fn play(name: &str, start: fn() -> Node, test: fn(Node)) {
     if let Ok(target) = std::env::var(CONNECTION) {
         return hold_connection(target.parse().unwrap());
     }
     binaries();
-    in_own_namespaces(name, || test(Node::start(tcx)));
+    in_own_namespaces(name, || test(start()));
 }
 
 #[test]
 fn packets_meet_what_was_applied_and_every_command_says_so() {
-    play("packets_meet_what_was_applied_and_every_command_says_so", true, |mut node| {
-        assert!(node.web.reaches(api(9090)), "control: without an endpoint under enforcement everything passes");
-        node.add_endpoints();
-        assert!(node.web.reaches(api(8080)) && node.web.reaches(api(9090)), "no policy selects anybody");
-        let revision = node.apply(WEB_TO_API);
-        let watcher = node.watch(&["--type", "drop", "--port", "9090"]);
-        assert!(node.web.reaches(api(8080)), "allowed");
-        assert!(!node.web.reaches(api(9090)), "denied");
-        a_drop_names_rule_and_revision(&watcher.event(), revision);
-        maps_hold_what_was_applied(&node, revision);
-        a_deny_cuts_an_established_connection(&mut node);
-        assert_eq!(node.ringfence(&["endpoint", "delete", "web"]).split(" (").next(), Some("endpoint web deleted"));
-        let left = node.json(&["bpf", "endpoint", "list"]);
-        assert_eq!(names(&left, "name"), ["api"], "{left}");
-        assert_eq!(names(&node.json(&["endpoint", "list"]), "name"), ["api"]);
-    });
+    play(
+        "packets_meet_what_was_applied_and_every_command_says_so",
+        || Node::start(true),
+        |mut node| {
+            assert!(node.web.reaches(api(9090)), "control: without an endpoint under enforcement everything passes");
+            node.add_endpoints();
+            assert!(node.web.reaches(api(8080)) && node.web.reaches(api(9090)), "no policy selects anybody");
+            let revision = node.apply(WEB_TO_API);
+            let watcher = node.watch(&["--type", "drop", "--port", "9090"]);
+            assert!(node.web.reaches(api(8080)), "allowed");
+            assert!(!node.web.reaches(api(9090)), "denied");
+            a_drop_names_rule_and_revision(&watcher.event(), revision);
+            maps_hold_what_was_applied(&node, revision);
+            a_deny_cuts_an_established_connection(&mut node);
+            assert_eq!(node.ringfence(&["endpoint", "delete", "web"]).split(" (").next(), Some("endpoint web deleted"));
+            let left = node.json(&["bpf", "endpoint", "list"]);
+            assert_eq!(names(&left, "name"), ["api"], "{left}");
+            assert_eq!(names(&node.json(&["endpoint", "list"]), "name"), ["api"]);
+        },
+    );
 }
 
 fn names<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
@@ -141,28 +145,32 @@ fn a_deny_cuts_an_established_connection(node: &mut Node) {
 
 #[test]
 fn aud_1_under_audit_refusals_are_counted_and_told_and_pass() {
-    play("aud_1_under_audit_refusals_are_counted_and_told_and_pass", true, |mut node| {
-        node.add_endpoints();
-        node.apply(WEB_TO_API);
-        assert!(!node.web.reaches(api(9090)), "control: it is refused");
-        let counted = |node: &Node| node.json(&["agent", "status"])["packets"]["audit-default"].as_u64().unwrap();
-        assert_eq!(counted(&node), 0);
-        node.ringfence(&["agent", "audit", "api", "on"]);
-        one_endpoint_passes_and_tells(&mut node);
-        let of_endpoint = counted(&node);
-        assert!(of_endpoint > 0);
-        node.ringfence(&["agent", "audit", "api", "off"]);
-        assert!(!node.web.reaches(api(9090)), "it is enforced again");
-        assert_eq!(counted(&node), of_endpoint);
-        node.stop_agent();
-        node.start_agent(&json!({"policy_audit_mode": true}));
-        eventually("the whole node is under audit", || {
-            let endpoints = node.json(&["bpf", "endpoint", "list"]);
-            endpoints.as_array().unwrap().iter().all(|endpoint| endpoint["audit"] == true)
-        });
-        one_endpoint_passes_and_tells(&mut node);
-        assert!(counted(&node) > of_endpoint);
-    });
+    play(
+        "aud_1_under_audit_refusals_are_counted_and_told_and_pass",
+        || Node::start(true),
+        |mut node| {
+            node.add_endpoints();
+            node.apply(WEB_TO_API);
+            assert!(!node.web.reaches(api(9090)), "control: it is refused");
+            let counted = |node: &Node| node.json(&["agent", "status"])["packets"]["audit-default"].as_u64().unwrap();
+            assert_eq!(counted(&node), 0);
+            node.ringfence(&["agent", "audit", "api", "on"]);
+            one_endpoint_passes_and_tells(&mut node);
+            let of_endpoint = counted(&node);
+            assert!(of_endpoint > 0);
+            node.ringfence(&["agent", "audit", "api", "off"]);
+            assert!(!node.web.reaches(api(9090)), "it is enforced again");
+            assert_eq!(counted(&node), of_endpoint);
+            node.stop_agent();
+            node.start_agent(&json!({"policy_audit_mode": true}));
+            eventually("the whole node is under audit", || {
+                let endpoints = node.json(&["bpf", "endpoint", "list"]);
+                endpoints.as_array().unwrap().iter().all(|endpoint| endpoint["audit"] == true)
+            });
+            one_endpoint_passes_and_tells(&mut node);
+            assert!(counted(&node) > of_endpoint);
+        },
+    );
 }
 
 fn one_endpoint_passes_and_tells(node: &mut Node) {
@@ -175,12 +183,16 @@ fn one_endpoint_passes_and_tells(node: &mut Node) {
 
 #[test]
 fn s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in() {
-    play("s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in", true, killed_under_traffic);
+    play("s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in", || Node::start(true), killed_under_traffic);
 }
 
 #[test]
 fn s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in_with_clsact() {
-    play("s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in_with_clsact", false, killed_under_traffic);
+    play(
+        "s8_a_killed_agent_cuts_nobody_off_and_lets_nobody_in_with_clsact",
+        || Node::start(false),
+        killed_under_traffic,
+    );
 }
 
 fn killed_under_traffic(mut node: Node) {
@@ -219,6 +231,45 @@ fn only_uninstall_detaches(node: &mut Node) {
     assert!(node.web.reaches(api(9090)), "nobody judges any more");
     let pins = std::fs::read_dir(Path::new(BPFFS).join("ringfence"));
     assert!(pins.map_or(true, |mut left| left.next().is_none()), "pins are left");
+}
+
+const CLOSED: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: closed}
+spec:
+  nodeSelector: {matchLabels: {role: edge}}
+  ingress: []
+  egress: []
+";
+
+fn edge() -> Value {
+    json!({"labels": ["role=edge"], "uplinks": ["up0"], "failsafe_ports": ["tcp/8080"]})
+}
+
+/// The mesh is behind the node's uplink, which a policy closes: the agent still hears of the next one, also a new agent that has to
+/// connect first.
+#[test]
+fn host_1_a_node_that_is_closed_still_hears_of_the_policy_that_opens_it() {
+    let start = || Node::start_far(&edge());
+    play("host_1_a_node_that_is_closed_still_hears_of_the_policy_that_opens_it", start, |mut node| {
+        let _on_the_node = Workload::start(None);
+        let mut far = Workload::start(Some("far"));
+        let status = |node: &Node| node.try_ringfence_here(&["--timeout", "2", "status"]);
+        assert!(far.reaches(node::node(8080)) && far.reaches(node::node(9090)), "control: no policy");
+        status(&node).unwrap();
+        node.apply(CLOSED);
+        assert!(status(&node).is_err(), "what the node itself begins is refused");
+        assert!(
+            far.reaches(node::node(8080)) && !far.reaches(node::node(9090)),
+            "but for failsafe ports, it is closed"
+        );
+        node.kill_agent();
+        node.start_agent(&edge());
+        node.ringfence(&["policy", "delete", "--wait", "closed"]);
+        status(&node).unwrap();
+        assert!(far.reaches(node::node(9090)), "it is open again");
+    });
 }
 
 /// A connection from the endpoint `web`, held by this test's executable in its namespace.

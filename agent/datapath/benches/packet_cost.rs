@@ -19,6 +19,8 @@ mod namespaces;
 mod peer;
 #[path = "support/scale.rs"]
 mod scale;
+#[path = "support/uplink.rs"]
+mod uplink;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -89,6 +91,7 @@ fn measure(quick: bool) -> Vec<Figure> {
     figures.extend(flips(&mut datapath, &tables, quick));
     figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v3"), quick));
     figures.extend(events(&mut datapath, endpoint, &directory.join("v3"), quick));
+    figures.extend(uplink::measure(&mut datapath, &tables, endpoint, &directory.join("v3")));
     drop(datapath);
     figures.extend(memory::measure(quick));
     figures

@@ -303,8 +303,17 @@ fn an_icmp_error_is_about_the_packet_inside() {
         let same = |_: &mut [u8]| {};
         let mut in_options = error4(3, 40, same);
         in_options.truncate(14 + 20 + 8 + 10);
+        // The packet inside is as it should be, and of a known connection; one address outside is not.
+        let outside = |mut frame: Vec<u8>, at: usize| {
+            frame[at] ^= 0x40;
+            frame
+        };
         let cases: Vec<(&str, Vec<u8>, (bool, Reason))> = vec![
             ("destination unreachable", error4(3, 40, same), related),
+            ("from somebody else than the packet's receiver", outside(error4(3, 40, same), 14 + 15), unrelated),
+            ("to somebody else, of a known connection", outside(error4(3, 40, same), 14 + 19), unrelated),
+            ("IPv6, from somebody else than the packet's receiver", outside(error6(2, 40), 14 + 23), unrelated),
+            ("IPv6, to somebody else, of a known connection", outside(error6(2, 40), 14 + 39), unrelated),
             ("time exceeded", error4(11, 40, same), related),
             ("parameter problem", error4(12, 40, same), related),
             ("source quench is judged by its type", error4(4, 40, same), denied),

@@ -3,6 +3,7 @@
 //! ```text
 //! this network namespace: identityd ◄─ mesh-gateway ◄─ ringfence-agent ─ programs ─ ep-web ── netns web: workload
 //!                         ringfence (CLI) ─► gateway, agent's socket          └─── ep-api ── netns api: workload
+//! or:                     ringfence-agent ─ programs ─ up0 ── netns far: identityd, mesh-gateway, CLI
 //! ```
 
 use std::fs;
@@ -29,14 +30,24 @@ const ENDPOINTS: [(&str, [&str; 2], [&str; 2]); 2] = [
     ("api", ["10.101.2.11", "fd01:0:0:2::11"], ["10.101.2.254", "fd01:0:0:2::fe"]),
 ];
 
+/// Of the node and of the machine at the other end of its uplink.
+const UPLINK: [&str; 2] = ["10.40.9.1", "10.40.9.3"];
+
 /// The node and the mesh around it.
 pub(crate) struct Node {
     directory: PathBuf,
     tcx: bool,
+    /// The mesh is at the other end of the uplink.
+    far: bool,
     agent: Option<Child>,
     mesh: Vec<Child>,
     pub(crate) web: Workload,
     pub(crate) api: Workload,
+}
+
+/// The node's own address on its uplink, at a port.
+pub(crate) fn node(port: u16) -> Vec<SocketAddr> {
+    vec![SocketAddr::new(UPLINK[0].parse().expect("an address"), port)]
 }
 
 /// The addresses of the endpoint `api` at a port.
@@ -47,30 +58,40 @@ pub(crate) fn api(port: u16) -> Vec<SocketAddr> {
 impl Node {
     /// Inside namespaces of the test's own. Endpoints are there, and not declared.
     pub(crate) fn start(tcx: bool) -> Self {
+        Self::start_with(tcx, false, &json!({}))
+    }
+
+    /// The same with store, gateway and operator behind the node's uplink.
+    pub(crate) fn start_far(more: &Value) -> Self {
+        Self::start_with(true, true, more)
+    }
+
+    fn start_with(tcx: bool, far: bool, more: &Value) -> Self {
         build_network();
         let directory = std::env::temp_dir().join(format!("ringfence-node-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
-        let [web, api] = ["web", "api"].map(Workload::start);
-        let mut node = Self { directory, tcx, agent: None, mesh: Vec::new(), web, api };
+        let [web, api] = ["web", "api"].map(|namespace| Workload::start(Some(namespace)));
+        let mut node = Self { directory, tcx, far, agent: None, mesh: Vec::new(), web, api };
         let subjects = ["member/1", "gateway/east", "agent/east/n1", "admin/demo"];
         node.ringfence(&[&["ca", "init", "--dir", &node.path("tls")], &subjects[..]].concat());
         for suffix in ["crt", "key"] {
             let from = node.path(&format!("tls/admin-demo.{suffix}"));
             fs::copy(from, node.path(&format!("tls/tls.{suffix}"))).expect("the operator's own files");
         }
+        let [member, gateway] = [7400, 7401].map(|port| node.mesh_at(port));
         let store = json!({
-            "id": 1, "cluster": "east", "listen": "127.0.0.1:7400", "data_dir": node.path("store"),
-            "members": [{"id": 1, "cluster": "east", "address": "127.0.0.1:7400"}], "tls": node.tls("member-1"),
+            "id": 1, "cluster": "east", "listen": member, "data_dir": node.path("store"),
+            "members": [{"id": 1, "cluster": "east", "address": member}], "tls": node.tls("member-1"),
         });
         let gateway = json!({
             "cluster": {"name": "east", "id": 1, "pod_cidrs": ["10.101.0.0/16", "fd01::/32"]},
-            "listen": "127.0.0.1:7401", "members": ["127.0.0.1:7400"], "tls": node.tls("gateway-east"),
+            "listen": gateway, "members": [member], "tls": node.tls("gateway-east"),
         });
         for (program, config) in [("identityd", store), ("mesh-gateway", gateway)] {
-            let child = node.spawn(program, &config);
+            let child = node.spawn(program, &config, far.then_some("far"));
             node.mesh.push(child);
         }
-        node.start_agent(&json!({}));
+        node.start_agent(more);
         eventually("the gateway knows the node", || {
             node.try_ringfence(&["node", "list"]).is_ok_and(|nodes| nodes.contains("n1"))
         });
@@ -80,13 +101,13 @@ impl Node {
     /// Starts the agent; `more` goes into its configuration. Returns when it answers.
     pub(crate) fn start_agent(&mut self, more: &Value) {
         let mut config = json!({
-            "cluster": "east", "node": "n1", "addresses": ["10.40.1.1"], "gateways": ["127.0.0.1:7401"],
+            "cluster": "east", "node": "n1", "addresses": ["10.40.1.1"], "gateways": [self.mesh_at(7401)],
             "tls": self.tls("agent-east-n1"), "socket": self.path("agent.sock"), "report_interval_ms": 100,
             "datapath": {"kind": "kernel", "bpffs": BPFFS, "tcx": self.tcx},
         });
         let more = more.as_object().expect("an object").clone();
         config.as_object_mut().expect("an object").extend(more);
-        let agent = self.spawn("ringfence-agent", &config);
+        let agent = self.spawn("ringfence-agent", &config, None);
         assert!(self.agent.replace(agent).is_none(), "it runs already");
         eventually("the agent answers", || self.try_ringfence(&["agent", "status"]).is_ok());
     }
@@ -167,22 +188,33 @@ impl Node {
         Watcher(child)
     }
 
+    /// What the CLI says on the node itself, wherever the mesh is.
+    pub(crate) fn try_ringfence_here(&self, arguments: &[&str]) -> Result<String, String> {
+        run(&mut self.arguments(Command::new(binaries().join("ringfence")), arguments))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binaries().join("ringfence"));
-        command.args(["--server", "127.0.0.1:7401", "--tls-dir", &self.path("tls")]).args(arguments);
+        self.arguments(program("ringfence", self.far.then_some("far")), arguments)
+    }
+
+    fn mesh_at(&self, port: u16) -> String {
+        format!("{}:{port}", if self.far { UPLINK[1] } else { "127.0.0.1" })
+    }
+
+    fn arguments(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command.args(["--server", &self.mesh_at(7401), "--tls-dir", &self.path("tls")]).args(arguments);
         let local = ["agent", "monitor", "bpf"].contains(&arguments[0])
             || matches!(arguments, ["endpoint", "add" | "delete", ..]);
         command.args(local.then(|| format!("--socket={}", self.path("agent.sock"))));
         command
     }
 
-    fn spawn(&self, program: &str, config: &Value) -> Child {
-        let path = self.path(&format!("{program}.yaml"));
+    fn spawn(&self, name: &str, config: &Value, namespace: Option<&str>) -> Child {
+        let path = self.path(&format!("{name}.yaml"));
         fs::write(&path, config.to_string()).expect("a file");
-        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{program}.log")));
-        // Whoever ends this test ends it, too.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binaries().join(program)).args(["--config", &path]);
+        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log")));
+        let mut command = program(name, namespace);
+        command.args(["--config", &path]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
         command.spawn().expect("setpriv is installed")
     }
@@ -244,10 +276,10 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    fn start(namespace: &str) -> Self {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "ip", "netns", "exec", namespace]);
-        command.args([env!("CARGO_BIN_EXE_ringfence-demo"), "workload"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    /// None for the node's own namespace.
+    pub(crate) fn start(namespace: Option<&str>) -> Self {
+        let mut command = program("ringfence-demo", namespace);
+        command.arg("workload").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("setpriv is installed");
         let (input, output) = child.stdin.take().zip(child.stdout.take()).expect("they are piped");
         let mut workload = Self { child, input, output: BufReader::new(output) };
@@ -302,6 +334,15 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// One of the mesh's programs, in a network namespace. Whoever ends this test ends it, too.
+fn program(name: &str, namespace: Option<&str>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    command.args(namespace.iter().flat_map(|namespace| ["ip", "netns", "exec", namespace]));
+    command.arg(binaries().join(name));
+    command
+}
+
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -325,6 +366,13 @@ fn build_network() {
         ip(&format!("-n {name} route add default via {gateway_four}"));
         ip(&format!("-n {name} -6 route add default via {gateway_six}"));
     }
+    ip("netns add far");
+    ip("link add up0 type veth peer name eth0 netns far");
+    ip(&format!("addr add {}/24 dev up0", UPLINK[0]));
+    ip(&format!("-n far addr add {}/24 dev eth0", UPLINK[1]));
+    ip("link set up0 up");
+    ip("-n far link set eth0 up");
+    ip("-n far link set lo up");
     // Before that, the node cannot ask for its neighbours and holds first packets back (RFC 4862 §5.4).
     eventually("no address is tentative", || {
         [&[][..], &["-n", "web"], &["-n", "api"]].into_iter().all(|namespace| {

@@ -17,7 +17,7 @@ use ringfence_policy::{
 
 use crate::{
     BENCH, FIRST_PORT, LOCAL, SUBJECT,
-    figures::{Figure, Target, cpu_ms, median},
+    figures::{Figure, Target, cpu_ms},
     load, run,
 };
 
@@ -50,19 +50,16 @@ pub(crate) fn measure(
 ) -> Vec<Figure> {
     let name = |whole, quick| if part == 1 { whole } else { quick };
     let mut figures = hundred(datapath, tables);
-    let (cpu, wall) = verify(datapath, tables);
+    let (cpu, [most, longest]) = verify(datapath, tables);
     figures.push(Figure::new(
         name("  reading all of it back, CPU time", "  reading it back, CPU time"),
         cpu,
         "ms",
         None,
     ));
-    figures.push(Figure::new(
-        "  a revision that comes meanwhile waits at most",
-        wall,
-        "ms",
-        Some(Target::AtMost(10.0)),
-    ));
+    let target = Some(Target::AtMost(5.0));
+    figures.push(Figure::new("  a revision that comes meanwhile waits, 99th percentile", most, "ms", target));
+    figures.push(Figure::new("  … the longest, where others run beside it", longest, "ms", None));
     figures.extend(connections(datapath, endpoint, pins));
     figures
 }
@@ -89,8 +86,8 @@ fn hundred(datapath: &mut KernelDatapath, tables: &Tables) -> Vec<Figure> {
     vec![Figure::new("  apply 100 entries there, both sets, CPU time", one, "ms", Some(Target::AtMost(1.0)))]
 }
 
-/// CPU time of reading everything back, and the longest time in which nothing else can be done; milliseconds.
-fn verify(datapath: &mut KernelDatapath, tables: &Tables) -> (f64, f64) {
+/// CPU time of reading everything back, and for how long nothing else can be done: 99 of 100 times at most, and ever; milliseconds.
+fn verify(datapath: &mut KernelDatapath, tables: &Tables) -> (f64, [f64; 2]) {
     let (cpu, mut reading, mut parts) = (cpu_ms(), Reading::default(), Vec::new());
     let verified = loop {
         let started = Instant::now();
@@ -102,8 +99,8 @@ fn verify(datapath: &mut KernelDatapath, tables: &Tables) -> (f64, f64) {
     };
     assert_eq!((verified.served, verified.unserved), (0, 0));
     let cpu = cpu_ms() - cpu;
-    println!("read back in {} parts, median {:.2} ms", parts.len(), median(&mut parts.clone()));
-    (cpu, parts.into_iter().fold(0.0, f64::max))
+    parts.sort_by(f64::total_cmp);
+    (cpu, [parts[parts.len() * 99 / 100], parts[parts.len() - 1]])
 }
 
 fn milliseconds(time: Duration) -> f64 {
