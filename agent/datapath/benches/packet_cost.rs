@@ -82,11 +82,11 @@ fn measure(quick: bool) -> Vec<Figure> {
     let started = cpu_ms();
     datapath.apply(Revision(1), &diff).unwrap();
     let fill_ms = cpu_ms() - started;
-    let mut figures = packets(&mut datapath, endpoint, &directory.join("v3"), quick);
+    let mut figures = packets(&mut datapath, endpoint, &directory.join("v4"), quick);
     figures.push(Figure::new("apply 116k entries to both empty sets, CPU time", fill_ms, "ms", None));
     figures.extend(flips(&mut datapath, &tables, quick));
-    figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v3"), quick));
-    figures.push(events(&mut datapath, endpoint, &directory.join("v3"), quick));
+    figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v4"), quick));
+    figures.push(events(&mut datapath, endpoint, &directory.join("v4"), quick));
     drop(datapath);
     figures.extend(memory::measure(quick));
     figures

@@ -10,7 +10,7 @@ use ringfence_policy::{
 
 use crate::{
     encode::{self, PrefixedRange},
-    error::ObserveError,
+    error::{ObserveError, Table},
     write::Write,
 };
 
@@ -67,6 +67,14 @@ impl Content {
                 self.tables.rows.insert(key, row);
             }
             None => self.stray(Write::Row(*key, None), (key, value)),
+        }
+    }
+
+    /// `cells` of a table agree with no entry: a writer was killed, or somebody else was there.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn disorder(&mut self, table: Table, cells: usize) {
+        if cells > 0 {
+            self.strays.push(Stray { removal: Write::Tidy(table), entry: format!("{cells} cells out of order") });
         }
     }
 

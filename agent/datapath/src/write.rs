@@ -16,6 +16,8 @@ pub(crate) enum Write {
     Endpoint(u32, Option<EndpointValue>),
     Ports(PortsKey, Option<PortsOfProtocol>),
     Row(RowKey, Option<RowValue>),
+    /// Forgets what stands in a table and no packet finds.
+    Tidy(Table),
 }
 
 /// Writes, and the writes that take them back, in the same order.
@@ -33,6 +35,7 @@ impl Write {
             Self::Endpoint(..) => Table::Endpoints,
             Self::Ports(..) => Table::Ports,
             Self::Row(..) => Table::Rows,
+            Self::Tidy(table) => *table,
         }
     }
 }

@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[cfg(feature = "kernel")]
+#[path = "support/cells.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod cells;
+#[cfg(feature = "kernel")]
 #[path = "support/namespaces.rs"]
 mod namespaces;
 #[path = "support/worlds.rs"]
@@ -763,7 +767,7 @@ mod in_kernel {
     };
 
     use aya::{
-        maps::{Array, HashMap, Map, MapData},
+        maps::{Array, Map, MapData},
         programs::{SchedClassifier, TcAttachType},
     };
     use ringfence_datapath::{
@@ -776,7 +780,9 @@ mod in_kernel {
     };
 
     use super::{
-        LOCAL, REMOTE, SMALL, families,
+        LOCAL, REMOTE, SMALL,
+        cells::Cells,
+        families,
         namespaces::{BPFFS, in_own_namespaces, ip},
         worlds::{apply, name, next, open as open_connection, reply, rule, world},
     };
@@ -856,10 +862,8 @@ mod in_kernel {
         assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
     }
 
-    /// Rows of both sets, as somebody else with the right to do so sees them.
-    fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
-        let pin = options(true).directory.join(format!("v3/ROWS_{set}"));
-        HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
+    fn rows(set: usize) -> Cells {
+        Cells::open(&options(true).directory.join(format!("v4/ROWS_{set}")))
     }
 
     fn what_somebody_else_changed_is_found_and_repaired(tcx: bool) {
@@ -874,22 +878,23 @@ mod in_kernel {
             datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
         };
         assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
-        // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
+        // Every row of the set that packets read allows everything; the other one gets a row that no packet finds.
         let active = (datapath.observe().unwrap().generation & 1) as usize;
-        let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
-        let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
-        for key in &keys {
-            rows(active).insert(*key, all, 0).unwrap();
+        let is_row = |words: &[u64; 4]| words[2] | words[3] != 0;
+        let there: Vec<_> = rows(active).all().into_iter().filter(|(_, words)| is_row(words)).collect();
+        for (index, [first, second, ..]) in &there {
+            rows(active).set(*index, [*first, *second, u64::MAX, 0]);
         }
-        rows(1 - active).insert([9; 12], all, 0).unwrap();
+        let (free, [_, second, ..]) = rows(1 - active).all().into_iter().find(|(_, words)| !is_row(words)).unwrap();
+        rows(1 - active).set(free, [u64::MAX, second, u64::MAX, 0]);
         // And page 1, which has port 80.
-        let pages = MapData::from_pin(options(tcx).directory.join("v3/PAGES")).unwrap();
+        let pages = MapData::from_pin(options(tcx).directory.join("v4/PAGES")).unwrap();
         let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
         pages.set(1, [7; 512], 0).unwrap();
         assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
         assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
         let verified = datapath.verify(&tables).unwrap();
-        assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
+        assert_eq!((verified.served, verified.unserved), (1 + there.len(), 1));
         assert_eq!(datapath.observe().unwrap().tables, tables);
         assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
         assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
@@ -901,7 +906,7 @@ mod in_kernel {
         assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
         drop(datapath);
         let directory = options(tcx).directory;
-        assert!(directory.join("v3/links/local/from_endpoint").symlink_metadata().is_ok());
+        assert!(directory.join("v4/links/local/from_endpoint").symlink_metadata().is_ok());
         assert_eq!(programs("ep0", tcx), 2, "they outlive the process");
         uninstall(&directory).unwrap();
         assert!(!directory.exists());
@@ -927,7 +932,7 @@ mod in_kernel {
         let mut datapath = open(tcx);
         let local = datapath.attach(&name("local"), "ep0").unwrap();
         drop(datapath);
-        let pins = options(tcx).directory.join("v3/links/local");
+        let pins = options(tcx).directory.join("v4/links/local");
         let hooks = ["from_endpoint", "to_endpoint"];
         if tcx {
             hooks.iter().for_each(|hook| std::fs::remove_file(pins.join(hook)).unwrap());
@@ -958,7 +963,7 @@ mod in_kernel {
 
     /// Cells of connections, as somebody else with the right to do so sees them.
     fn flows() -> Array<MapData, [u64; 8]> {
-        let pin = options(true).directory.join("v3/FLOWS");
+        let pin = options(true).directory.join("v4/FLOWS");
         Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
     }
 

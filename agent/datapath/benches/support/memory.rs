@@ -30,7 +30,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Figure> {
     let part = if quick { 16 } else { 1 };
     datapath.apply(Revision(1), &Tables::default().diff(&tables(part))).unwrap();
     let (mut all, mut addresses, mut rows, mut flows) = (0.0, 0.0, 0.0, 0.0);
-    for entry in fs::read_dir(directory.join("v3")).unwrap() {
+    for entry in fs::read_dir(directory.join("v4")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             continue;
