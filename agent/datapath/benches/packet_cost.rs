@@ -143,6 +143,8 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
         case("from_endpoint", FIRST_PORT),
         case("one_of_64k_flows", FIRST_PORT),
         case("new_flow", FIRST_PORT),
+        case("new_flow_to_few", FIRST_PORT),
+        case("new_flow", denied),
         case("from_endpoint", denied),
         case("peer_packet", FIRST_PORT),
         case("peer_one_of_64k_flows", FIRST_PORT),
@@ -171,7 +173,7 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
             case.times.push(run(&mut objects, case.program, case.destination_port, endpoint, repeat));
         }
     }
-    let [empty, random, hot, many, new, deny, peer_hot, peer_many, peer_new, peer_deny] =
+    let [empty, random, hot, many, new, new_few, new_denied, deny, peer_hot, peer_many, peer_new, peer_deny] =
         cases.map(|mut case| median(&mut case.times));
     let most = |ns| Some(Target::AtMost(ns));
     vec![
@@ -183,6 +185,8 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
             .beside(PEER, peer_many - random),
         Figure::new("new flow, 100k addresses, 16k rows, above random", new - random, "ns/packet", most(250.0))
             .beside(PEER, peer_new - random),
+        Figure::new("  the same, 256 peers: one cold line instead of three", new_few - random, "ns/packet", None),
+        Figure::new("  the same, denied: no connection is written", new_denied - random, "ns/packet", None),
         Figure::new("denied by default, above empty", deny - empty, "ns/packet", most(200.0))
             .beside(PEER, peer_deny - empty),
     ]

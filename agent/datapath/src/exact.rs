@@ -213,7 +213,10 @@ impl<K: Exact> Table<K> {
         let home = self.home(key);
         let homes = homes::<K>(cells, home);
         let free = |bit: &u32| K::entry(cells.words(cell_of(home, *bit))).is_none();
-        let Some(bit) = (0..K::REACH).find(free).filter(|_| homes.count_ones() < LOOKS) else { return false };
+        // Home, else the first free one from anywhere: neighbours that look for room would fill the same stretch.
+        let start = u32::try_from(key.hash(&self.index) >> 40).unwrap_or_default() % K::REACH;
+        let bit = std::iter::once(0).chain(start..K::REACH).chain(0..start).find(free);
+        let Some(bit) = bit.filter(|_| homes.count_ones() < LOOKS) else { return false };
         self.enter(cells, home, cell_of(home, bit), key, value);
         true
     }

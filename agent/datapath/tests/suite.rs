@@ -899,6 +899,19 @@ mod in_kernel {
         assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
         assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
         assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
+        // How addresses and rows are found.
+        let index = MapData::from_pin(options(tcx).directory.join("v4/INDEX")).unwrap();
+        let mut index: Array<_, [u64; 8]> = Array::try_from(Map::Array(index)).unwrap();
+        let there = index.get(&0, 0).unwrap();
+        index.set(0, there.map(|word| word ^ 1 << 40), 0).unwrap();
+        assert_eq!(
+            probe(&mut datapath, 4, 80),
+            Reason::Spoofed,
+            "the tampering has an effect: nobody's address is known"
+        );
+        assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 1, unserved: 0 });
+        assert_eq!(index.get(&0, 0).unwrap(), there);
+        assert_eq!(probe(&mut datapath, 5, 80), Reason::New);
     }
 
     fn uninstall_leaves_nothing(tcx: bool) {
