@@ -761,6 +761,7 @@ cases!(
 #[cfg(feature = "kernel")]
 mod in_kernel {
     use std::{
+        net::IpAddr,
         path::{Path, PathBuf},
         process::Command,
         time::{Duration, Instant},
@@ -771,12 +772,13 @@ mod in_kernel {
         programs::{SchedClassifier, TcAttachType},
     };
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
+        AttachError, Capacity, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reason, Tally, Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
         flow::Direction,
-        tables::{Class, EndpointId},
+        identity::Identity,
+        tables::{AddressEntry, Class, EndpointId},
     };
 
     use super::{
@@ -912,6 +914,71 @@ mod in_kernel {
         assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 1, unserved: 0 });
         assert_eq!(index.get(&0, 0).unwrap(), there);
         assert_eq!(probe(&mut datapath, 5, 80), Reason::New);
+    }
+
+    /// And a process that dies while it spreads entries over more cells leaves a set that the next one puts in order.
+    #[test]
+    fn tables_of_addresses_and_rows_grow_as_they_fill() {
+        in_own_namespaces("in_kernel::tables_of_addresses_and_rows_grow_as_they_fill", || {
+            ip("link add ep0 type veth peer name peer0");
+            let options = KernelOptions {
+                capacity: Capacity { addresses: 4096, rows: 4096, flows: 65_536, ..SMALL },
+                ..options(true)
+            };
+            let mut datapath = KernelDatapath::open(&options).unwrap();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let pin = options.directory.join("v4/INDEX");
+            let mut index: Array<_, [u64; 8]> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            // A row for each second address.
+            let peer = |number: u16| (IpAddr::from([10, 2, number.to_be_bytes()[0], number.to_be_bytes()[1]]), number);
+            let identity = |number: u16| Identity::from_bits(0x0030_0000 + u32::from(number));
+            let judged = |datapath: &mut KernelDatapath, up_to: u16, port: u16| {
+                for (address, number) in (0..up_to).step_by(7).map(peer) {
+                    let packet = open_connection(families()[0].local, address, 80);
+                    let packet = ProbePacket { source_port: port + number, ..packet };
+                    let expected = if number % 2 == 0 { Reason::New } else { Reason::DenyDefault };
+                    let reason = datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason;
+                    assert_eq!(reason, expected, "{number} of {up_to}");
+                }
+            };
+            let mut words = Vec::new();
+            for (round, up_to) in (0..).zip([20, 200, 1000, 4000]) {
+                for (address, number) in (0..up_to).map(peer) {
+                    tables.addresses.insert(address, AddressEntry { identity: identity(number), endpoint: None });
+                    if number % 2 == 0 {
+                        rule(&mut tables, LOCAL, Direction::Egress, Some(identity(number)), 80, Class::Allow);
+                    }
+                }
+                apply(&mut datapath, &tables);
+                assert_eq!(datapath.observe().unwrap().tables, tables);
+                judged(&mut datapath, up_to, round * 5000);
+                words.push(index.get(&0, 0).unwrap()[4..6].to_vec());
+            }
+            words.dedup();
+            assert_eq!(words.len(), 4, "they grew each time: {words:?}");
+            // `INDEX` says what it said before the last time, and half of the cells are not written yet.
+            let idle = 1 - (datapath.observe().unwrap().generation & 1) as usize;
+            drop(datapath);
+            let mut there = index.get(&0, 0).unwrap();
+            let mask = 0xffff_ffff << (32 * idle);
+            there[5] = there[5] & !mask | words[2][1] & mask;
+            index.set(0, there, 0).unwrap();
+            let mut cells = rows(idle);
+            (0..4096).for_each(|index| cells.set(index, [0; 4]));
+            let mut datapath = KernelDatapath::open(&options).unwrap();
+            assert_eq!(datapath.observe().unwrap().tables, tables);
+            assert_eq!(
+                datapath.verify(&tables).unwrap(),
+                Verified { served: 0, unserved: 0 },
+                "put in order when opened"
+            );
+            // Packets read the set that was broken.
+            tables.addresses.remove(&peer(1).0);
+            apply(&mut datapath, &tables);
+            assert_eq!((datapath.observe().unwrap().generation & 1) as usize, idle);
+            judged(&mut datapath, 4000, 25_000);
+        });
     }
 
     fn uninstall_leaves_nothing(tcx: bool) {
