@@ -10,7 +10,7 @@ use ringfence_policy::{
 
 use crate::{
     encode::{self, PrefixedRange},
-    error::{ObserveError, Table},
+    error::ObserveError,
     write::Write,
 };
 
@@ -72,7 +72,7 @@ impl Content {
 
     /// `cells` of a table agree with no entry: a writer was killed, or somebody else was there.
     #[cfg(feature = "kernel")]
-    pub(crate) fn disorder(&mut self, table: Table, cells: usize) {
+    pub(crate) fn disorder(&mut self, table: crate::error::Table, cells: usize) {
         if cells > 0 {
             self.strays.push(Stray { removal: Write::Tidy(table), entry: format!("{cells} cells out of order") });
         }

@@ -15,7 +15,7 @@ pub mod datapath;
 mod decode;
 mod encode;
 pub mod error;
-#[cfg(any(test, feature = "kernel"))]
+#[cfg(feature = "kernel")]
 mod exact;
 mod flip;
 mod flows;

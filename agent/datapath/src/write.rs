@@ -17,6 +17,7 @@ pub(crate) enum Write {
     Ports(PortsKey, Option<PortsOfProtocol>),
     Row(RowKey, Option<RowValue>),
     /// Forgets what stands in a table and no packet finds.
+    #[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "ordered maps are in order"))]
     Tidy(Table),
 }
 

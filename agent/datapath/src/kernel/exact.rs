@@ -53,7 +53,8 @@ impl ExactTables {
     /// before.
     pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity) -> Result<Self, OpenError> {
         let header = Header(memory::<Index>(map::INDEX, &array::<Index>(ebpf, map::INDEX)?, 1)?);
-        if header.read().key == [0; 4] {
+        // Also one that was not written to its end: nothing was found by it yet.
+        if header.read().key.contains(&0) {
             let random = |source| OpenError::Memory { map: map::INDEX, source };
             let [a, b, c, d, _] = system::random().map_err(random)?;
             header.write(&Index {
