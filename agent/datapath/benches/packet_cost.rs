@@ -86,12 +86,12 @@ fn measure(quick: bool) -> Vec<Figure> {
     let started = cpu_ms();
     datapath.apply(Revision(1), &diff).unwrap();
     let fill_ms = cpu_ms() - started;
-    let mut figures = packets(&mut datapath, endpoint, &directory.join("v3"), quick);
+    let mut figures = packets(&mut datapath, endpoint, &directory.join("v4"), quick);
     figures.push(Figure::new("apply 116k entries to both empty sets, CPU time", fill_ms, "ms", None));
     figures.extend(flips(&mut datapath, &tables, quick));
-    figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v3"), quick));
-    figures.extend(events(&mut datapath, endpoint, &directory.join("v3"), quick));
-    figures.extend(uplink::measure(&mut datapath, &tables, endpoint, &directory.join("v3")));
+    figures.push(visible(&mut datapath, &tables, endpoint, &directory.join("v4"), quick));
+    figures.extend(events(&mut datapath, endpoint, &directory.join("v4"), quick));
+    figures.extend(uplink::measure(&mut datapath, &tables, endpoint, &directory.join("v4")));
     drop(datapath);
     figures.extend(memory::measure(quick));
     figures
@@ -142,6 +142,8 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
         case("from_endpoint", FIRST_PORT),
         case("one_of_64k_flows", FIRST_PORT),
         case("new_flow", FIRST_PORT),
+        case("new_flow_to_few", FIRST_PORT),
+        case("new_flow", denied),
         case("from_endpoint", denied),
         case("peer_packet", FIRST_PORT),
         case("peer_one_of_64k_flows", FIRST_PORT),
@@ -170,7 +172,7 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
             case.times.push(run(&mut objects, case.program, case.destination_port, endpoint, repeat));
         }
     }
-    let [empty, random, hot, many, new, deny, peer_hot, peer_many, peer_new, peer_deny] =
+    let [empty, random, hot, many, new, new_few, new_denied, deny, peer_hot, peer_many, peer_new, peer_deny] =
         cases.map(|mut case| median(&mut case.times));
     let most = |ns| Some(Target::AtMost(ns));
     vec![
@@ -182,6 +184,8 @@ fn packets(datapath: &mut KernelDatapath, endpoint: EndpointId, pins: &Path, qui
             .beside(PEER, peer_many - random),
         Figure::new("new flow, 100k addresses, 16k rows, above random", new - random, "ns/packet", most(250.0))
             .beside(PEER, peer_new - random),
+        Figure::new("  the same, 256 peers: one cold line instead of three", new_few - random, "ns/packet", None),
+        Figure::new("  the same, denied: no connection is written", new_denied - random, "ns/packet", None),
         Figure::new("denied by default, above empty", deny - empty, "ns/packet", most(200.0))
             .beside(PEER, peer_deny - empty),
     ]

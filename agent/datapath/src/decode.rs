@@ -70,6 +70,14 @@ impl Content {
         }
     }
 
+    /// `cells` of a table agree with no entry: a writer was killed, or somebody else was there.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn disorder(&mut self, table: crate::error::Table, cells: usize) {
+        if cells > 0 {
+            self.strays.push(Stray { removal: Write::Tidy(table), entry: format!("{cells} cells out of order") });
+        }
+    }
+
     /// The tables.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub mod datapath;
 mod decode;
 mod encode;
 pub mod error;
+#[cfg(feature = "kernel")]
+mod exact;
 mod flip;
 mod flows;
 #[cfg(feature = "kernel")]

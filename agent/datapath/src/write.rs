@@ -16,6 +16,9 @@ pub(crate) enum Write {
     Endpoint(u32, Option<EndpointValue>),
     Ports(PortsKey, Option<PortsOfProtocol>),
     Row(RowKey, Option<RowValue>),
+    /// Forgets what stands in a table and no packet finds.
+    #[cfg_attr(not(feature = "kernel"), expect(dead_code, reason = "ordered maps are in order"))]
+    Tidy(Table),
 }
 
 /// Writes, and the writes that take them back, in the same order.
@@ -33,6 +36,7 @@ impl Write {
             Self::Endpoint(..) => Table::Endpoints,
             Self::Ports(..) => Table::Ports,
             Self::Row(..) => Table::Rows,
+            Self::Tidy(table) => *table,
         }
     }
 }

@@ -5,13 +5,15 @@
 //!   client        └──── forwards packets ──┘         server
 //! ```
 //!
-//! The same is asked of an upgrade from layout v2. And a control: somebody who writes the maps that packets read, one
+//! The same is asked of an upgrade from layout v3. And a control: somebody who writes the maps that packets read, one
 //! after the other, is caught by the same client and server.
 //!
 //! The client's connection to port 7 is allowed by both revisions, that to port 9 by neither; but every mixture of their
 //! tables treats one of the two wrongly. So one lost answer, or one packet at port 9, shows a broken promise (S1, S2).
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "support/cells.rs"]
+mod cells;
 #[path = "support/namespaces.rs"]
 mod namespaces;
 #[path = "support/revisions.rs"]
@@ -41,6 +43,7 @@ use aya::{
         tc::{self, NlOptions, TcAttachOptions, TcHandle},
     },
 };
+use cells::Cells;
 use namespaces::{BPFFS, in_own_namespaces, ip};
 use revisions::{ADDRESSES, ALLOWED, FORBIDDEN, explicit, tables};
 use ringfence_datapath::{
@@ -59,13 +62,13 @@ const FLOOD: &str = "s1_s2_a_flood_between_namespaces_meets_whole_revisions_only
 const UNPINNED: &str = "s8_control_programs_without_pins_end_with_their_process";
 const SPOOFED: &str = "a_sender_with_a_foreign_address_is_dropped_at_its_veth_and_counted";
 const FIRST: &str = "s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised";
-const UPGRADE: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict";
+const UPGRADE: &str = "s8_an_upgrade_from_layout_v3_changes_no_verdict";
 const FLIPS_WITH_CLSACT: &str = "s1_s8_packets_meet_one_whole_revision_while_processes_die_with_clsact";
-const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact";
+const UPGRADE_WITH_CLSACT: &str = "s8_an_upgrade_from_layout_v3_changes_no_verdict_with_clsact";
 /// The same as on a kernel without TCX.
 const WITH_CLSACT: &str = "_with_clsact";
-/// Programs of layout v2, as they were released.
-static LAYOUT_V2: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v2.o");
+/// Programs of layout v3, as they were released.
+static LAYOUT_V3: &[u8] = aya::include_bytes_aligned!("fixtures/ringfence-v3.o");
 /// What a child process of the test is to do.
 const ROLE: &str = "RINGFENCE_TEST_ROLE";
 const SOCKETS: usize = 16;
@@ -92,7 +95,7 @@ fn control_packets_meet_mixtures_while_somebody_writes_the_maps_they_read() {
 }
 
 #[test]
-fn s8_an_upgrade_from_layout_v2_changes_no_verdict() {
+fn s8_an_upgrade_from_layout_v3_changes_no_verdict() {
     play(UPGRADE, || run_upgrade(UPGRADE));
 }
 
@@ -117,7 +120,7 @@ fn s9_the_first_packets_of_an_endpoint_are_refused_until_it_is_realised() {
 }
 
 #[test]
-fn s8_an_upgrade_from_layout_v2_changes_no_verdict_with_clsact() {
+fn s8_an_upgrade_from_layout_v3_changes_no_verdict_with_clsact() {
     play(UPGRADE_WITH_CLSACT, || run_upgrade(UPGRADE_WITH_CLSACT));
 }
 
@@ -215,24 +218,21 @@ fn run_naive() {
 fn naive() {
     fn pinned(name: &str) -> MapData {
         let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-        MapData::from_pin(directory.join("v3").join(name)).unwrap()
+        MapData::from_pin(directory.join("v4").join(name)).unwrap()
     }
     let endpoints = ["ep0", "ep1"].map(interface);
     let mut active: Array<_, u32> = Array::try_from(Map::Array(pinned("ACTIVE"))).unwrap();
     let parity = active.get(&0, 0).unwrap() & 1;
     let hash = |name: &str| Map::HashMap(pinned(&format!("{name}_{parity}")));
-    let mut addresses: HashMap<_, [u8; 16], [u32; 2]> = HashMap::try_from(hash("ADDRESSES")).unwrap();
+    let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
+    let mut addresses = Cells::open(&directory.join(format!("v4/ADDRESSES_{parity}")));
     let mut entries: HashMap<_, u32, [u32; 4]> = HashMap::try_from(hash("ENDPOINTS")).unwrap();
     println!();
     loop {
         for flip in 0..2000 {
             let tables = tables(endpoints, flip % 2);
             for (address, entry) in &tables.addresses {
-                let key = match address {
-                    IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-                    IpAddr::V6(v6) => v6.octets(),
-                };
-                addresses.insert(key, [entry.identity.bits(), entry.endpoint.unwrap().0], 0).unwrap();
+                addresses.set_address(*address, entry.identity.bits(), entry.endpoint.unwrap().0);
             }
             for (endpoint, entry) in &tables.endpoints {
                 entries.insert(endpoint.0, [entry.identity.bits(), entry.policy.0, 0, 0], 0).unwrap();
@@ -340,7 +340,7 @@ fn run_unpinned() {
 
 /// The same programs on the same maps, with links that nothing but this process holds.
 fn unpinned() {
-    let pins = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap()).join("v3");
+    let pins = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap()).join("v4");
     let mut ebpf = EbpfLoader::new().default_map_pin_directory(pins).load(OBJECT).unwrap();
     for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
         let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
@@ -418,7 +418,7 @@ fn run_upgrade(test: &str) {
     build_network();
     await_addresses();
     let directory = pin_directory(Path::new(BPFFS), &Name::new("node").unwrap());
-    let endpoints = install_layout_v2(&directory.join("v2"));
+    let endpoints = install_layout_v3(&directory.join("v3"));
     let mut server = spawn(test, "server", Some("b"));
     expect_line(&mut server, "ready");
     let mut client = spawn(test, "client", Some("a"));
@@ -426,21 +426,22 @@ fn run_upgrade(test: &str) {
     client_makes_progress();
     let mut datapath = open();
     assert_eq!(attach(&mut datapath), endpoints, "they are known, and their old programs stay");
-    assert!(is_pinned(&directory.join("v2/links/a/from_endpoint")));
+    assert!(is_pinned(&directory.join("v3/links/a/from_endpoint")));
     drop(datapath);
     // A second process finds the same: an upgrade may be interrupted.
     let mut datapath = open();
     assert_eq!(datapath.attached().len(), 2);
     client_makes_progress();
     datapath.apply(Revision(6), &Tables::default().diff(&tables(endpoints, 0))).unwrap();
-    assert!(!directory.join("v2").exists());
+    assert!(!directory.join("v3").exists());
     for pin in ["a/from_endpoint", "a/to_endpoint", "b/from_endpoint", "b/to_endpoint"] {
-        assert!(is_pinned(&directory.join("v3/links").join(pin)), "{pin}");
+        assert!(is_pinned(&directory.join("v4/links").join(pin)), "{pin}");
     }
     let packets = datapath.observe().unwrap().packets;
     client_makes_progress();
     let now = datapath.observe().unwrap().packets;
     assert!(now.get(Reason::Established) > packets.get(Reason::Established), "the new programs judge");
+    assert!(now.get(Reason::Reevaluated) > 0, "connections of the older layout are known: {now:?}");
     drop(datapath);
     assert_eq!(open().attached().into_values().collect::<Vec<_>>(), endpoints);
     let (sent, received) = (finish(client), finish(server));
@@ -478,14 +479,14 @@ fn interface(device: &str) -> EndpointId {
 }
 
 /// What an agent of the last version leaves behind at revision 5: see `tables(_, 0)`.
-fn install_layout_v2(directory: &Path) -> [EndpointId; 2] {
+fn install_layout_v3(directory: &Path) -> [EndpointId; 2] {
     fs::create_dir_all(directory).unwrap();
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory);
     for map in ["ADDRESSES_0", "ADDRESSES_1", "ROWS_0", "ROWS_1", "FLOWS"] {
         loader.map_max_entries(map, 1024);
     }
-    let mut ebpf = loader.load(LAYOUT_V2).unwrap();
+    let mut ebpf = loader.load(LAYOUT_V3).unwrap();
     let mut endpoints = [EndpointId(0); 2];
     for (hook, place) in [("from_endpoint", TcAttachType::Ingress), ("to_endpoint", TcAttachType::Egress)] {
         let program: &mut SchedClassifier = ebpf.program_mut(hook).unwrap().try_into().unwrap();
@@ -508,11 +509,11 @@ fn install_layout_v2(directory: &Path) -> [EndpointId; 2] {
             }
         }
     }
-    fill_layout_v2(&mut ebpf, &tables(endpoints, 0));
+    fill_layout_v3(&mut ebpf, &tables(endpoints, 0));
     endpoints
 }
 
-fn fill_layout_v2(ebpf: &mut Ebpf, tables: &Tables) {
+fn fill_layout_v3(ebpf: &mut Ebpf, tables: &Tables) {
     let mut addresses: HashMap<_, [u8; 16], [u32; 2]> =
         HashMap::try_from(ebpf.take_map("ADDRESSES_0").unwrap()).unwrap();
     for (address, entry) in &tables.addresses {
@@ -549,6 +550,9 @@ fn fill_layout_v2(ebpf: &mut Ebpf, tables: &Tables) {
         let rest = u32::from(key.chunk) | direction(key.direction) << 16;
         rows.insert([key.policy.0, key.peer.bits(), rest], [row.low, row.high], 0).unwrap();
     }
+    // The key of the hash, and the mask.
+    let mut table: Array<_, [u64; 6]> = Array::try_from(ebpf.take_map("FLOW_TABLE").unwrap()).unwrap();
+    table.set(0, [2, 3, 5, 7, 11, 1023], 0).unwrap();
     let mut revision: Array<_, u64> = Array::try_from(ebpf.take_map("REVISION").unwrap()).unwrap();
     revision.set(0, 5, 0).unwrap();
 }

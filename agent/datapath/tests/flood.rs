@@ -7,6 +7,8 @@
 //! who writes the maps that packets read, is caught by the same flood.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "support/cells.rs"]
+mod cells;
 #[path = "support/namespaces.rs"]
 mod namespaces;
 #[path = "support/revisions.rs"]
@@ -25,6 +27,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData},
     programs::SchedClassifier,
 };
+use cells::Cells;
 use namespaces::{BPFFS, in_own_namespaces, ip};
 use revisions::{ADDRESSES, ALLOWED, FORBIDDEN, explicit};
 use ringfence_datapath::{Capacity, Datapath, KernelDatapath, KernelOptions, PacketCounters, Reason};
@@ -182,7 +185,7 @@ fn mixed(before: &PacketCounters, after: &PacketCounters, forbidden: u64) -> Mix
 
 /// One thread: its own copy of the programs, on the same maps.
 fn send(sent: &Sent, endpoint: EndpointId, number: u16, wanted: u64) {
-    let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory().join("v3")).load(OBJECT).unwrap();
+    let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory().join("v4")).load(OBJECT).unwrap();
     let program: &mut SchedClassifier = ebpf.program_mut("from_endpoint").unwrap().try_into().unwrap();
     program.load().unwrap();
     let mut context = [0_u8; 192];
@@ -243,17 +246,17 @@ fn frame((source, destination): (&str, &str), source_port: u16, destination_port
 
 /// Somebody who writes addresses and then endpoints of a set, one by one, whoever reads it.
 struct Careless {
-    addresses: [HashMap<MapData, [u8; 16], [u32; 2]>; 2],
+    addresses: [Cells; 2],
     endpoints: [HashMap<MapData, u32, [u32; 4]>; 2],
     active: Array<MapData, u32>,
 }
 
 impl Careless {
     fn open() -> Self {
-        let pinned = |name: &str| MapData::from_pin(directory().join("v3").join(name)).unwrap();
+        let pinned = |name: &str| MapData::from_pin(directory().join("v4").join(name)).unwrap();
         let hash = |name: &str, parity: usize| Map::HashMap(pinned(&format!("{name}_{parity}")));
         Self {
-            addresses: [0, 1].map(|parity| HashMap::try_from(hash("ADDRESSES", parity)).unwrap()),
+            addresses: [0, 1].map(|parity| Cells::open(&directory().join(format!("v4/ADDRESSES_{parity}")))),
             endpoints: [0, 1].map(|parity| HashMap::try_from(hash("ENDPOINTS", parity)).unwrap()),
             active: Array::try_from(Map::Array(pinned("ACTIVE"))).unwrap(),
         }
@@ -262,12 +265,7 @@ impl Careless {
     fn write(&mut self, generation: u32, tables: &Tables) {
         let parity = (generation & 1) as usize;
         for (address, entry) in &tables.addresses {
-            let key = match address {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-                IpAddr::V6(v6) => v6.octets(),
-            };
-            let value = [entry.identity.bits(), entry.endpoint.unwrap().0];
-            self.addresses[parity].insert(key, value, 0).unwrap();
+            self.addresses[parity].set_address(*address, entry.identity.bits(), entry.endpoint.unwrap().0);
         }
         for (endpoint, entry) in &tables.endpoints {
             let value = [entry.identity.bits(), entry.policy.0, 0, 0];

@@ -49,7 +49,7 @@ impl Bed {
         let mut tables = world(endpoint, EndpointId(9999));
         rule(&mut tables, LOCAL, Direction::Egress, Some(REMOTE), 80, Class::Allow);
         apply(&mut datapath, &tables);
-        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v3")).load(OBJECT).unwrap();
+        let mut ebpf = EbpfLoader::new().default_map_pin_directory(directory.join("v4")).load(OBJECT).unwrap();
         let program: &mut SchedClassifier = ebpf.program_mut("from_endpoint").unwrap().try_into().unwrap();
         program.load().unwrap();
         Self { ebpf, endpoint }
@@ -256,7 +256,7 @@ fn ports_of_a_datagram_whose_element_went_to_another_one_are_not_believed() {
         assert_eq!(bed.run(&fragment4(1, 0, true, TCP, &tcp(20))), (true, Reason::New));
         let later = fragment4(1, 3, true, TCP, &[0; 16]);
         assert_eq!(bed.run(&later), (true, Reason::Established));
-        let pinned = |name: &str| MapData::from_pin(Path::new(BPFFS).join("parser/v3").join(name)).unwrap();
+        let pinned = |name: &str| MapData::from_pin(Path::new(BPFFS).join("parser/v4").join(name)).unwrap();
         let elements = Map::LruHashMap(pinned("FRAGMENTS"));
         let mut elements: HashMap<_, [u64; 5], [u64; 7]> = HashMap::try_from(elements).unwrap();
         let key = elements.keys().next().unwrap().unwrap();

@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[cfg(feature = "kernel")]
+#[path = "support/cells.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod cells;
+#[cfg(feature = "kernel")]
 #[path = "support/namespaces.rs"]
 mod namespaces;
 #[path = "support/worlds.rs"]
@@ -769,26 +773,31 @@ cases!(
 #[cfg(feature = "kernel")]
 mod in_kernel {
     use std::{
+        net::IpAddr,
         path::{Path, PathBuf},
         process::Command,
         time::{Duration, Instant},
     };
 
     use aya::{
-        maps::{Array, HashMap, Map, MapData},
+        maps::{Array, Map, MapData},
         programs::{SchedClassifier, TcAttachType},
     };
     use ringfence_datapath::{
-        AttachError, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reading, Reason, Tally, Verified,
+        AttachError, Capacity, Datapath, Hook, KernelDatapath, KernelOptions, ProbePacket, Reading, Reason, Tally,
+        Verified,
         kernel::{OpenError, pin_directory, uninstall},
     };
     use ringfence_policy::{
         flow::Direction,
-        tables::{Class, EndpointId, Tables},
+        identity::Identity,
+        tables::{AddressEntry, Class, EndpointId, Tables},
     };
 
     use super::{
-        LOCAL, REMOTE, SMALL, families,
+        LOCAL, REMOTE, SMALL,
+        cells::Cells,
+        families,
         namespaces::{BPFFS, in_own_namespaces, ip},
         worlds::{apply, name, next, open as open_connection, reply, rule, world},
     };
@@ -868,10 +877,8 @@ mod in_kernel {
         assert!(matches!(datapath.attach(&name("loop"), "lo"), Err(AttachError::NotEthernet { .. })));
     }
 
-    /// Rows of both sets, as somebody else with the right to do so sees them.
-    fn rows(set: usize) -> HashMap<MapData, [u8; 12], [u8; 16]> {
-        let pin = options(true).directory.join(format!("v3/ROWS_{set}"));
-        HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
+    fn rows(set: usize) -> Cells {
+        Cells::open(&options(true).directory.join(format!("v4/ROWS_{set}")))
     }
 
     fn what_somebody_else_changed_is_found_and_repaired(tcx: bool) {
@@ -886,31 +893,46 @@ mod in_kernel {
             datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason
         };
         assert_eq!(probe(&mut datapath, 1, 81), Reason::DenyDefault);
-        // Every row of the set that packets read allows everything; the other one gets a row that means nothing.
+        // Every row of the set that packets read allows everything; the other one gets a row that no packet finds.
         let active = (datapath.observe().unwrap().generation & 1) as usize;
-        let keys: Vec<_> = rows(active).keys().collect::<Result<_, _>>().unwrap();
-        let all: [u8; 16] = [[255_u8; 8], [0; 8]].concat().try_into().unwrap();
-        for key in &keys {
-            rows(active).insert(*key, all, 0).unwrap();
+        let is_row = |words: &[u64; 4]| words[2] | words[3] != 0;
+        let there: Vec<_> = rows(active).all().into_iter().filter(|(_, words)| is_row(words)).collect();
+        for (index, [first, second, ..]) in &there {
+            rows(active).set(*index, [*first, *second, u64::MAX, 0]);
         }
-        rows(1 - active).insert([9; 12], all, 0).unwrap();
+        let (free, [_, second, ..]) = rows(1 - active).all().into_iter().find(|(_, words)| !is_row(words)).unwrap();
+        rows(1 - active).set(free, [u64::MAX, second, u64::MAX, 0]);
         // And page 1, which has port 80.
-        let pages = MapData::from_pin(options(tcx).directory.join("v3/PAGES")).unwrap();
+        let pages = MapData::from_pin(options(tcx).directory.join("v4/PAGES")).unwrap();
         let mut pages: Array<_, [u8; 512]> = Array::try_from(Map::Array(pages)).unwrap();
         pages.set(1, [7; 512], 0).unwrap();
         assert_eq!(probe(&mut datapath, 2, 300), Reason::New, "the tampering has an effect");
         assert!(datapath.observe().is_err() || datapath.observe().unwrap().tables != tables);
         let verified = in_parts(&mut datapath, &tables);
-        assert_eq!((verified.served, verified.unserved), (1 + keys.len(), 1));
+        assert_eq!((verified.served, verified.unserved), (1 + there.len(), 1));
         assert_eq!(datapath.observe().unwrap().tables, tables);
         assert_eq!(probe(&mut datapath, 2, 300), Reason::DenyDefault, "judged again");
         assert_eq!(probe(&mut datapath, 3, 80), Reason::New);
         assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 0, unserved: 0 });
-        // An entry that is gone is found, too, by whoever looks for it.
+        // An entry that is gone is found, too.
         let active = (datapath.observe().unwrap().generation & 1) as usize;
-        rows(1 - active).remove(&keys[0]).unwrap();
+        let (index, [first, second, ..]) = rows(1 - active).all().into_iter().find(|(_, words)| is_row(words)).unwrap();
+        rows(1 - active).set(index, [first, second, 0, 0]);
         assert_eq!(in_parts(&mut datapath, &tables), Verified { served: 0, unserved: 1 });
         assert_eq!(in_parts(&mut datapath, &tables), Verified { served: 0, unserved: 0 });
+        // How addresses and rows are found.
+        let index = MapData::from_pin(options(tcx).directory.join("v4/INDEX")).unwrap();
+        let mut index: Array<_, [u64; 8]> = Array::try_from(Map::Array(index)).unwrap();
+        let there = index.get(&0, 0).unwrap();
+        index.set(0, there.map(|word| word ^ 1 << 40), 0).unwrap();
+        assert_eq!(
+            probe(&mut datapath, 4, 80),
+            Reason::Spoofed,
+            "the tampering has an effect: nobody's address is known"
+        );
+        assert_eq!(datapath.verify(&tables).unwrap(), Verified { served: 1, unserved: 0 });
+        assert_eq!(index.get(&0, 0).unwrap(), there);
+        assert_eq!(probe(&mut datapath, 5, 80), Reason::New);
     }
 
     fn in_parts(datapath: &mut KernelDatapath, tables: &Tables) -> Verified {
@@ -922,12 +944,77 @@ mod in_kernel {
         }
     }
 
+    /// And a process that dies while it spreads entries over more cells leaves a set that the next one puts in order.
+    #[test]
+    fn tables_of_addresses_and_rows_grow_as_they_fill() {
+        in_own_namespaces("in_kernel::tables_of_addresses_and_rows_grow_as_they_fill", || {
+            ip("link add ep0 type veth peer name peer0");
+            let options = KernelOptions {
+                capacity: Capacity { addresses: 4096, rows: 4096, flows: 65_536, ..SMALL },
+                ..options(true)
+            };
+            let mut datapath = KernelDatapath::open(&options).unwrap();
+            let local = datapath.attach(&name("local"), "ep0").unwrap();
+            let pin = options.directory.join("v4/INDEX");
+            let mut index: Array<_, [u64; 8]> = Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap();
+            let mut tables = world(local, EndpointId(9999));
+            // A row for each second address.
+            let peer = |number: u16| (IpAddr::from([10, 2, number.to_be_bytes()[0], number.to_be_bytes()[1]]), number);
+            let identity = |number: u16| Identity::from_bits(0x0030_0000 + u32::from(number));
+            let judged = |datapath: &mut KernelDatapath, up_to: u16, port: u16| {
+                for (address, number) in (0..up_to).step_by(7).map(peer) {
+                    let packet = open_connection(families()[0].local, address, 80);
+                    let packet = ProbePacket { source_port: port + number, ..packet };
+                    let expected = if number % 2 == 0 { Reason::New } else { Reason::DenyDefault };
+                    let reason = datapath.probe(Hook::FromEndpoint, local, &packet).unwrap().reason;
+                    assert_eq!(reason, expected, "{number} of {up_to}");
+                }
+            };
+            let mut words = Vec::new();
+            for (round, up_to) in (0..).zip([20, 200, 1000, 4000]) {
+                for (address, number) in (0..up_to).map(peer) {
+                    tables.addresses.insert(address, AddressEntry { identity: identity(number), endpoint: None });
+                    if number % 2 == 0 {
+                        rule(&mut tables, LOCAL, Direction::Egress, Some(identity(number)), 80, Class::Allow);
+                    }
+                }
+                apply(&mut datapath, &tables);
+                assert_eq!(datapath.observe().unwrap().tables, tables);
+                judged(&mut datapath, up_to, round * 5000);
+                words.push(index.get(&0, 0).unwrap()[4..6].to_vec());
+            }
+            words.dedup();
+            assert_eq!(words.len(), 4, "they grew each time: {words:?}");
+            // `INDEX` says what it said before the last time, and some of the cells are not written yet.
+            let idle = 1 - (datapath.observe().unwrap().generation & 1) as usize;
+            drop(datapath);
+            let mut there = index.get(&0, 0).unwrap();
+            let mask = 0xffff_ffff << (32 * idle);
+            there[5] = there[5] & !mask | words[2][1] & mask;
+            index.set(0, there, 0).unwrap();
+            let mut cells = rows(idle);
+            (0..4096).step_by(3).for_each(|index| cells.set(index, [0; 4]));
+            let mut datapath = KernelDatapath::open(&options).unwrap();
+            assert_eq!(datapath.observe().unwrap().tables, tables);
+            assert_eq!(
+                datapath.verify(&tables).unwrap(),
+                Verified { served: 0, unserved: 0 },
+                "put in order when opened"
+            );
+            // Packets read the set that was broken.
+            tables.addresses.remove(&peer(1).0);
+            apply(&mut datapath, &tables);
+            assert_eq!((datapath.observe().unwrap().generation & 1) as usize, idle);
+            judged(&mut datapath, 4000, 25_000);
+        });
+    }
+
     fn uninstall_leaves_nothing(tcx: bool) {
         let mut datapath = open(tcx);
         assert_ne!(datapath.attach(&name("local"), "ep0").unwrap(), EndpointId(0));
         drop(datapath);
         let directory = options(tcx).directory;
-        assert!(directory.join("v3/links/local/from_endpoint").symlink_metadata().is_ok());
+        assert!(directory.join("v4/links/local/from_endpoint").symlink_metadata().is_ok());
         assert_eq!(programs("ep0", tcx), 2, "they outlive the process");
         uninstall(&directory).unwrap();
         assert!(!directory.exists());
@@ -953,7 +1040,7 @@ mod in_kernel {
         let mut datapath = open(tcx);
         let local = datapath.attach(&name("local"), "ep0").unwrap();
         drop(datapath);
-        let pins = options(tcx).directory.join("v3/links/local");
+        let pins = options(tcx).directory.join("v4/links/local");
         let hooks = ["from_endpoint", "to_endpoint"];
         if tcx {
             hooks.iter().for_each(|hook| std::fs::remove_file(pins.join(hook)).unwrap());
@@ -984,7 +1071,7 @@ mod in_kernel {
 
     /// Cells of connections, as somebody else with the right to do so sees them.
     fn flows() -> Array<MapData, [u64; 8]> {
-        let pin = options(true).directory.join("v3/FLOWS");
+        let pin = options(true).directory.join("v4/FLOWS");
         Array::try_from(Map::Array(MapData::from_pin(pin).unwrap())).unwrap()
     }
 

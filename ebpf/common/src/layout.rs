@@ -1,7 +1,7 @@
 //! Keys, values and names of the kernel's maps.
 
 /// The version of everything in this file: part of the path the maps are pinned under.
-pub const LAYOUT: &str = "v3";
+pub const LAYOUT: &str = "v4";
 
 /// Names of the maps. A pair is two maps by parity of the generation: all that a revision says.
 pub mod map {
@@ -12,7 +12,7 @@ pub mod map {
     /// `Array<u64>[2]` by parity: the revision of each set, written before the flip, so that the one read through
     /// `ACTIVE` is always the revision that packets are judged by.
     pub const REVISION: &str = "REVISION";
-    /// `HashMap<Address, AddressValue>`.
+    /// `Array<ExactCell>`, mmapable: `Address` → `AddressValue`; see `exact`.
     pub const ADDRESSES: [&str; 2] = ["ADDRESSES_0", "ADDRESSES_1"];
     /// `LpmTrie<RangeKey, u32>` (identity).
     pub const RANGES: [&str; 2] = ["RANGES_0", "RANGES_1"];
@@ -20,8 +20,10 @@ pub mod map {
     pub const ENDPOINTS: [&str; 2] = ["ENDPOINTS_0", "ENDPOINTS_1"];
     /// `HashMap<PortsKey, Directory>`.
     pub const DIRECTORIES: [&str; 2] = ["DIRECTORIES_0", "DIRECTORIES_1"];
-    /// `HashMap<RowKey, RowValue>`.
+    /// `Array<ExactCell>`, mmapable: `RowKey` → `RowValue`; see `exact`.
     pub const ROWS: [&str; 2] = ["ROWS_0", "ROWS_1"];
+    /// `Array<Index>[1]`, mmapable: how both are found.
+    pub const INDEX: &str = "INDEX";
     /// `Array<Page>`, for both sets: a page is written only while no directory of either set names it.
     pub const PAGES: &str = "PAGES";
     /// `Array<FlowCell>`, mmapable: connections; a power of two of cells, see `table`.
@@ -298,6 +300,32 @@ pub struct FlowTable {
     pub mask: u32,
     /// Zero.
     pub padding: u32,
+}
+
+/// A cell of `ADDRESSES` or `ROWS`: `exact` says what its words are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C, align(32))]
+pub struct ExactCell {
+    /// Four words.
+    pub words: [u64; 4],
+}
+
+/// How addresses and rows are found; a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C, align(64))]
+pub struct Index {
+    /// Of the hashes: secret, made at random once.
+    pub key: [u64; 4],
+    /// By parity: cells of `ADDRESSES` that are in use, minus one; a power of two, and at least a group.
+    pub addresses: [u32; 2],
+    /// The same for `ROWS`.
+    pub rows: [u32; 2],
+    /// The most addresses of a set.
+    pub address_capacity: u32,
+    /// The most rows of a set.
+    pub row_capacity: u32,
+    /// Zero.
+    pub padding: u64,
 }
 
 /// Which datagram a fragment belongs to (RFC 791 §3.2, RFC 8200 §4.5).

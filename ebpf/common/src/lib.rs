@@ -13,6 +13,7 @@
 
 pub mod decide;
 pub mod event;
+pub mod exact;
 mod host;
 mod judge;
 pub mod layout;

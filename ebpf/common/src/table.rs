@@ -99,18 +99,21 @@ pub enum Written {
     Not,
 }
 
+/// NH's part for one word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "words are cut into their halves")]
+pub(crate) const fn part(word: u64, key: u64) -> u64 {
+    let low = (word as u32).wrapping_add(key as u32) as u64;
+    let high = ((word >> 32) as u32).wrapping_add((key >> 32) as u32) as u64;
+    low.wrapping_mul(high)
+}
+
 impl FlowTable {
     /// The hash of a connection: NH of UMAC (RFC 4418 §5.2.2), so that nobody who does not know the key can aim at one
     /// set, and a multiplication that carries every bit upwards.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "words are cut into their halves")]
     pub const fn hash(&self, key: &FlowKey) -> u64 {
-        const fn part(word: u64, key: u64) -> u64 {
-            let low = (word as u32).wrapping_add(key as u32) as u64;
-            let high = ((word >> 32) as u32).wrapping_add((key >> 32) as u32) as u64;
-            low.wrapping_mul(high)
-        }
         let FlowKey { local, remote, transport } = key;
         let sum = part(local.words[0], self.key[0])
             .wrapping_add(part(local.words[1], self.key[1]))

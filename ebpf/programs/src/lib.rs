@@ -12,6 +12,7 @@
 #![feature(asm_experimental_arch)]
 
 pub mod epoch;
+pub mod exact;
 pub mod flows;
 mod headers;
 pub mod maps;

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Bucket, Directory, EndpointValue, EpochCell, FlowCell, FlowTable, FragmentKey,
-    FragmentValue, Page, PortsKey, RangeKey, Reason, RowKey, RowValue, Tally, Work, capacity,
+    BandCounter, Bucket, Directory, EndpointValue, EpochCell, ExactCell, FlowCell, FlowTable, FragmentKey,
+    FragmentValue, Index, Page, PortsKey, RangeKey, Reason, Tally, Work, capacity,
 };
 
 #[map]
@@ -44,9 +44,11 @@ pub static BUCKETS: PerCpuArray<Bucket> = PerCpuArray::pinned(1, 0);
 pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
-pub static ADDRESSES_0: HashMap<Address, AddressValue> = HashMap::pinned(capacity::ADDRESSES, BPF_F_NO_PREALLOC);
+pub static INDEX: Array<Index> = Array::pinned(1, BPF_F_MMAPABLE);
 #[map]
-pub static ADDRESSES_1: HashMap<Address, AddressValue> = HashMap::pinned(capacity::ADDRESSES, BPF_F_NO_PREALLOC);
+pub static ADDRESSES_0: Array<ExactCell> = Array::pinned(2 * capacity::ADDRESSES, BPF_F_MMAPABLE);
+#[map]
+pub static ADDRESSES_1: Array<ExactCell> = Array::pinned(2 * capacity::ADDRESSES, BPF_F_MMAPABLE);
 #[map]
 pub static RANGES_0: LpmTrie<RangeKey, u32> = LpmTrie::pinned(capacity::RANGES, BPF_F_NO_PREALLOC);
 #[map]
@@ -60,6 +62,6 @@ pub static DIRECTORIES_0: HashMap<PortsKey, Directory> = HashMap::pinned(capacit
 #[map]
 pub static DIRECTORIES_1: HashMap<PortsKey, Directory> = HashMap::pinned(capacity::DIRECTORIES, BPF_F_NO_PREALLOC);
 #[map]
-pub static ROWS_0: HashMap<RowKey, RowValue> = HashMap::pinned(capacity::ROWS, BPF_F_NO_PREALLOC);
+pub static ROWS_0: Array<ExactCell> = Array::pinned(2 * capacity::ROWS, BPF_F_MMAPABLE);
 #[map]
-pub static ROWS_1: HashMap<RowKey, RowValue> = HashMap::pinned(capacity::ROWS, BPF_F_NO_PREALLOC);
+pub static ROWS_1: Array<ExactCell> = Array::pinned(2 * capacity::ROWS, BPF_F_MMAPABLE);

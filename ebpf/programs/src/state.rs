@@ -6,7 +6,7 @@ use ringfence_ebpf_common::{
     RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
 };
 
-use crate::{flows, maps, shared};
+use crate::{exact, flows, maps, shared};
 
 /// The set of even generations.
 pub struct Even;
@@ -15,13 +15,11 @@ pub struct Odd;
 
 /// One type per set, so that every lookup names one map: the verifier then inlines it.
 macro_rules! state {
-    ($set:ty, $addresses:ident, $ranges:ident, $endpoints:ident, $directories:ident, $rows:ident) => {
+    ($set:ty, $parity:literal, $ranges:ident, $endpoints:ident, $directories:ident) => {
         impl State for $set {
             #[inline(always)]
             fn address(&self, address: &Address) -> Option<AddressValue> {
-                // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes
-                // this set while a packet reads it.
-                unsafe { maps::$addresses.get(address) }.copied()
+                exact::address($parity, address)
             }
 
             #[inline(always)]
@@ -31,7 +29,8 @@ macro_rules! state {
 
             #[inline(always)]
             fn endpoint(&self, id: u32) -> Option<EndpointValue> {
-                // SAFETY: as above.
+                // SAFETY: BPF_F_NO_PREALLOC: an element is freed only after the program has ended, and nobody writes
+                // this set while a packet reads it.
                 unsafe { maps::$endpoints.get(id) }.copied()
             }
 
@@ -48,8 +47,7 @@ macro_rules! state {
 
             #[inline(always)]
             fn row(&self, key: &RowKey) -> Option<RowValue> {
-                // SAFETY: as above.
-                unsafe { maps::$rows.get(key) }.copied()
+                exact::row($parity, key)
             }
 
             #[inline(always)]
@@ -95,5 +93,5 @@ macro_rules! state {
     };
 }
 
-state!(Even, ADDRESSES_0, RANGES_0, ENDPOINTS_0, DIRECTORIES_0, ROWS_0);
-state!(Odd, ADDRESSES_1, RANGES_1, ENDPOINTS_1, DIRECTORIES_1, ROWS_1);
+state!(Even, 0, RANGES_0, ENDPOINTS_0, DIRECTORIES_0);
+state!(Odd, 1, RANGES_1, ENDPOINTS_1, DIRECTORIES_1);

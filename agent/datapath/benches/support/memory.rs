@@ -32,7 +32,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Figure> {
     let endpoint = scale::add_endpoint(&mut datapath, &mut tables);
     datapath.apply(Revision(1), &Tables::default().diff(&tables)).unwrap();
     let (mut all, mut addresses, mut rows, mut flows) = (0.0, 0.0, 0.0, 0.0);
-    for entry in fs::read_dir(directory.join("v3")).unwrap() {
+    for entry in fs::read_dir(directory.join("v4")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             continue;
@@ -53,7 +53,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Figure> {
         Figure::new(what("  64k rows, both sets", "  4k rows, both sets"), rows, "MiB", None),
         Figure::new("  connections", flows, "MiB", None),
     ];
-    figures.extend(scale::measure(&mut datapath, &tables, endpoint, &directory.join("v3"), part));
+    figures.extend(scale::measure(&mut datapath, &tables, endpoint, &directory.join("v4"), part));
     figures
 }
 

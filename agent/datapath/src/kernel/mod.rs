@@ -1,10 +1,10 @@
 //! The datapath in the kernel: eBPF programs on the endpoints' devices, maps and links pinned in a bpffs.
 //!
 //! ```text
-//! <directory>/v3/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
-//! <directory>/v3/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
-//! <directory>/v3/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
-//! <directory>/v2/…                      an older layout: judges packets until the first revision is in the new maps
+//! <directory>/v4/ACTIVE, EPOCH, REVISION, FLOWS, PACKETS, ADDRESSES_0, ADDRESSES_1, …   maps
+//! <directory>/v4/links/<endpoint>/from_endpoint, to_endpoint                            links (TCX), or records of filters
+//! <directory>/v4/uplinks/uplink-<index>/to_host, from_host                              the same on the node's uplinks
+//! <directory>/v3/…                      an older layout: judges packets until the first revision is in the new maps
 //! ```
 //!
 //! Everything that judges packets is in the kernel and stays there when this process ends. Opening adopts it; only
@@ -12,10 +12,10 @@
 #![expect(unsafe_code, reason = "maps of memory and system calls that neither std nor aya offer")]
 
 mod attachment;
-mod batch;
 mod cells;
 mod connections;
 mod error;
+mod exact;
 mod features;
 mod frame;
 mod links;

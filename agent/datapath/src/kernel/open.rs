@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -12,8 +11,8 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, FlowCell, LAYOUT, Page, PortsKey,
-    RangeKey, RowKey, RowValue, capacity, map, program,
+    BandCounter, Directory, EndpointValue, EpochCell, FlowCell, LAYOUT, Page, PortsKey, RangeKey, capacity, map,
+    program,
 };
 use ringfence_policy::{name::Name, revision::Revision};
 
@@ -22,6 +21,7 @@ use super::{
     cells::Cells,
     connections::Flows,
     error::{OpenError, UninstallError},
+    exact::ExactTables,
     features::Features,
     links::{Links, OF_ENDPOINTS, OF_UPLINKS, pin_name, take_off_all},
     reports::Reports,
@@ -29,7 +29,7 @@ use super::{
     system,
     upgrade::Older,
 };
-use crate::{capacity::Capacity, flip::Flip, flows::cells_for, pages::Directories};
+use crate::{capacity::Capacity, exact, flip::Flip, flows::cells_for, pages::Directories};
 
 /// Bytes of `FLOWS` for each connection: two cells.
 const FLOW_BYTES: u64 = 2 * size_of::<FlowCell>() as u64;
@@ -81,7 +81,8 @@ pub(super) fn open(options: &KernelOptions) -> Result<KernelDatapath, OpenError>
     let flows = Flows::new(&mut ebpf)?;
     check_layout::<u32, BandCounter>(map::BAND_COUNTERS, ebpf.map(map::BAND_COUNTERS))?;
     let reports = Reports::new(&mut ebpf)?;
-    let mut sets = sets(&mut ebpf, flows.capacity())?;
+    let exact = ExactTables::new(&mut ebpf, options.capacity)?;
+    let mut sets = sets(&mut ebpf, exact, flows.capacity())?;
     sets.adopt().map_err(|source| OpenError::Adopt { source })?;
     let mut flip = Flip::adopt(sets);
     // Now, not at the first change: a half-written idle set from before a crash is found while nobody waits.
@@ -149,11 +150,11 @@ fn load(directory: &Path, capacity: Capacity, features: &Features) -> Result<Ebp
     loader.default_map_pin_directory(directory);
     loader.map_max_entries(map::FLOWS, cells_for(affordable_flows(capacity.flows, system::memory_bytes())));
     for parity in 0..2 {
-        loader.map_max_entries(map::ADDRESSES[parity], capacity.addresses);
+        loader.map_max_entries(map::ADDRESSES[parity], exact::cells_for(capacity.addresses));
         loader.map_max_entries(map::RANGES[parity], capacity.ranges);
         loader.map_max_entries(map::ENDPOINTS[parity], capacity.endpoints);
         loader.map_max_entries(map::DIRECTORIES[parity], capacity.ports);
-        loader.map_max_entries(map::ROWS[parity], capacity.rows);
+        loader.map_max_entries(map::ROWS[parity], exact::cells_for(capacity.rows));
     }
     loader.load(OBJECT).map_err(|source| match source {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => match io_error.raw_os_error() {
@@ -179,9 +180,9 @@ fn not_loaded(program: &'static str, source: ProgramError) -> OpenError {
     }
 }
 
-fn sets(ebpf: &mut Ebpf, flows: u32) -> Result<KernelSets, OpenError> {
-    let even = set(ebpf, 0, flows)?;
-    let odd = set(ebpf, 1, flows)?;
+fn sets(ebpf: &mut Ebpf, exact: ExactTables, flows: u32) -> Result<KernelSets, OpenError> {
+    let even = set(ebpf, 0, exact.capacity(), flows)?;
+    let odd = set(ebpf, 1, exact.capacity(), flows)?;
     let revision = take_checked::<u32, u64>(ebpf, map::REVISION)?;
     let active = data(take_checked::<u32, u32>(ebpf, map::ACTIVE)?)?;
     let epoch = data(take_checked::<u32, EpochCell>(ebpf, map::EPOCH)?)?;
@@ -189,6 +190,7 @@ fn sets(ebpf: &mut Ebpf, flows: u32) -> Result<KernelSets, OpenError> {
     let cpus = system::possible_cpus().map_err(|source| OpenError::Cpus { path: system::POSSIBLE_CPUS, source })?;
     let cells = Cells::new(&active, &epoch, cpus).map_err(|(map, source)| OpenError::Memory { map, source })?;
     Ok(KernelSets {
+        exact,
         maps: Maps { sets: [even.0, odd.0], pages: Array::try_from(pages).map_err(failed(map::PAGES))? },
         directories: Directories::default(),
         revision: Array::try_from(revision).map_err(failed(map::REVISION))?,
@@ -198,39 +200,31 @@ fn sets(ebpf: &mut Ebpf, flows: u32) -> Result<KernelSets, OpenError> {
 }
 
 /// The maps of one parity, and how much they hold.
-fn set(ebpf: &mut Ebpf, parity: usize, flows: u32) -> Result<(KernelSet, Capacity), OpenError> {
-    let (addresses, ranges) = (map::ADDRESSES[parity], map::RANGES[parity]);
-    let (endpoints, directories, rows) = (map::ENDPOINTS[parity], map::DIRECTORIES[parity], map::ROWS[parity]);
+fn set(
+    ebpf: &mut Ebpf,
+    parity: usize,
+    [addresses, rows]: [u32; 2],
+    flows: u32,
+) -> Result<(KernelSet, Capacity), OpenError> {
+    let (ranges, endpoints, directories) = (map::RANGES[parity], map::ENDPOINTS[parity], map::DIRECTORIES[parity]);
     let holds = |ebpf: &Ebpf, name: &str| -> Result<u32, OpenError> { Ok(info(name, ebpf.map(name))?.2) };
     let capacity = Capacity {
-        addresses: holds(ebpf, addresses)?,
+        addresses,
         ranges: holds(ebpf, ranges)?,
         endpoints: holds(ebpf, endpoints)?,
         ports: holds(ebpf, directories)?,
-        rows: holds(ebpf, rows)?,
+        rows,
         flows,
     };
-    let addresses_map = take_checked::<Address, AddressValue>(ebpf, addresses)?;
-    let rows_map = take_checked::<RowKey, RowValue>(ebpf, rows)?;
     let set = KernelSet {
-        addresses_fd: descriptor(addresses, &addresses_map)?,
-        rows_fd: descriptor(rows, &rows_map)?,
-        addresses: HashMap::try_from(addresses_map).map_err(failed(addresses))?,
         // A trie's key begins with the prefix length.
         ranges: LpmTrie::try_from(take_checked::<(u32, RangeKey), u32>(ebpf, ranges)?).map_err(failed(ranges))?,
         endpoints: HashMap::try_from(take_checked::<u32, EndpointValue>(ebpf, endpoints)?)
             .map_err(failed(endpoints))?,
         directories: HashMap::try_from(take_checked::<PortsKey, Directory>(ebpf, directories)?)
             .map_err(failed(directories))?,
-        rows: HashMap::try_from(rows_map).map_err(failed(rows))?,
     };
     Ok((set, capacity))
-}
-
-/// Another descriptor of a map.
-fn descriptor(name: &str, map: &Map) -> Result<OwnedFd, OpenError> {
-    let cloned = map_data(name, Some(map))?.fd().as_fd().try_clone_to_owned();
-    cloned.map_err(|source| OpenError::Map { map: name.to_owned(), source: MapError::IoError(source) })
 }
 
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, OpenError> {

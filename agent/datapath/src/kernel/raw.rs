@@ -2,8 +2,8 @@
 
 use aya::Pod;
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, EpochCell, Event, FlowCell, FlowKey, FlowTable, Page,
-    PortsKey, RangeKey, RowKey, RowValue,
+    BandCounter, Directory, EndpointValue, EpochCell, Event, ExactCell, FlowCell, FlowTable, Index, Page, PortsKey,
+    RangeKey,
 };
 
 /// A type of the maps' layout, in a shape that aya accepts.
@@ -23,21 +23,18 @@ macro_rules! layout {
 }
 
 layout!(
-    Address,
-    AddressValue,
     BandCounter,
     Directory,
     EndpointValue,
     EpochCell,
     Event,
+    ExactCell,
     FlowCell,
-    FlowKey,
     FlowTable,
+    Index,
     Page,
     PortsKey,
     RangeKey,
-    RowKey,
-    RowValue,
 );
 
 // SAFETY: `Layout` promises it.
@@ -52,7 +49,9 @@ pub(super) fn from_bytes<T: Layout>(bytes: &[u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_ebpf_common::{FragmentKey, FragmentPorts, FragmentValue};
+    use ringfence_ebpf_common::{
+        Address, AddressValue, FlowKey, FragmentKey, FragmentPorts, FragmentValue, RowKey, RowValue,
+    };
 
     #[test]
     fn layout_has_no_padding() {
@@ -69,6 +68,8 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 8);
         assert_eq!(size_of::<FlowCell>(), 16 + 16 + 2 * 8 + 4 * 4);
         assert_eq!(size_of::<FlowTable>(), 5 * 8 + 2 * 4);
+        assert_eq!(size_of::<ExactCell>(), 4 * 8);
+        assert_eq!(size_of::<Index>(), 4 * 8 + 2 * 4 + 2 * 4 + 4 + 4 + 8);
         assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4);
         assert_eq!(size_of::<FragmentPorts>(), 8 + 4 * 2);
         assert_eq!(size_of::<FragmentValue>(), 40 + 16);

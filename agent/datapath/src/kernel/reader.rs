@@ -4,14 +4,13 @@ use std::{
     io,
     net::IpAddr,
     ops::ControlFlow,
-    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Directory, EndpointValue, FlowValue, Page, PortsKey as PortsBytes, RangeKey,
-    RowKey as RowBytes, RowValue, capacity, map,
+    Address, BandCounter, Directory, EndpointValue, FlowValue, Index, Page, PortsKey as PortsBytes, RangeKey,
+    RowKey as RowBytes, capacity, exact::Exact, map,
 };
 use ringfence_policy::{
     cidr::Cidr,
@@ -20,7 +19,7 @@ use ringfence_policy::{
     tables::{AddressEntry, EndpointEntry, EndpointId, PortsKey, PortsOfProtocol, Row, RowKey},
 };
 
-use super::{batch, connections::Flows, error::io_error, raw::Raw, reports, system};
+use super::{connections::Flows, error::io_error, exact::Cells, raw::Raw, reports, system};
 use crate::{
     encode::{self, PrefixedRange},
     error::{ObserveError, Table},
@@ -60,6 +59,10 @@ impl KernelReader {
     ) -> Result<T, ObserveError> {
         open(&self.directory, name, kind)
     }
+
+    fn exact<K: Exact>(&self, name: &'static str, mask: fn(&Index) -> u32) -> Result<Cells<K>, ObserveError> {
+        Cells::of_pin(name, &data(&self.directory, name)?, &data(&self.directory, map::INDEX)?, mask)
+    }
 }
 
 impl MapReader for KernelReader {
@@ -70,11 +73,10 @@ impl MapReader for KernelReader {
     }
 
     fn addresses(&self, take: Take<'_, (IpAddr, AddressEntry)>) -> Result<usize, ObserveError> {
-        let data = data(&self.directory, map::ADDRESSES[self.parity()?])?;
-        let read = batch::read(data.fd().as_fd(), |key: Address, value: AddressValue| {
-            take((encode::ip(&key), encode::address_entry(&value)))
-        });
-        read.map(|()| 0).map_err(failed(Table::Addresses))
+        let parity = self.parity()?;
+        let masks: [fn(&Index) -> u32; 2] = [|index| index.addresses[0], |index| index.addresses[1]];
+        let cells: Cells<Address> = self.exact(map::ADDRESSES[parity], masks[parity])?;
+        Ok(cells.table.each(cells.cells(), |key, value| take((encode::ip(&key), encode::address_entry(&value)))))
     }
 
     fn ranges(&self, take: Take<'_, (Cidr, Identity)>) -> Result<usize, ObserveError> {
@@ -105,18 +107,19 @@ impl MapReader for KernelReader {
     }
 
     fn rows(&self, take: Take<'_, (RowKey, Row)>) -> Result<usize, ObserveError> {
-        let data = data(&self.directory, map::ROWS[self.parity()?])?;
+        let parity = self.parity()?;
+        let masks: [fn(&Index) -> u32; 2] = [|index| index.rows[0], |index| index.rows[1]];
+        let cells: Cells<RowBytes> = self.exact(map::ROWS[parity], masks[parity])?;
         let mut strays = 0;
-        let read = batch::read(data.fd().as_fd(), |key: RowBytes, value: RowValue| {
-            match encode::row_from_key(&key).zip(encode::row(&value)) {
+        let wrong =
+            cells.table.each(cells.cells(), |key, value| match encode::row_from_key(&key).zip(encode::row(&value)) {
                 Some(row) => take(row),
                 None => {
                     strays += 1;
                     ControlFlow::Continue(())
                 }
-            }
-        });
-        read.map(|()| strays).map_err(failed(Table::Rows))
+            });
+        Ok(strays + wrong)
     }
 
     fn bands(&self) -> Result<Vec<BandReport>, ObserveError> {

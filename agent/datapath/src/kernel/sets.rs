@@ -1,12 +1,6 @@
 //! The kernel's maps as two sets.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    ops::ControlFlow,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, ops::ControlFlow, time::Duration};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use ringfence_ebpf_common::{
@@ -14,12 +8,7 @@ use ringfence_ebpf_common::{
 };
 use ringfence_policy::revision::Revision;
 
-use super::{
-    batch,
-    cells::Cells,
-    error::io_error,
-    raw::{Layout, Raw},
-};
+use super::{cells::Cells, error::io_error, exact::ExactTables, raw::Raw};
 use crate::{
     capacity::Capacity,
     decode::Content,
@@ -32,6 +21,7 @@ use crate::{
 
 /// Both sets, and the cells that packets read.
 pub(super) struct KernelSets {
+    pub(super) exact: ExactTables,
     pub(super) maps: Maps,
     pub(super) directories: Directories,
     pub(super) revision: Array<MapData, u64>,
@@ -39,7 +29,7 @@ pub(super) struct KernelSets {
     pub(super) capacity: Capacity,
 }
 
-/// What a revision is written to.
+/// What a revision is written to, but for addresses and rows.
 pub(super) struct Maps {
     pub(super) sets: [KernelSet; 2],
     pub(super) pages: Array<MapData, Raw<Page>>,
@@ -47,14 +37,9 @@ pub(super) struct Maps {
 
 /// The maps of one parity.
 pub(super) struct KernelSet {
-    pub(super) addresses: HashMap<MapData, Raw<Address>, Raw<AddressValue>>,
     pub(super) ranges: LpmTrie<MapData, Raw<RangeKey>, u32>,
     pub(super) endpoints: HashMap<MapData, u32, Raw<EndpointValue>>,
     pub(super) directories: HashMap<MapData, Raw<PortsKey>, Raw<Directory>>,
-    pub(super) rows: HashMap<MapData, Raw<RowKey>, Raw<RowValue>>,
-    /// The same maps, for what aya does not offer.
-    pub(super) addresses_fd: OwnedFd,
-    pub(super) rows_fd: OwnedFd,
 }
 
 impl KernelSets {
@@ -104,31 +89,20 @@ impl KernelSets {
 
 impl Sets for KernelSets {
     fn write(&mut self, parity: usize, writes: &[Write]) -> Result<(), Unwritten> {
+        self.exact.reserve(parity, writes);
         let mut done = 0;
         while let Some(write) = writes.get(done) {
-            let set = &self.maps.sets[parity];
-            let rest = &writes[done..];
+            let at_once = |written: Result<(), WriteFailure>| written.map(|()| 1).map_err(|failure| (0, failure));
             let written = match write {
-                Write::Address(_, Some(_)) => batch(set.addresses_fd.as_fd(), rest, |write| match write {
-                    Write::Address(key, Some(value)) => Some((*key, *value)),
-                    _ => None,
-                }),
-                Write::Row(_, Some(_)) => batch(set.rows_fd.as_fd(), rest, |write| match write {
-                    Write::Row(key, Some(value)) => Some((*key, *value)),
-                    _ => None,
-                }),
+                Write::Address(..) | Write::Row(..) | Write::Tidy(_) => self.exact.write(parity, &writes[done..]),
                 Write::Ports(key, ports) => {
-                    let written = self.directories.write(&mut self.maps, parity, key, ports.as_ref());
-                    written.map(|()| 1).map_err(|failure| Unwritten { done: 0, failure })
+                    at_once(self.directories.write(&mut self.maps, parity, key, ports.as_ref()))
                 }
-                other => {
-                    let written = self.maps.sets[parity].write(other);
-                    written.map(|()| 1).map_err(|failure| Unwritten { done: 0, failure })
-                }
+                other => at_once(self.maps.sets[parity].write(other)),
             };
             match written {
                 Ok(count) => done += count,
-                Err(unwritten) => return Err(Unwritten { done: done + unwritten.done, ..unwritten }),
+                Err((before, failure)) => return Err(Unwritten { done: done + before, failure }),
             }
         }
         Ok(())
@@ -136,54 +110,55 @@ impl Sets for KernelSets {
 
     fn read(&self, parity: usize) -> Result<Content, ObserveError> {
         let (set, mut content) = (&self.maps.sets[parity], Content::default());
-        let whole = |read: io::Result<()>, table| read.map_err(|source| ObserveError::Read { table, source });
-        let addresses = batch::read(set.addresses_fd.as_fd(), |key, value| {
+        let (addresses, rows) = (&self.exact.addresses[parity], &self.exact.rows[parity]);
+        let wrong = addresses.table.each(addresses.cells(), |key, value| {
             content.address(&key, &value);
             ControlFlow::Continue(())
         });
-        whole(addresses, Table::Addresses)?;
+        content.disorder(Table::Addresses, wrong);
         self.others(set, &mut content)?;
-        let rows = batch::read(set.rows_fd.as_fd(), |key, value| {
+        let wrong = rows.table.each(rows.cells(), |key, value| {
             content.row(&key, &value);
             ControlFlow::Continue(())
         });
-        whole(rows, Table::Rows)?;
+        content.disorder(Table::Rows, wrong);
         Ok(content)
     }
 
     fn read_part(&self, parity: usize, from: Place, at_once: usize) -> Result<Part, ObserveError> {
-        let (set, mut content) = (&self.maps.sets[parity], Content::default());
-        let unreadable = |table| move |source| ObserveError::Read { table, source };
+        let mut content = Content::default();
+        let (addresses, rows) = (&self.exact.addresses[parity], &self.exact.rows[parity]);
         let next = match from {
             Place::Others => {
-                self.others(set, &mut content)?;
+                self.others(&self.maps.sets[parity], &mut content)?;
                 Some(Place::Addresses(None))
             }
             Place::Addresses(from) => {
-                let map = set.addresses_fd.as_fd();
-                let next = batch::read_some(map, from, at_once, |key, value| content.address(&key, &value));
-                let next = next.map_err(unreadable(Table::Addresses))?;
+                let take = |key, value| content.address(&key, &value);
+                let (wrong, next) = addresses.table.some(addresses.cells(), from.unwrap_or(0), at_once, take);
+                content.disorder(Table::Addresses, wrong);
                 Some(next.map_or(Place::Rows(None), |next| Place::Addresses(Some(next))))
             }
             Place::Rows(from) => {
-                let map = set.rows_fd.as_fd();
-                let next = batch::read_some(map, from, at_once, |key, value| content.row(&key, &value));
-                next.map_err(unreadable(Table::Rows))?.map(|next| Place::Rows(Some(next)))
+                let take = |key, value| content.row(&key, &value);
+                let (wrong, next) = rows.table.some(rows.cells(), from.unwrap_or(0), at_once, take);
+                content.disorder(Table::Rows, wrong);
+                next.map(|next| Place::Rows(Some(next)))
             }
         };
         Ok(Part { content, next })
     }
 
     fn address(&self, parity: usize, key: &Address) -> Result<Option<AddressValue>, ObserveError> {
-        found(self.maps.sets[parity].addresses.get(&Raw(*key), 0), Table::Addresses)
+        Ok(self.exact.addresses[parity].get(key))
     }
 
     fn row(&self, parity: usize, key: &RowKey) -> Result<Option<RowValue>, ObserveError> {
-        found(self.maps.sets[parity].rows.get(&Raw(*key), 0), Table::Rows)
+        Ok(self.exact.rows[parity].get(key))
     }
 
     fn mend(&mut self) -> Result<usize, ObserveError> {
-        let mut mended = 0;
+        let mut mended = usize::from(self.exact.mend());
         for (number, page) in self.directories.pages() {
             let index = u32::from(number);
             let there = self.maps.pages.get(&index, 0).map_err(failed(Table::Ports))?;
@@ -224,15 +199,12 @@ impl Sets for KernelSets {
 impl KernelSet {
     fn write(&mut self, write: &Write) -> Result<(), WriteFailure> {
         finish(match write {
-            Write::Address(key, Some(value)) => self.addresses.insert(Raw(*key), Raw(*value), 0),
-            Write::Address(key, None) => self.addresses.remove(&Raw(*key)),
             Write::Range(range, Some(identity)) => self.ranges.insert(&range_key(range), *identity, 0),
             Write::Range(range, None) => self.ranges.remove(&range_key(range)),
             Write::Endpoint(key, Some(value)) => self.endpoints.insert(*key, Raw(*value), 0),
             Write::Endpoint(key, None) => self.endpoints.remove(key),
-            Write::Row(key, Some(value)) => self.rows.insert(Raw(*key), Raw(*value), 0),
-            Write::Row(key, None) => self.rows.remove(&Raw(*key)),
             Write::Ports(..) => unreachable!("`Directories` writes them"),
+            Write::Address(..) | Write::Row(..) | Write::Tidy(_) => unreachable!("`ExactTables` writes them"),
         })
     }
 }
@@ -256,19 +228,6 @@ impl Store for Maps {
     }
 }
 
-/// Writes the first entries that are all of one kind; answers how many these were.
-fn batch<K: Layout, V: Layout>(
-    map: BorrowedFd<'_>,
-    writes: &[Write],
-    entry: impl Fn(&Write) -> Option<(K, V)>,
-) -> Result<usize, Unwritten> {
-    let (keys, values): (Vec<K>, Vec<V>) = writes.iter().map_while(entry).unzip();
-    match batch::update(map, &keys, &values) {
-        Ok(()) => Ok(keys.len()),
-        Err((done, error)) => Err(Unwritten { done, failure: failure(error) }),
-    }
-}
-
 fn finish(written: Result<(), MapError>) -> Result<(), WriteFailure> {
     match written.map_err(io_error) {
         Ok(()) => Ok(()),
@@ -287,14 +246,6 @@ fn failure(error: io::Error) -> WriteFailure {
 
 fn range_key(range: &PrefixedRange) -> Key<Raw<RangeKey>> {
     Key::new(range.prefix_bits, Raw(range.key))
-}
-
-fn found<V>(value: Result<Raw<V>, MapError>, table: Table) -> Result<Option<V>, ObserveError> {
-    match value {
-        Ok(Raw(value)) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(failed(table)(error)),
-    }
 }
 
 fn failed(table: Table) -> impl Fn(MapError) -> ObserveError {

@@ -1,35 +1,30 @@
 //! Taking over from an older layout of the maps.
 //!
 //! ```text
-//! open:         v2/links/… are known as endpoints; their programs go on judging by v2's maps
-//! first apply:  v3's maps hold a whole revision
-//!               ─► connections of v2 are copied, to be judged anew ─► each link gets v3's program (atomic per link)
-//!               ─► connections that v2 made meanwhile are copied ─► v2 is removed
+//! open:         v3/links/… are known as endpoints; their programs go on judging by v3's maps
+//! first apply:  v4's maps hold a whole revision
+//!               ─► connections of v3 are copied, to be judged anew ─► each link gets v4's program (atomic per link)
+//!               ─► connections that v3 made meanwhile are copied ─► v3 is removed
 //! ```
 //!
 //! Each packet is judged by one version's revision: whole hooks change over, and a packet between two endpoints of this
-//! node is judged at one hook. A process that dies on the way leaves links in `v2/links`, which the next one replaces.
+//! node is judged at one hook. A process that dies on the way leaves links in `v3/links`, which the next one replaces.
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    maps::{HashMap, Map, MapData},
-};
-use ringfence_ebpf_common::{FLOW_TICK_NS, Flow, FlowKey, FlowValue, LAYOUT, NO_COUNTER, map};
+use aya::{Ebpf, maps::MapData};
+use ringfence_ebpf_common::{FLOW_TICK_NS, Flow, FlowValue, LAYOUT, NO_COUNTER, map};
 
 use super::{
     connections::Flows,
-    error::{LinkFailure, OpenError, io_error},
+    error::{LinkFailure, OpenError},
     links::Links,
-    open::check_layout,
-    raw::{Layout, Raw},
-    system,
+    reports, system,
 };
+use crate::error::ObserveError;
 
 /// Older layouts whose programs still judge packets.
 pub(super) struct Older {
@@ -37,27 +32,6 @@ pub(super) struct Older {
     /// No older agent runs as long as these are held.
     _locks: Vec<File>,
 }
-
-/// A connection in layout v2; its key is today's.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct FlowV2 {
-    key: FlowKey,
-    last_seen_ns: u64,
-    generation: u32,
-    endpoint: u32,
-    peer_endpoint: u32,
-    counter: u32,
-    port: u16,
-    direction: u8,
-    phase: u8,
-    owned: u8,
-    padding: [u8; 3],
-}
-
-// SAFETY: `repr(C)`, integers only, and the sizes of the fields add up to 72, which is a multiple of eight.
-unsafe impl Layout for FlowV2 {}
-const _: () = assert!(size_of::<FlowV2>() == 72, "no padding");
 
 impl Older {
     /// The layouts beside this version's; none if there are none.
@@ -122,28 +96,20 @@ impl Older {
     }
 }
 
-fn copy_flows(flows: &Flows, path: &Path, generation: u32) -> io::Result<usize> {
-    let old = Map::LruHashMap(MapData::from_pin(path).map_err(io_error)?);
-    check_layout::<FlowKey, FlowV2>(map::FLOWS, Some(&old)).map_err(io::Error::other)?;
-    let old: HashMap<_, Raw<FlowKey>, Raw<FlowV2>> = HashMap::try_from(old).map_err(io_error)?;
+/// Layout v3 has the cells of this one; what hashes them has another key.
+fn copy_flows(flows: &Flows, path: &Path, generation: u32) -> Result<usize, ObserveError> {
+    let old = MapData::from_pin(path).map_err(reports::unreadable(map::FLOWS))?;
+    let old = Flows::of_pin(&old)?;
     let now = tick(system::monotonic_ns());
     let mut copied = 0;
-    for entry in old.iter() {
-        let (Raw(key), Raw(flow)) = entry.map_err(io_error)?;
-        let flow = Flow {
-            last_seen: tick(flow.last_seen_ns),
-            // Any but the current one: the revision that is in force now judges it at its next packet.
-            generation: generation.wrapping_sub(1),
-            endpoint: flow.endpoint,
-            counter: NO_COUNTER,
-            peer_counter: NO_COUNTER,
-            port: flow.port,
-            direction: flow.direction,
-            phase: flow.phase,
-            owned: 0,
-            peer_local: 0,
-            both: 0,
-            padding: 0,
+    for FlowValue { key, flow } in old.each() {
+        // Any generation but the current one: the revision that is in force now judges it at its next packet.
+        let flow = Flow { generation: generation.wrapping_sub(1), ..flow };
+        let flow = if flow.is_borrowed() {
+            // Not the node's own to judge.
+            flow
+        } else {
+            Flow { counter: NO_COUNTER, peer_counter: NO_COUNTER, owned: 0, peer_local: 0, both: 0, ..flow }
         };
         copied += usize::from(flows.add(&FlowValue { key, flow }, now));
     }

@@ -182,6 +182,7 @@ impl Maps {
             Write::Endpoint(key, value) => put(&mut set.endpoints, capacity, *key, *value),
             Write::Row(key, value) => put(&mut set.rows, capacity, *key, *value),
             Write::Ports(..) => unreachable!("`Directories` writes them"),
+            Write::Tidy(_) => Ok(()),
         }
     }
 }

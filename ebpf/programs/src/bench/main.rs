@@ -47,6 +47,14 @@ pub fn new_flow(context: TcContext) -> i32 {
     run(&context, Hook::FromEndpoint)
 }
 
+/// The same to one of 256 peers, of which all but the connection is in caches.
+#[classifier]
+#[inline(always)]
+pub fn new_flow_to_few(context: TcContext) -> i32 {
+    randomise(&context, 0xffff, 0xff);
+    run(&context, Hook::FromEndpoint)
+}
+
 /// An event for each packet, however many there are.
 #[classifier]
 #[inline(always)]
