@@ -64,7 +64,10 @@ pub enum CodecError {
         found: u32,
     },
     /// A version before the first release wrote them.
-    #[error("format version {found} is older than {FORMAT_VERSION}, the oldest that this identityd reads")]
+    #[error(
+        "format version {found} is older than {FORMAT_VERSION}, the oldest that this identityd reads: \
+         take a backup with the identityd that wrote it, and restore that"
+    )]
     OlderFormat {
         /// The version found.
         found: u32,
