@@ -94,13 +94,24 @@ fn has_mark(pid: u32, mark: &str) -> bool {
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }
 
+/// Whether nothing is left of a process but its number, for its parent.
+fn has_ended(pid: u32) -> bool {
+    // proc_pid_stat(5): the state follows the name, which ends with the last parenthesis.
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+}
+
 fn kill_processes(run: &RunDirectory) -> Result<()> {
     let deadline = Instant::now() + KILL_TIMEOUT;
+    let mut killed = BTreeSet::new();
     loop {
-        let found = processes(run);
+        // One that is ending has no environment and no namespace any more, and may still have files open.
+        let mut found = processes(run);
+        found.extend(killed.iter().filter(|pid| !has_ended(**pid)));
         if found.is_empty() {
             return Ok(());
         }
+        killed.extend(found.iter().copied());
         if Instant::now() > deadline {
             bail!("processes {found:?} do not end");
         }
