@@ -1,4 +1,4 @@
-//! The system's commands that the demo needs.
+//! The system's commands that the demo and the tests need.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::shell;
 
-/// A command, the Debian package that has it, and what the demo does with it.
+/// A command, the Debian package that has it, and what is done with it.
 struct Need {
     command: &'static str,
     package: &'static str,
@@ -25,13 +25,30 @@ const NEEDS: [Need; 7] = [
     need("setsid", "util-linux", "gives the janitor a session of its own", false),
 ];
 
+/// What tests need beside those of the demo.
+const TESTS_NEED: [Need; 3] = [
+    need("mkfs.ext4", "e2fsprogs", "makes the disk that loses power", true),
+    need("perl", "perl", "takes its power away", true),
+    need("curl", "curl", "asks as the operator's page says", true),
+];
+
 const fn need(command: &'static str, package: &'static str, why: &'static str, root_only: bool) -> Need {
     Need { command, package, why, root_only }
 }
 
 /// Installs what is missing, after saying what and why.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing(shell::is_root(), shell::is_installed);
+    provide(&NEEDS)
+}
+
+/// As `run`, with what tests need.
+pub(crate) fn for_tests() -> Result<()> {
+    run()?;
+    provide(&TESTS_NEED)
+}
+
+fn provide(needs: &[Need]) -> Result<()> {
+    let missing = missing(needs, shell::is_root(), shell::is_installed);
     if missing.is_empty() {
         return Ok(());
     }
@@ -61,8 +78,8 @@ pub(crate) fn install(packages: &BTreeSet<&str>) -> Result<()> {
     shell::show(command.args(list))
 }
 
-fn missing(root: bool, is_installed: impl Fn(&str) -> bool) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| (root || !need.root_only) && !is_installed(need.command)).collect()
+fn missing(needs: &[Need], root: bool, is_installed: impl Fn(&str) -> bool) -> Vec<&Need> {
+    needs.iter().filter(|need| (root || !need.root_only) && !is_installed(need.command)).collect()
 }
 
 #[cfg(test)]
@@ -71,9 +88,9 @@ mod tests {
 
     #[test]
     fn only_root_needs_the_commands_for_namespaces() {
-        let names = |root| missing(root, |_| false).iter().map(|need| need.command).collect::<Vec<_>>();
+        let names = |root| missing(&NEEDS, root, |_| false).iter().map(|need| need.command).collect::<Vec<_>>();
         assert_eq!(names(false), ["setpriv", "setsid"]);
         assert_eq!(names(true).len(), NEEDS.len());
-        assert!(missing(true, |_| true).is_empty());
+        assert!(missing(&NEEDS, true, |_| true).is_empty());
     }
 }

@@ -86,28 +86,19 @@ fn cargo(arguments: &[&str]) -> Result<End> {
 
 fn tests() -> Result<End> {
     if shell::is_root() {
-        setup::run()?;
-        install_for_tests();
+        setup::for_tests()?;
+        install_clock();
     }
     run_tests(&["--workspace"], FEW_WORLDS)
 }
 
-/// Commands that tests use beside those of the demo, and the Debian packages that have them.
-const COMMANDS: [(&str, &str); 3] = [("mkfs.ext4", "e2fsprogs"), ("perl", "perl"), ("curl", "curl")];
-
 /// With libfaketime the store's members get wall clocks that jump; without it that test says that it is skipped.
-fn install_for_tests() {
-    if !shell::is_installed("apt-get") {
+fn install_clock() {
+    if !shell::is_installed("apt-get") || library_is_there("faketime") {
         return;
     }
-    let commands = COMMANDS.iter().filter(|(command, _)| !shell::is_installed(command)).map(|(_, package)| *package);
-    let clock = (!library_is_there("faketime")).then_some("libfaketime");
-    let missing: BTreeSet<&str> = commands.chain(clock).collect();
-    if missing.is_empty() {
-        return;
-    }
-    if let Err(error) = setup::install(&missing) {
-        println!("not everything that tests use can be installed: {error:#}");
+    if let Err(error) = setup::install(&BTreeSet::from(["libfaketime"])) {
+        println!("libfaketime cannot be installed: {error:#}");
     }
 }
 

@@ -103,19 +103,18 @@ fn has_ended(pid: u32) -> bool {
 
 fn kill_processes(run: &RunDirectory) -> Result<()> {
     let deadline = Instant::now() + KILL_TIMEOUT;
-    let mut killed = BTreeSet::new();
+    let mut left = BTreeSet::new();
     loop {
         // One that is ending has no environment and no namespace any more, and may still have files open.
-        let mut found = processes(run);
-        found.extend(killed.iter().filter(|pid| !has_ended(**pid)));
-        if found.is_empty() {
+        left.extend(processes(run));
+        left.retain(|pid| !has_ended(*pid));
+        if left.is_empty() {
             return Ok(());
         }
-        killed.extend(found.iter().copied());
         if Instant::now() > deadline {
-            bail!("processes {found:?} do not end");
+            bail!("processes {left:?} do not end");
         }
-        let ids: Vec<String> = found.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = left.iter().map(u32::to_string).collect();
         // One that ended meanwhile is no failure: the next turn looks again.
         let _ = shell::run(Command::new("sh").args(["-c", &format!("kill -KILL {}", ids.join(" "))]));
         thread::sleep(Duration::from_millis(20));
