@@ -44,6 +44,9 @@ pub fn judge(recorder: &Recorder, windows: &[Window], stale_reads: bool) -> Verd
         violations.push(format!("S13: {error}"));
         0
     });
+    if compared == 0 && !trail.is_empty() {
+        violations.push("S13: no answer could be compared with the streams: the drill has proved nothing".to_owned());
+    }
     for (key, value) in trail.carried(&refused(&calls)) {
         violations.push(format!("S11: the writer of {key} = {value} was told that nothing was done, and it was done"));
     }

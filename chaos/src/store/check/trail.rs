@@ -92,6 +92,15 @@ pub enum Unexplained {
 pub struct Trail {
     steps: BTreeMap<u64, Step>,
     snapshots: usize,
+    /// The oldest state that a snapshot told: streams begin with one, so nobody has the changes that led to it.
+    begin: State,
+}
+
+/// What every key held at a revision.
+#[derive(Debug, Default)]
+struct State {
+    revision: u64,
+    values: BTreeMap<Key, u64>,
 }
 
 #[derive(Debug)]
@@ -159,6 +168,7 @@ impl Watcher {
             return Err(self.gap(at, snapshot.revision.0));
         }
         self.mesh = Mesh::from_snapshot(snapshot);
+        trail.begin_at(&self.mesh);
         self.digest = self.mesh.records().values().map(digest_of).fold(0, u64::wrapping_add);
         trail.snapshots += 1;
         trail.note(self, None)
@@ -188,6 +198,14 @@ impl Trail {
         self.steps.is_empty()
     }
 
+    fn begin_at(&mut self, mesh: &Mesh) {
+        let revision = mesh.revision().0;
+        if self.steps.is_empty() || revision < self.begin.revision {
+            let values = mesh.records().values().filter_map(|versioned| vocabulary::value(&versioned.record));
+            self.begin = State { revision, values: values.collect() };
+        }
+    }
+
     fn note(&mut self, watcher: &Watcher, changes: Option<Vec<(Key, Option<u64>)>>) -> Result<(), BrokenStream> {
         let (revision, digest) = (watcher.mesh.revision().0, watcher.digest);
         let new = || Step { digest, changes: None, stream: watcher.stream.clone() };
@@ -209,10 +227,14 @@ impl Trail {
     /// # Errors
     /// The first that is `Unexplained`.
     pub fn explains(&self, calls: &[Call]) -> Result<usize, Unexplained> {
-        // Revisions up to here are known without a gap: so is every value at every one of them.
-        let known: u64 = (1..).take_while(|at| self.changes(*at).is_some()).last().unwrap_or(0);
+        // Revisions from one to the other are known without a gap: so is every value at every one of them.
+        let begin = self.begin.revision;
+        let known: u64 = (begin + 1..).take_while(|at| self.changes(*at).is_some()).last().unwrap_or(begin);
         let mut values: BTreeMap<&Key, BTreeMap<u64, Option<u64>>> = BTreeMap::new();
-        for (revision, step) in self.steps.range(..=known) {
+        for (key, value) in &self.begin.values {
+            values.entry(key).or_default().insert(begin, Some(*value));
+        }
+        for (revision, step) in self.steps.range(begin + 1..=known) {
             for (key, value) in step.changes.iter().flatten() {
                 values.entry(key).or_default().insert(*revision, *value);
             }
@@ -222,11 +244,13 @@ impl Trail {
         };
         let mut compared = 0;
         for call in calls {
-            let Some(revision) = call.revision().filter(|revision| *revision <= known) else { continue };
+            let Some(revision) = call.revision().filter(|at| (begin..=known).contains(at)) else { continue };
             let client = call.client;
             for (key, action) in &call.parts {
                 let key = || key.clone();
                 let expected = match *action {
+                    // How the first state came to be, nobody was told.
+                    Action::Put { .. } | Action::Delete { .. } if revision == begin => continue,
                     Action::Put { value, changed: Some(true) } => Some(value),
                     Action::Delete { existed: Some(true) } => None,
                     Action::Read { seen } => {
@@ -337,6 +361,17 @@ mod tests {
         let good = [call(1, Action::Read { seen: None }), call(2, Action::Read { seen: Some(2) }), call(2, put(2))];
         assert_eq!(trail.explains(&good), Ok(3));
         assert_eq!(trail.explains(&[call(9, put(9))]), Ok(0), "not known yet");
+
+        // As in a drill: the streams begin with a snapshot.
+        let mut late = Trail::default();
+        let mut beginning = Watcher::new("late".to_owned());
+        let whole = watcher("a", &[delta(1, &["p"], 1), delta(2, &["q"], 2)], &mut Trail::default());
+        beginning.take_snapshot(whole.mesh.snapshot(), &mut late).unwrap();
+        beginning.take_delta(&delta(3, &["q"], 3), &mut late).unwrap();
+        let known = [call(2, Action::Read { seen: Some(2) }), call(3, put(3)), call(1, put(7)), call(2, put(2))];
+        assert_eq!(late.explains(&known), Ok(2), "what led to the snapshot is not known");
+        assert!(late.explains(&[call(2, Action::Read { seen: None })]).is_err());
+        assert!(late.explains(&[call(3, put(2))]).is_err());
         for (revision, action) in [(1, put(2)), (2, put(3)), (2, Action::Delete { existed: Some(true) })] {
             let wrong = trail.explains(&[call(revision, action)]);
             assert!(matches!(wrong, Err(Unexplained::Change { .. })), "{action} at {revision}");
