@@ -1,6 +1,10 @@
 //! `cargo xtask chaos …`: drills that last as long as one can afford.
 
-use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
 
 use crate::demo::{self, Profile};
 use crate::shell;
@@ -31,6 +35,9 @@ struct Store {
     /// A store that is known to be wrong (stale-reads, amnesia): the run succeeds if that is caught.
     #[arg(long)]
     control: Option<String>,
+    /// A git revision: members begin as its build, and are upgraded one by one to this one.
+    #[arg(long, value_name = "REVISION", conflicts_with = "control")]
+    from: Option<String>,
     /// How to build.
     #[arg(long, value_enum, default_value_t = Profile::Dev)]
     profile: Profile,
@@ -39,6 +46,8 @@ struct Store {
 /// Builds what is under test and runs the drill.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Drill::Store(store) = &arguments.drill;
+    // Before ours: both builds share what they depend on, and the place where binaries end up.
+    let older = store.from.as_deref().map(|revision| build_older(revision, store.profile)).transpose()?;
     let mut command = demo::prepare(store.profile)?;
     command.args(["store", "--seconds", &(store.minutes * 60).to_string()]);
     command.args(["--members", &store.members.to_string()]);
@@ -48,5 +57,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(control) = &store.control {
         command.args(["--control", control]);
     }
+    if let Some(older) = older {
+        command.arg("--from").arg(older);
+    }
     shell::show(&mut command)
+}
+
+/// Builds `identityd` as of another revision of this repository; the directory with it.
+fn build_older(revision: &str, profile: Profile) -> Result<PathBuf> {
+    let git = || {
+        let mut git = Command::new("git");
+        git.current_dir(shell::root());
+        git
+    };
+    let commit =
+        shell::read(git().args(["rev-parse", "--verify", "--end-of-options", &format!("{revision}^{{commit}}")]))
+            .with_context(|| format!("--from {revision}: no commit of this repository"))?;
+    let (older, built) = (demo::target().join("xtask/older").join(commit.trim()), demo::binaries(profile));
+    let (sources, unpacked) = (older.join("sources"), older.join("sources.new"));
+    if !sources.is_dir() {
+        // Of the commit's files only: a worktree would have to be taken off the repository's list again.
+        fs::create_dir_all(&unpacked).with_context(|| format!("cannot make {}", unpacked.display()))?;
+        let archive = older.join("sources.tar");
+        shell::show(git().args(["archive", "-o"]).arg(&archive).arg(commit.trim()))?;
+        shell::show(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&unpacked))?;
+        fs::rename(&unpacked, &sources).with_context(|| format!("cannot rename {}", unpacked.display()))?;
+    }
+    let mut build = shell::cargo();
+    build.current_dir(&sources).args(["build", "--locked", "-p", "ringfence-identityd", "--bin", "identityd"]);
+    build.arg("--target-dir").arg(demo::target()).args((profile == Profile::Release).then_some("--release"));
+    shell::show(&mut build)?;
+    // The next build takes its place there.
+    let kept = older.join(built.file_name().unwrap_or_default());
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    fs::copy(built.join("identityd"), kept.join("identityd"))
+        .with_context(|| format!("cannot copy {}/identityd to {}", built.display(), kept.display()))?;
+    Ok(kept)
 }

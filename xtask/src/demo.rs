@@ -79,7 +79,12 @@ pub(crate) fn prepare(profile: Profile) -> Result<Command> {
     Ok(Command::new(binaries(profile).join("ringfence-demo")))
 }
 
-fn binaries(profile: Profile) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
-    target.join(if profile == Profile::Release { "release" } else { "debug" })
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from)
+}
+
+/// Where cargo puts binaries.
+pub(crate) fn binaries(profile: Profile) -> PathBuf {
+    target().join(if profile == Profile::Release { "release" } else { "debug" })
 }

@@ -46,6 +46,9 @@ pub struct Options {
     /// A store that is known to be wrong: the run succeeds if that is caught.
     #[arg(long, value_enum)]
     pub control: Option<Control>,
+    /// A directory with `identityd` of an older build: members begin with it, and are upgraded one by one.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "control")]
+    pub from: Option<PathBuf>,
 }
 
 /// What is wrong on purpose, to see that the drill sees.
@@ -98,7 +101,7 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     let count = usize::from(options.members);
     let fabric = Fabric::create(run, count)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start tokio")?;
-    let mut members = Members::start(run, binaries, count, runtime.handle().clone())?;
+    let mut members = Members::start(run, binaries, options.from.as_deref(), count, runtime.handle().clone())?;
     members.leader(START_TIMEOUT)?;
     runtime.block_on(clients::lay_foundation(members.channels())).context("the store takes no writes")?;
 
@@ -110,11 +113,19 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     let mut nemesis = Nemesis::new(&mut members, &fabric, &recorder, amnesia);
     let mut played = nemesis.wait_for_all();
     let everything = Step { fault: Fault::KillAll, hold_ms: 500, rest_ms: 1000 };
-    let schedule = Schedule::new(random.bits(), count).map(|step| if amnesia { everything } else { step });
-    for step in schedule {
-        if played.is_err() || begin.elapsed() > Duration::from_secs(options.seconds) {
+    let schedule = Schedule::new(random.bits(), count);
+    let steps: Box<dyn Iterator<Item = Step>> = match &options.from {
+        Some(_) => Box::new(schedule.with_upgrades()),
+        None if amnesia => Box::new(std::iter::repeat(everything)),
+        None => Box::new(schedule),
+    };
+    let mut left = if options.from.is_some() { count } else { 0 };
+    for step in steps {
+        // A time that is too short for all upgrades is no reason to leave some out.
+        if played.is_err() || left == 0 && begin.elapsed() > Duration::from_secs(options.seconds) {
             break;
         }
+        left -= usize::from(matches!(step.fault, Fault::Upgrade(_)));
         played = nemesis.play(step).with_context(|| format!("during: {}", step.fault));
         if let Some(played) = nemesis.played.last().filter(|_| played.is_ok()) {
             println!("  {played}");

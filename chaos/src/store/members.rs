@@ -1,7 +1,7 @@
 //! The members under test: real processes, configured as an operator would.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,17 +38,26 @@ pub struct Members {
     processes: Vec<Process>,
     /// Those that were killed and not started again.
     down: Vec<bool>,
+    /// The build under test.
+    program: PathBuf,
     channels: Vec<Channel>,
     handle: Handle,
     run: RunDirectory,
 }
 
 impl Members {
-    /// Makes certificates and configurations and starts the members. They die with the thread that calls this.
+    /// Makes certificates and configurations and starts the members, of the build in `older` if there is one. They die with
+    /// the thread that calls this.
     ///
     /// # Errors
     /// What could not be made or started.
-    pub fn start(run: &RunDirectory, binaries: &Path, count: usize, handle: Handle) -> Result<Self> {
+    pub fn start(
+        run: &RunDirectory,
+        binaries: &Path,
+        older: Option<&Path>,
+        count: usize,
+        handle: Handle,
+    ) -> Result<Self> {
         let tls = run.path().join("tls");
         let subjects = (1..=count).map(|id| format!("member/{id}")).chain(["admin/drill".to_owned()]);
         shell::run(Command::new(binaries.join("ringfence")).args(["ca", "init", "--dir"]).arg(&tls).args(subjects))?;
@@ -63,7 +72,7 @@ impl Members {
             processes.push(launcher.start(Recipe {
                 name: format!("identityd-{}", role(index)),
                 role: role(index),
-                program: binaries.join("identityd"),
+                program: older.unwrap_or(binaries).join("identityd"),
                 arguments: vec!["--config".to_owned(), config.to_string_lossy().into_owned()],
                 piped: false,
             })?);
@@ -74,7 +83,8 @@ impl Members {
         let inside = handle.enter();
         let channels = (0..count).map(dial).collect::<Result<_>>()?;
         drop(inside);
-        Ok(Self { processes, down: vec![false; count], channels, handle, run: run.clone() })
+        let program = binaries.join("identityd");
+        Ok(Self { processes, down: vec![false; count], program, channels, handle, run: run.clone() })
     }
 
     /// How many there are.
@@ -111,6 +121,11 @@ impl Members {
     pub fn stop(&mut self, index: usize) -> Result<()> {
         self.down[index] = true;
         self.processes[index].stop(STOP_PATIENCE)
+    }
+
+    /// The member's next start is one of the build under test.
+    pub fn upgrade(&mut self, index: usize) {
+        self.processes[index].replace_program(&self.program);
     }
 
     /// Removes all that a killed member has on disk.

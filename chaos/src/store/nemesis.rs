@@ -68,6 +68,8 @@ struct Plan {
     killed: Vec<usize>,
     paused: Option<usize>,
     restarted: Option<usize>,
+    /// The one that is restarted comes back as the build under test.
+    upgraded: bool,
 }
 
 impl Plan {
@@ -143,12 +145,13 @@ impl<'a> Nemesis<'a> {
         };
         // The leader has no link to itself: the next member takes the place.
         let not = |leader: usize, other: usize| if other == leader { (leader + 1) % count } else { other };
-        let mut plan =
-            Plan { minority: Vec::new(), losses: Vec::new(), killed: Vec::new(), paused: None, restarted: None };
+        let upgraded = matches!(fault, Fault::Upgrade(_));
+        let (minority, losses, killed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Plan { minority, losses, killed, paused: None, restarted: None, upgraded };
         match fault {
             Fault::Kill(target) => plan.killed = vec![find(target)],
             Fault::KillAll => plan.killed = (0..count).collect(),
-            Fault::Restart(target) => plan.restarted = Some(find(target)),
+            Fault::Restart(target) | Fault::Upgrade(target) => plan.restarted = Some(find(target)),
             Fault::Pause(target) => plan.paused = Some(find(target)),
             Fault::Isolate(target, direction) => {
                 let hit = find(target);
@@ -187,6 +190,9 @@ impl<'a> Nemesis<'a> {
         }
         if let Some(index) = plan.restarted {
             self.members.stop(index)?;
+            if plan.upgraded {
+                self.members.upgrade(index);
+            }
             self.members.start_again(index)?;
         }
         Ok(())

@@ -35,6 +35,8 @@ pub enum Fault {
     KillAll,
     /// SIGTERM, and started again at once.
     Restart(Target),
+    /// As `Restart`, from an older build to the one under test. Drawn never: see `Schedule::with_upgrades`.
+    Upgrade(Target),
     /// SIGSTOP for longer than an election takes.
     Pause(Target),
     /// No member reaches it, or it reaches none.
@@ -81,6 +83,17 @@ impl Schedule {
     #[must_use]
     pub fn new(seed: u64, members: usize) -> Self {
         Self { random: Random::new(seed), members, deck: Vec::new() }
+    }
+
+    /// Before these faults: every member is upgraded, in turn, with two faults before each, so that members of both builds
+    /// meet every time.
+    pub fn with_upgrades(mut self) -> impl Iterator<Item = Step> {
+        let mut upgrades: Vec<Step> = Vec::new();
+        for index in 0..self.members {
+            upgrades.extend(self.by_ref().take(2));
+            upgrades.push(Step { fault: Fault::Upgrade(Target::Member(index)), hold_ms: 500, rest_ms: 1000 });
+        }
+        upgrades.into_iter().chain(self)
     }
 
     fn new_deck(&mut self) -> Vec<Fault> {
@@ -143,6 +156,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill(target) => write!(f, "kill -9 {target}"),
             Self::KillAll => f.write_str("kill -9 all members"),
+            Self::Upgrade(target) => write!(f, "upgrade {target}"),
             Self::Restart(target) => write!(f, "restart {target}"),
             Self::Pause(target) => write!(f, "pause {target}"),
             Self::Isolate(target, Direction::Both) => write!(f, "isolate {target}"),
@@ -167,6 +181,15 @@ mod tests {
         let faults = |seed| Schedule::new(seed, 5).take(40).collect::<Vec<_>>();
         assert_eq!(faults(1), faults(1));
         assert_ne!(faults(1), faults(2));
+    }
+
+    #[test]
+    fn every_member_is_upgraded_once_and_faults_hit_members_of_both_builds() {
+        let steps: Vec<Step> = Schedule::new(7, 3).with_upgrades().take(12).collect();
+        let upgraded = |step: &Step| matches!(step.fault, Fault::Upgrade(_));
+        let at: Vec<usize> = (0..12).filter(|index| upgraded(&steps[*index])).collect();
+        assert_eq!(at, [2, 5, 8]);
+        assert!((0..3).all(|index| steps[at[index]].fault == Fault::Upgrade(Target::Member(index))));
     }
 
     #[test]

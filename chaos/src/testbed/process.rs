@@ -181,6 +181,11 @@ impl Process {
         Ok(())
     }
 
+    /// From its next start on it is this binary.
+    pub fn replace_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.recipe.program);
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors
