@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Rounds of each measurement, where a bench measures over time.
     #[arg(long, value_name = "COUNT")]
     rounds: Option<usize>,
-    /// Another system to measure in the same run: `etcd` for `store`.
+    /// Another system to measure in the same run: for `store` `etcd`, or `etcd-plain`, without TLS.
     #[arg(long, value_name = "PEER")]
     peer: Option<String>,
     /// Only workloads whose name contains this, where a bench has several.
@@ -81,10 +81,10 @@ fn install_tools() -> Result<()> {
 fn install_peer(peer: Option<&str>) -> Result<()> {
     match peer {
         None => Ok(()),
-        Some("etcd") if shell::is_installed("etcd") => Ok(()),
-        Some("etcd") if shell::is_root() => setup::install(&BTreeSet::from(["etcd-server"])),
-        Some("etcd") => bail!("etcd is not installed: as root, `apt-get install etcd-server`"),
-        Some(other) => bail!("there is no peer `{other}` for the store; there is: etcd"),
+        Some("etcd" | "etcd-plain") if shell::is_installed("etcd") => Ok(()),
+        Some("etcd" | "etcd-plain") if shell::is_root() => setup::install(&BTreeSet::from(["etcd-server"])),
+        Some("etcd" | "etcd-plain") => bail!("etcd is not installed: as root, `apt-get install etcd-server`"),
+        Some(other) => bail!("there is no peer `{other}` for the store; there are: etcd, etcd-plain"),
     }
 }
 

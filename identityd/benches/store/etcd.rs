@@ -9,7 +9,12 @@ use std::{
 };
 
 use ringfence_runtime::tls::TlsFiles;
-use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{
+    Request, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
 
 use crate::{certificates, fanout, processes::Processes};
@@ -21,7 +26,7 @@ const PEER_PORTS: [u16; 3] = [23801, 23802, 23803];
 /// Three members that have a leader.
 pub(crate) struct Etcd {
     pub(crate) processes: Processes,
-    tls: TlsFiles,
+    tls: Option<TlsFiles>,
     /// Position of the leader.
     pub(crate) leader: usize,
 }
@@ -33,9 +38,11 @@ impl Etcd {
         String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
     }
 
-    pub(crate) async fn start(directory: &Path, tls: &TlsFiles) -> Self {
+    /// Without `tls` nothing is encrypted.
+    pub(crate) async fn start(directory: &Path, tls: Option<&TlsFiles>) -> Self {
         let mut processes = Processes::default();
-        let url = |port: u16| format!("https://127.0.0.1:{port}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = |port: u16| format!("{scheme}://127.0.0.1:{port}");
         let cluster: Vec<_> = (0..3).map(|n| format!("n{n}={}", url(PEER_PORTS[n]))).collect();
         for n in 0..3 {
             let mut command = Command::new("etcd");
@@ -49,7 +56,7 @@ impl Etcd {
             command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"]);
             command.args(["--log-level", "error", "--logger", "zap", "--auto-compaction-retention", "0"]);
             command.args(["--quota-backend-bytes", "4294967296"]);
-            for prefix in ["--", "--peer-"] {
+            for (prefix, tls) in tls.into_iter().flat_map(|tls| [("--", tls), ("--peer-", tls)]) {
                 command.arg(format!("{prefix}cert-file")).arg(&tls.certificate);
                 command.arg(format!("{prefix}key-file")).arg(&tls.key);
                 command.arg(format!("{prefix}trusted-ca-file")).arg(&tls.ca);
@@ -57,7 +64,7 @@ impl Etcd {
             }
             processes.spawn(&mut command, &directory.join(format!("etcd-{n}.log")));
         }
-        let mut etcd = Self { processes, tls: tls.clone(), leader: 0 };
+        let mut etcd = Self { processes, tls: tls.cloned(), leader: 0 };
         etcd.leader = etcd.find_leader().await;
         etcd
     }
@@ -65,7 +72,10 @@ impl Etcd {
     /// A connection of its own to a member.
     pub(crate) fn connect(&self, member: usize) -> Client {
         let address = format!("127.0.0.1:{}", CLIENT_PORTS[member % 3]);
-        Client(certificates::dial(&self.tls, &address))
+        Client(match &self.tls {
+            Some(tls) => certificates::dial(tls, &address),
+            None => Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(),
+        })
     }
 
     async fn find_leader(&self) -> usize {

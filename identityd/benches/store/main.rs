@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! generator (this process, one thread) ─┬─ gRPC over mutual TLS ─► identityd ×3   (processes of this build)
-//!                                       └─ gRPC over mutual TLS ─► etcd ×3        (the system's etcd, `--peer etcd`)
+//!                                       └─ gRPC over mutual TLS ─► etcd ×3        (the system's etcd, `--peer etcd`; `etcd-plain`: no TLS)
 //! every workload: etcd, ours, etcd, ours, … ; CPU of servers and generator from /proc, foreign load from /proc/stat
 //! ```
 //!

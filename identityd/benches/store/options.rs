@@ -7,11 +7,20 @@ pub(crate) struct Options {
     pub(crate) time: Duration,
     /// Measurements of each workload and system.
     pub(crate) rounds: usize,
-    /// Whether etcd is measured beside us.
-    pub(crate) peer: bool,
+    /// What is measured beside us.
+    pub(crate) peer: Option<Peer>,
     /// Workloads whose name contains one of these; all if empty.
     pub(crate) only: Vec<String>,
     pub(crate) json: Option<PathBuf>,
+}
+
+/// How etcd is run. Ours has no mode without TLS (decision 0012).
+#[derive(Clone, Copy)]
+pub(crate) enum Peer {
+    /// With mutual TLS for clients and between members, as ours.
+    Etcd,
+    /// Without any.
+    EtcdPlain,
 }
 
 impl Options {
@@ -20,9 +29,9 @@ impl Options {
     }
 }
 
-/// `[--quick] [--seconds S] [--rounds N] [--peer etcd] [--only PART]… [--json FILE]`; cargo adds `--bench`.
+/// `[--quick] [--seconds S] [--rounds N] [--peer etcd|etcd-plain] [--only PART]… [--json FILE]`; cargo adds `--bench`.
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Options {
-    let mut options = Options { time: Duration::from_secs(4), rounds: 3, peer: false, only: Vec::new(), json: None };
+    let mut options = Options { time: Duration::from_secs(4), rounds: 3, peer: None, only: Vec::new(), json: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
@@ -31,8 +40,9 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Options {
             "--seconds" => options.time = Duration::from_secs_f64(value().parse().expect("--seconds: a number")),
             "--rounds" => options.rounds = value().parse().expect("--rounds: a number"),
             "--peer" => match value().as_str() {
-                "etcd" => options.peer = true,
-                other => panic!("--peer: there is no {other}, only etcd"),
+                "etcd" => options.peer = Some(Peer::Etcd),
+                "etcd-plain" => options.peer = Some(Peer::EtcdPlain),
+                other => panic!("--peer: there is no {other}, only etcd and etcd-plain"),
             },
             "--only" => options.only.push(value()),
             "--json" => options.json = Some(PathBuf::from(value())),

@@ -10,7 +10,7 @@ use crate::{
     fanout::{self, Seen},
     latency::Latencies,
     load::{Measured, Numbers, closed_loop},
-    options::Options,
+    options::{Options, Peer},
     ours::{Ours, labels},
     processes::{Meter, Processes},
     rows::{Rows, Target, median},
@@ -39,8 +39,12 @@ pub(crate) async fn run(options: &Options) -> Rows {
     let directory = tempfile::Builder::new().prefix("bench-store-").tempdir_in(data_root()).unwrap();
     let tls = certificates::write(directory.path());
     let mut rows = Rows::default();
-    if options.peer {
-        rows.line(format!("peer: {}, 3 members, mutual TLS for clients and between members, as ours", Etcd::version()));
+    if let Some(peer) = options.peer {
+        let tls = match peer {
+            Peer::Etcd => "mutual TLS for clients and between members, as ours",
+            Peer::EtcdPlain => "without TLS; ours with",
+        };
+        rows.line(format!("peer: {}, 3 members, {tls}", Etcd::version()));
     }
     for part in [Part::Writes, Part::Fanout, Part::Sync] {
         let directory = directory.path().join(format!("{part:?}"));
@@ -48,7 +52,11 @@ pub(crate) async fn run(options: &Options) -> Rows {
         if !part.workloads().iter().any(|name| options.wants(name)) {
             continue;
         }
-        let etcd = if options.peer { Some(Rc::new(Etcd::start(&directory, &tls).await)) } else { None };
+        let etcd = match options.peer {
+            Some(Peer::Etcd) => Some(Rc::new(Etcd::start(&directory, Some(&tls)).await)),
+            Some(Peer::EtcdPlain) => Some(Rc::new(Etcd::start(&directory, None).await)),
+            None => None,
+        };
         let ours = Rc::new(Ours::start(&directory, &tls).await);
         let numbers = Rc::new(Numbers::new(0x5eed));
         let mut bench = Bench { options, ours, etcd, numbers, rows };
