@@ -12,7 +12,7 @@ use tonic::{
     transport::{self, Channel},
 };
 
-use crate::{args::Global, credentials, failure::Failure};
+use crate::{credentials, failure::Failure, flags::Global};
 
 /// A client of the service that gateways and members share.
 pub(crate) type Client = MeshClient<Channel>;

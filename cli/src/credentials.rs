@@ -14,7 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{args::Global, failure::Failure};
+use crate::{failure::Failure, flags::Global};
 
 /// Reads the files that the flags name, to dial whom a command is meant for and nobody else.
 ///

@@ -14,6 +14,7 @@ mod commands;
 mod connect;
 mod credentials;
 mod failure;
+mod flags;
 mod output;
 mod view;
 

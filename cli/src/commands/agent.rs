@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::{
     agent_socket::Agent,
-    args::Global,
     failure::Failure,
+    flags::Global,
     output::{self, age, table},
     view::NodeStatusView,
 };

@@ -16,9 +16,9 @@ use super::{
     list, reference, wait,
 };
 use crate::{
-    args::{Consistency, Global, Wait},
     connect::Servers,
     failure::Failure,
+    flags::{Consistency, Global, Wait},
     output::{self, Format, line, table},
     view::PolicyKeyView,
 };

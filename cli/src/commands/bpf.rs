@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::{agent::DEFAULT_SOCKET, flow_end::FlowEnd, monitor::Side};
 use crate::{
     agent_socket::{Agent, next},
-    args::Global,
     failure::Failure,
+    flags::Global,
     output::{Format, line, note, read_line},
 };
 use rows::Shape;

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::sources::{self, Member, Sources};
 use crate::{
-    args::{Global, Reading},
     failure::Failure,
+    flags::{Global, Reading},
     output::{self, Format, line, table},
 };
 

@@ -9,9 +9,9 @@ use ringfence_proto::v1;
 use super::{agent::DEFAULT_SOCKET, list};
 use crate::{
     agent_socket::Agent,
-    args::{Consistency, Global, ListCommand, named_port},
     connect::Servers,
     failure::Failure,
+    flags::{Consistency, Global, ListCommand, named_port},
     output::line,
 };
 

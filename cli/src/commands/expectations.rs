@@ -31,7 +31,7 @@ use super::{
     files,
     sources::{Member, member},
 };
-use crate::args::CompatWord;
+use crate::flags::CompatWord;
 
 /// What a file says, and where.
 #[derive(Debug)]

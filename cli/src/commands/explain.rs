@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::sources::{self, Sources};
 use crate::{
-    args::{ExplainArguments, Global},
+    args::ExplainArguments,
     failure::Failure,
+    flags::Global,
     output::{self, Format, line, table},
 };
 

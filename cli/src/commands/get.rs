@@ -4,9 +4,10 @@ use ringfence_policy::record::{Kind, MeshSettings, Record, Versioned};
 
 use super::list::{fetch, show};
 use crate::{
-    args::{Consistency, GetKind},
+    args::GetKind,
     connect::Servers,
     failure::Failure,
+    flags::Consistency,
     output::Format,
     view::{BlockView, CidrGroupView, FqdnView, ServiceView, SettingsView},
 };

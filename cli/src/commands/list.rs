@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::status;
 use crate::{
-    args::{Consistency, ListCommand},
     connect::Servers,
     failure::Failure,
+    flags::{Consistency, ListCommand},
     output::{self, Format, age, table},
     view::{ClusterView, EndpointView, IdentityView, NodeView},
 };

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     agent_socket::{Agent, next},
-    args::Global,
     failure::Failure,
+    flags::Global,
     output::{Format, note, read_line},
 };
 use view::{EventView, HEADER, LostView};

@@ -11,9 +11,10 @@ use super::{
     selectors, test_expectations, validate,
 };
 use crate::{
-    args::{Consistency, Global, PolicyCommand, Wait},
+    args::PolicyCommand,
     connect::Servers,
     failure::Failure,
+    flags::{Consistency, Global, Wait},
     output::{self, Format, line, table},
     view::PolicyView,
 };

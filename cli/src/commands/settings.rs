@@ -8,9 +8,10 @@ use ringfence_proto::v1;
 
 use super::list;
 use crate::{
-    args::{Consistency, SettingsArguments, SettingsCommand},
+    args::{SettingsArguments, SettingsCommand},
     connect::Servers,
     failure::Failure,
+    flags::Consistency,
     output::line,
 };
 

@@ -24,9 +24,9 @@ use ringfence_policy::{
 
 use super::{apply, expectations, files, list};
 use crate::{
-    args::{Consistency, Global, Reading},
     connect::Servers,
     failure::Failure,
+    flags::{Consistency, Global, Reading},
     output::note,
 };
 

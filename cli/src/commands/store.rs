@@ -14,11 +14,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use ringfence_policy::store::StoreId;
 
-use crate::{
-    args::{Global, MemberCommand},
-    connect::Servers,
-    failure::Failure,
-};
+use crate::{connect::Servers, failure::Failure, flags::Global};
+use membership::MemberCommand;
 
 /// The store.
 #[derive(Debug, Subcommand)]

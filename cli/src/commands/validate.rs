@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::sources::{self, Member, Sources, counted};
 use crate::{
-    args::{Global, Reading},
     failure::Failure,
+    flags::{Global, Reading},
     output::{self, Format, line, table},
 };
 

@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::status;
 use crate::{
-    args::Wait,
     connect::Servers,
     failure::Failure,
+    flags::Wait,
     output::age,
     view::{NodeStatusView, StatusView},
 };

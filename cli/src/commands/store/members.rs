@@ -15,11 +15,11 @@ use tokio::time::{Instant, timeout};
 use tonic::{Response, Status, transport::Channel};
 
 use crate::{
-    args::Global,
     commands::status::fetch,
     connect::Servers,
     credentials,
     failure::Failure,
+    flags::Global,
     output::{self, age, table},
 };
 

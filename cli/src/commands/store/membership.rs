@@ -1,15 +1,42 @@
 //! `ringfence store member …`
 
+use clap::Subcommand;
 use ringfence_proto::v1;
 use tonic::{Code, Status};
 
 use crate::{
-    args::MemberCommand,
     connect::Servers,
     failure::Failure,
     output::{self, Format, table},
     view::MemberView,
 };
+
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// All members, learners too.
+    List,
+    /// Adds the member that runs at an address (with 'join: true') as a learner: it gets the log and does not vote yet.
+    Add {
+        /// HOST:PORT under which the other members reach it.
+        address: String,
+    },
+    /// Lets a learner vote, once it has caught up.
+    Promote {
+        /// The member's id.
+        id: u64,
+    },
+    /// Removes a member. Stop its process afterwards.
+    Remove {
+        /// The member's id.
+        id: u64,
+    },
+    /// Makes another member the leader.
+    MoveLeader {
+        /// The new leader's id; the voter with the longest log without.
+        id: Option<u64>,
+    },
+}
 
 pub(super) async fn run(command: &MemberCommand, servers: &mut Servers, format: Format) -> Result<(), Failure> {
     let answer = ask(command, servers).await?;

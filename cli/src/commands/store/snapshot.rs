@@ -19,9 +19,9 @@ use ringfence_proto::{
 use serde::Serialize;
 
 use crate::{
-    args::Global,
     credentials,
     failure::Failure,
+    flags::Global,
     output::{self, Format, line, table},
 };
 
