@@ -15,10 +15,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use ringfence_policy::{command::Command, record::RecordKey};
+use ringfence_policy::{command::Command, record::RecordKey, reserved::reserved_endpoint};
 
 /// The level of this software. Raise it with every kind of command or record that older members do not understand.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 /// What every released version understands: a member that was not heard yet is counted on for that much.
 pub const FIRST_LEVEL: u32 = 2;
 
@@ -60,8 +60,10 @@ pub struct NotUnderstood {
 
 /// The level from which on members understand a command. A new kind of command says its own here.
 #[must_use]
-pub const fn level_of(command: &Command) -> u32 {
+pub fn level_of(command: &Command) -> u32 {
     match command {
+        // Older members refuse every reserved label (docs/decisions/0011).
+        Command::PutEndpoint(spec) if reserved_endpoint(&spec.labels).is_some() => 3,
         Command::PutCluster(_)
         | Command::PutNode(_)
         | Command::PutEndpoint(_)
@@ -162,6 +164,8 @@ impl FromStr for Introduction {
 
 #[cfg(test)]
 mod tests {
+    use ringfence_policy::{command::EndpointSpec, label::LabelSet, name::Name};
+
     use super::*;
 
     #[test]
@@ -171,6 +175,23 @@ mod tests {
         for other in ["", "tonic/0.14.9", "ringfence/1", "ringfence/1 features/x", "features/1 ringfence/1"] {
             assert_eq!(other.parse::<Introduction>(), Err(NoIntroduction), "{other}");
         }
+    }
+
+    #[test]
+    fn a_proxys_address_needs_members_that_know_of_it() {
+        let name = |text: &str| Name::new(text).unwrap();
+        let endpoint = |label: &str| {
+            Command::PutEndpoint(EndpointSpec {
+                cluster: name("east"),
+                node: name("n1"),
+                name: name("reserved-ingress"),
+                addresses: vec![[10, 101, 1, 1].into()],
+                labels: LabelSet::parse([label]).unwrap(),
+                named_ports: vec![],
+            })
+        };
+        let levels = ["reserved:ingress", "reserved:health", "reserved:host", "k8s:app=web"];
+        assert_eq!(levels.map(|label| level_of(&endpoint(label))), [3, 3, 1, 1]);
     }
 
     #[test]
