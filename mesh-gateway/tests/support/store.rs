@@ -16,6 +16,7 @@ use ringfence_policy::{
     mesh::{History, Mesh},
     name::Name,
     record::{Change, Delta, Endpoint, IdentityRecord, Node, Record, RecordKey, Snapshot},
+    reserved::reserved_endpoint,
     revision::Revision,
     store::StoreId,
 };
@@ -253,6 +254,11 @@ fn put_endpoint(
         }
     }
     let mut labels = spec.labels;
+    if let Some(identity) = reserved_endpoint(&labels) {
+        let EndpointSpec { cluster, node, name, addresses, named_ports, .. } = spec;
+        let endpoint = Endpoint { cluster, node, name, addresses, labels, identity, named_ports };
+        return Ok((vec![Change::Put(Record::Endpoint(endpoint.into()))], Some(identity)));
+    }
     labels.insert(Label::new(SOURCE_K8S, CLUSTER_KEY, spec.cluster.as_str()));
     let cluster = mesh.clusters().find(|cluster| cluster.name == spec.cluster).map(|cluster| cluster.id);
     let next =
