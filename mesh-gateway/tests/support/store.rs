@@ -54,6 +54,7 @@ struct State {
     available: Mutex<bool>,
     lose_answers: AtomicU64,
     views: AtomicBool,
+    knows_proxies: AtomicBool,
     followed: Mutex<Vec<v1::FollowRequest>>,
     /// Where followers are told from, whichever server they came to.
     _teller: Killable,
@@ -67,6 +68,7 @@ impl TestStore {
         Self(Arc::new(State {
             history,
             views: AtomicBool::new(true),
+            knows_proxies: AtomicBool::new(true),
             followed: Mutex::default(),
             _teller: teller,
             writing: Mutex::default(),
@@ -140,6 +142,11 @@ impl TestStore {
         self.0.views.store(views, Ordering::Relaxed);
     }
 
+    /// Without that it is as a member of an older version, which refuses reserved labels.
+    pub(crate) fn know_proxies(&self, knows: bool) {
+        self.0.knows_proxies.store(knows, Ordering::Relaxed);
+    }
+
     /// What followers asked for, in order.
     pub(crate) fn followed(&self) -> Vec<v1::FollowRequest> {
         self.0.followed.lock().unwrap().clone()
@@ -173,6 +180,12 @@ impl TestStore {
     pub(crate) fn execute(&self, command: Command) -> Result<Committed, Box<Refusal>> {
         let mut identities = self.0.writing.lock().unwrap();
         let mesh = self.0.history.read(|history| Mesh::from_snapshot(history.mesh().snapshot()));
+        if let Command::PutEndpoint(spec) = &command
+            && reserved_endpoint(&spec.labels).is_some()
+            && !self.0.knows_proxies.load(Ordering::Relaxed)
+        {
+            return Err(Box::new(Refusal::ReservedLabel { label: spec.labels.to_string() }));
+        }
         let (changes, identity) = transition(&mesh, &mut identities, command)?;
         let new: Vec<_> = changes.into_iter().filter(|change| !is_there(&mesh, change)).collect();
         let changed = !new.is_empty();
@@ -218,6 +231,11 @@ fn transition(
         Command::PutNode(node) => {
             if !mesh.clusters().any(|cluster| cluster.name == node.cluster) {
                 return Err(Box::new(Refusal::UnknownCluster { cluster: node.cluster }));
+            }
+            for other in mesh.endpoints() {
+                if let Some(address) = other.addresses.iter().find(|address| node.addresses.contains(address)) {
+                    return Err(Box::new(Refusal::AddressInUse { address: *address, owner: other.key() }));
+                }
             }
             Ok((vec![Change::Put(Record::Node(node))], None))
         }
