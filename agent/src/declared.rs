@@ -355,6 +355,7 @@ mod tests {
     #[test]
     fn errors_say_where_and_what_would_be_right() {
         let cases = [
+            ("name: web-1", "name: reserved-ingress", ":2:10", "give it another name"),
             ("veth1", "veth-of-an-endpoint", ":2:28", "1 to 15"),
             ("[10.101.1.10]", "[]", ":2:46", "at least one"),
             ("k8s:app=web", "k8s:=web", ":2:70", "has no key"),

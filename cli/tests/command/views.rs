@@ -23,6 +23,20 @@ fn labels() -> LabelSet {
     LabelSet::parse(["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]).unwrap()
 }
 
+/// Of node n2: a proxy or a health check.
+fn reserved(identity: Identity, addresses: &[&str]) -> Record {
+    let label = identity.reserved_name().unwrap();
+    Record::Endpoint(std::sync::Arc::new(Endpoint {
+        cluster: name("west"),
+        node: name("n2"),
+        name: name(&format!("reserved-{label}")),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        labels: LabelSet::parse([format!("reserved:{label}")]).unwrap(),
+        identity,
+        named_ports: vec![],
+    }))
+}
+
 /// Two nodes of which one has reported, at revision 1.
 fn mesh() -> TestMesh {
     let mesh = TestMesh::start();
@@ -85,9 +99,9 @@ fn lists_as_tables() {
         (
             "node",
             &[
-                "CLUSTER NAME ADDRESSES REALISED REPORT AGE STATE",
-                "west n1 10.40.2.1 1 0.2 s ok",
-                "west n2 fd40::2:2 - - no report",
+                "CLUSTER NAME ADDRESSES INGRESS HEALTH REALISED REPORT AGE STATE",
+                "west n1 10.40.2.1 - - 1 0.2 s ok",
+                "west n2 fd40::2:2 - - - - no report",
             ],
         ),
     ];
@@ -118,8 +132,14 @@ fn lists_as_json_and_yaml_say_the_same() {
         (
             "node",
             json!([
-                {"cluster": "west", "name": "n1", "addresses": ["10.40.2.1"], "revision": 1, "status": status},
-                {"cluster": "west", "name": "n2", "addresses": ["fd40::2:2"], "revision": 1, "status": null},
+                {
+                    "cluster": "west", "name": "n1", "addresses": ["10.40.2.1"], "ingress_addresses": [],
+                    "health_addresses": [], "revision": 1, "status": status,
+                },
+                {
+                    "cluster": "west", "name": "n2", "addresses": ["fd40::2:2"], "ingress_addresses": [],
+                    "health_addresses": [], "revision": 1, "status": null,
+                },
             ]),
         ),
     ];
@@ -128,6 +148,24 @@ fn lists_as_json_and_yaml_say_the_same() {
         let yaml = mesh.run(&[kind, "list", "-o", "yaml"]).exits(0).stdout;
         assert_eq!(yaml_serde::from_str::<Value>(&yaml).unwrap(), expected, "{kind}");
     }
+}
+
+#[test]
+fn a_nodes_proxy_and_health_check_are_listed_with_it() {
+    let mesh = mesh();
+    let health = reserved(Identity::HEALTH, &["10.102.2.4"]);
+    mesh.put([reserved(Identity::INGRESS, &["10.102.2.8", "fd10:2:2::8"]), health]);
+    let rows = mesh.run(&["node", "list"]).exits(0).rows();
+    assert_eq!(rows[1..], [
+        "west n1 10.40.2.1 - - 1 0.2 s 1 behind",
+        "west n2 fd40::2:2 10.102.2.8,fd10:2:2::8 10.102.2.4 - - no report",
+    ]);
+    let nodes = mesh.run(&["-o", "json", "node", "list"]).exits(0).json();
+    assert_eq!(nodes[1]["ingress_addresses"], json!(["10.102.2.8", "fd10:2:2::8"]));
+    assert_eq!(nodes[1]["health_addresses"], json!(["10.102.2.4"]));
+    assert_eq!(nodes[0]["ingress_addresses"], json!([]), "each has its own");
+    let endpoints = mesh.run(&["endpoint", "list"]).exits(0).rows();
+    assert!(endpoints.contains(&"west n2 reserved-health 4 10.102.2.4 reserved:health".to_owned()), "{endpoints:?}");
 }
 
 #[test]
