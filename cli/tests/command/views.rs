@@ -9,7 +9,7 @@ use ringfence_policy::{
 use ringfence_proto::v1;
 use serde_json::{Value, json};
 
-use crate::server::TestMesh;
+use crate::{policies::Files, ringfence::argument, server::TestMesh};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -157,13 +157,24 @@ fn a_nodes_proxy_and_health_check_are_listed_with_it() {
     mesh.put([reserved(Identity::INGRESS, &["10.102.2.8", "fd10:2:2::8"]), health]);
     let rows = mesh.run(&["node", "list"]).exits(0).rows();
     assert_eq!(rows[1..], [
-        "west n1 10.40.2.1 - - 1 0.2 s 1 behind",
+        "west n1 10.40.2.1 - - 1 0.2 s behind",
         "west n2 fd40::2:2 10.102.2.8,fd10:2:2::8 10.102.2.4 - - no report",
     ]);
     let nodes = mesh.run(&["-o", "json", "node", "list"]).exits(0).json();
     assert_eq!(nodes[1]["ingress_addresses"], json!(["10.102.2.8", "fd10:2:2::8"]));
     assert_eq!(nodes[1]["health_addresses"], json!(["10.102.2.4"]));
     assert_eq!(nodes[0]["ingress_addresses"], json!([]), "each has its own");
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: proxies}\n\
+                  spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEntities: [ingress]}]}\n";
+    let files = Files::new();
+    let file = files.write("proxies.yaml", policy);
+    let explain = |peer: &str| {
+        let common = ["policy", "explain", "-f", argument(&file), "--subject", "app=web", "--ingress", "--port", "80"];
+        mesh.run(&[&common[..], &["--peer", peer]].concat()).stdout
+    };
+    assert!(explain("10.102.2.8").starts_with("allow"), "an address of the store is whose it is: {}", explain("10.102.2.8"));
+    assert!(explain("10.102.2.4").starts_with("deny (default)"), "{}", explain("10.102.2.4"));
+    assert!(explain("10.102.2.9").starts_with("deny (default)"), "control: nobody's");
     let endpoints = mesh.run(&["endpoint", "list"]).exits(0).rows();
     assert!(endpoints.contains(&"west n2 reserved-health 4 10.102.2.4 reserved:health".to_owned()), "{endpoints:?}");
 }
