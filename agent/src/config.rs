@@ -273,7 +273,9 @@ fn unicast_address(text: &str) -> Result<IpAddr, String> {
         IpAddr::V6(six) if six.to_ipv4_mapped().is_some() => "is an IPv4 address in IPv6 form",
         _ => return Ok(address),
     };
-    Err(format!("{address} {what}: give an address that the node's own packets come from, like 10.101.1.8 or fd10:1:1::8"))
+    Err(format!(
+        "{address} {what}: give an address that the node's own packets come from, like 10.101.1.8 or fd10:1:1::8"
+    ))
 }
 
 fn node_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

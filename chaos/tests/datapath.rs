@@ -305,46 +305,54 @@ fn send_from(own: [&str; 2], far: &str) {
 #[test]
 fn a_proxys_packets_are_the_proxys_and_not_the_nodes() {
     let edge = || json!({"labels": ["role=edge"], "uplinks": ["up0"], "failsafe_ports": []});
-    play("a_proxys_packets_are_the_proxys_and_not_the_nodes", move || Node::start_far(&edge()), |mut node| {
-        for address in PROXY {
-            ip(&format!("addr add {address} dev lo"));
-        }
-        ip(&format!("-n far addr add {FAR_PROXY}/24 dev eth0"));
-        ip(&format!("-n far route add {} via 10.40.9.1", PROXY[0]));
-        node.start_second_node(&json!({"ingress_addresses": [FAR_PROXY]}));
-        node.add_endpoints();
-        let (mut here, mut far) = (Workload::start(None), Workload::start(Some("far")));
-        // Over the uplink there is IPv4 only.
-        let mut reach = |here: &mut Workload| (here.reaches(api(8080)), far.reaches(api(8080)[..1].to_vec()));
-        let (as_proxies, as_nodes) = ((PROXY, FAR_PROXY), (["10.101.2.254", "fd01:0:0:2::fe"], "10.40.9.3"));
-        node.apply(PROXIES_ONLY);
-        send_from(as_proxies.0, as_proxies.1);
-        assert_eq!(reach(&mut here), (false, true), "control: the address is a device's, and no line says whose else");
-        node.stop_agent();
-        let mut with = edge();
-        with["ingress_addresses"] = json!(PROXY);
-        node.start_agent(&with);
-        eventually("the node's proxy is known", || identity_of(&node, PROXY[0]) == 8);
-        assert_eq!(reach(&mut here), (true, true), "both are proxies");
-        send_from(as_nodes.0, as_nodes.1);
-        assert_eq!(reach(&mut here), (false, false), "and neither is its node");
-        everybody_is_told(&node);
+    play(
+        "a_proxys_packets_are_the_proxys_and_not_the_nodes",
+        move || Node::start_far(&edge()),
+        |mut node| {
+            for address in PROXY {
+                ip(&format!("addr add {address} dev lo"));
+            }
+            ip(&format!("-n far addr add {FAR_PROXY}/24 dev eth0"));
+            ip(&format!("-n far route add {} via 10.40.9.1", PROXY[0]));
+            node.start_second_node(&json!({"ingress_addresses": [FAR_PROXY]}));
+            node.add_endpoints();
+            let (mut here, mut far) = (Workload::start(None), Workload::start(Some("far")));
+            // Over the uplink there is IPv4 only.
+            let mut reach = |here: &mut Workload| (here.reaches(api(8080)), far.reaches(api(8080)[..1].to_vec()));
+            let (as_proxies, as_nodes) = ((PROXY, FAR_PROXY), (["10.101.2.254", "fd01:0:0:2::fe"], "10.40.9.3"));
+            node.apply(PROXIES_ONLY);
+            send_from(as_proxies.0, as_proxies.1);
+            assert_eq!(
+                reach(&mut here),
+                (false, true),
+                "control: the address is a device's, and no line says whose else"
+            );
+            node.stop_agent();
+            let mut with = edge();
+            with["ingress_addresses"] = json!(PROXY);
+            node.start_agent(&with);
+            eventually("the node's proxy is known", || identity_of(&node, PROXY[0]) == 8);
+            assert_eq!(reach(&mut here), (true, true), "both are proxies");
+            send_from(as_nodes.0, as_nodes.1);
+            assert_eq!(reach(&mut here), (false, false), "and neither is its node");
+            everybody_is_told(&node);
 
-        let revision = node.apply(NO_PROXIES);
-        assert_eq!(reach(&mut here), (true, true), "nodes pass");
-        send_from(as_proxies.0, as_proxies.1);
-        let watcher = node.watch(&["--type", "drop", "--port", "8080"]);
-        assert_eq!(reach(&mut here), (false, false), "proxies are refused");
-        let event = watcher.event();
-        assert_eq!((&event["reason"], &event["revision"]), (&json!("deny-explicit"), &json!(revision)), "{event}");
-        assert_eq!(event["source"]["labels"], json!(["reserved:ingress"]), "{event}");
+            let revision = node.apply(NO_PROXIES);
+            assert_eq!(reach(&mut here), (true, true), "nodes pass");
+            send_from(as_proxies.0, as_proxies.1);
+            let watcher = node.watch(&["--type", "drop", "--port", "8080"]);
+            assert_eq!(reach(&mut here), (false, false), "proxies are refused");
+            let event = watcher.event();
+            assert_eq!((&event["reason"], &event["revision"]), (&json!("deny-explicit"), &json!(revision)), "{event}");
+            assert_eq!(event["source"]["labels"], json!(["reserved:ingress"]), "{event}");
 
-        // What comes to the proxy from elsewhere is not the node's to judge.
-        node.apply(CLOSED);
-        let proxy = |port| vec![SocketAddr::new(PROXY[0].parse().unwrap(), port)];
-        assert!(!far.reaches(node::node(9090)), "the node is closed");
-        assert!(far.reaches(proxy(9090)), "its proxy is not");
-    });
+            // What comes to the proxy from elsewhere is not the node's to judge.
+            node.apply(CLOSED);
+            let proxy = |port| vec![SocketAddr::new(PROXY[0].parse().unwrap(), port)];
+            assert!(!far.reaches(node::node(9090)), "the node is closed");
+            assert!(far.reaches(proxy(9090)), "its proxy is not");
+        },
+    );
 }
 
 fn identity_of(node: &Node, address: &str) -> u64 {

@@ -146,7 +146,9 @@ pub(crate) async fn run_nodes(command: &ListCommand, servers: &mut Servers, form
 /// A node's proxy or health check.
 fn reserved(versioned: Versioned) -> Option<Endpoint> {
     match versioned.record {
-        Record::Endpoint(endpoint) if endpoint.identity.reserved_name().is_some() => Some(Arc::unwrap_or_clone(endpoint)),
+        Record::Endpoint(endpoint) if endpoint.identity.reserved_name().is_some() => {
+            Some(Arc::unwrap_or_clone(endpoint))
+        }
         _ => None,
     }
 }

@@ -156,10 +156,10 @@ fn a_nodes_proxy_and_health_check_are_listed_with_it() {
     let health = reserved(Identity::HEALTH, &["10.102.2.4"]);
     mesh.put([reserved(Identity::INGRESS, &["10.102.2.8", "fd10:2:2::8"]), health]);
     let rows = mesh.run(&["node", "list"]).exits(0).rows();
-    assert_eq!(rows[1..], [
-        "west n1 10.40.2.1 - - 1 0.2 s behind",
-        "west n2 fd40::2:2 10.102.2.8,fd10:2:2::8 10.102.2.4 - - no report",
-    ]);
+    assert_eq!(
+        rows[1..],
+        ["west n1 10.40.2.1 - - 1 0.2 s behind", "west n2 fd40::2:2 10.102.2.8,fd10:2:2::8 10.102.2.4 - - no report",]
+    );
     let nodes = mesh.run(&["-o", "json", "node", "list"]).exits(0).json();
     assert_eq!(nodes[1]["ingress_addresses"], json!(["10.102.2.8", "fd10:2:2::8"]));
     assert_eq!(nodes[1]["health_addresses"], json!(["10.102.2.4"]));
@@ -172,7 +172,11 @@ fn a_nodes_proxy_and_health_check_are_listed_with_it() {
         let common = ["policy", "explain", "-f", argument(&file), "--subject", "app=web", "--ingress", "--port", "80"];
         mesh.run(&[&common[..], &["--peer", peer]].concat()).stdout
     };
-    assert!(explain("10.102.2.8").starts_with("allow"), "an address of the store is whose it is: {}", explain("10.102.2.8"));
+    assert!(
+        explain("10.102.2.8").starts_with("allow"),
+        "an address of the store is whose it is: {}",
+        explain("10.102.2.8")
+    );
     assert!(explain("10.102.2.4").starts_with("deny (default)"), "{}", explain("10.102.2.4"));
     assert!(explain("10.102.2.9").starts_with("deny (default)"), "control: nobody's");
     let endpoints = mesh.run(&["endpoint", "list"]).exits(0).rows();

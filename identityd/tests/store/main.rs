@@ -23,13 +23,12 @@ use std::{
 use ringfence_policy::{
     command::{Command, EndpointSpec},
     identity::Identity,
-    label::LabelSet,
     mesh::Mesh,
     record::{PolicyKey, PolicyKind, PolicyRecord, RecordKey},
 };
 use ringfence_proto::{
     follow::{FollowEvent, Follower},
-    v1::{self, mesh_client::MeshClient},
+    v1,
 };
 use support::{PATIENCE, Store, allocate, allocate_fat, dial, name, tls_of, until};
 use tonic::{Code, transport::Channel};
@@ -294,7 +293,7 @@ async fn a_proxys_address_waits_until_every_member_understands_it() {
         let older = dial(&tls_of(&store.configs[&1].tls, 3), &store.configs[&id].listen.to_string());
         let mut request = tonic::Request::new(v1::StatusRequest {});
         request.metadata_mut().insert("user-agent", "ringfence/0.0.9 features/2".parse().unwrap());
-        MeshClient::new(older).status(request).await.unwrap();
+        v1::mesh_client::MeshClient::new(older).status(request).await.unwrap();
     }
     let endpoint = |endpoint: &str, label: &str, address: &str| {
         Command::PutEndpoint(EndpointSpec {
@@ -302,7 +301,7 @@ async fn a_proxys_address_waits_until_every_member_understands_it() {
             node: name("n1"),
             name: name(endpoint),
             addresses: vec![address.parse().unwrap()],
-            labels: LabelSet::parse([label]).unwrap(),
+            labels: ringfence_policy::label::LabelSet::parse([label]).unwrap(),
             named_ports: vec![],
         })
     };

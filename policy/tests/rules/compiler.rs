@@ -514,6 +514,12 @@ fn a_health_check_with_a_device_is_a_subject() {
     assert_eq!(problems, []);
     assert_eq!(tables.addresses[&"192.0.2.4".parse().unwrap()], entry(4, Some(9)));
     assert_eq!(verdict(&tables, EndpointId(9), "192.0.2.2", 80), Verdict::Allow);
-    let world = Flow { subject: Identity::HEALTH, peer: Identity::WORLD, direction: Direction::Ingress, protocol: protocol::TCP, port: 80 };
+    let world = Flow {
+        subject: Identity::HEALTH,
+        peer: Identity::WORLD,
+        direction: Direction::Ingress,
+        protocol: protocol::TCP,
+        port: 80,
+    };
     assert_eq!(tables.lookup(EndpointId(9), &world), Verdict::DenyDefault);
 }

@@ -25,7 +25,15 @@ fn peers() -> impl Strategy<Value = String> {
         Just("{matchExpressions: [{key: app, operator: NotIn, values: [db]}]}"),
         Just("{matchLabels: {'k8s:io.kubernetes.pod.namespace': dev}}"),
     ];
-    let entity = prop_oneof![Just("all"), Just("world"), Just("cluster"), Just("host"), Just("health"), Just("ingress"), Just("none")];
+    let entity = prop_oneof![
+        Just("all"),
+        Just("world"),
+        Just("cluster"),
+        Just("host"),
+        Just("health"),
+        Just("ingress"),
+        Just("none")
+    ];
     let set = prop_oneof![
         Just("{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}"),
         Just("{cidr: 0.0.0.0/0}"),
