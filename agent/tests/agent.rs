@@ -201,8 +201,9 @@ fn a_nodes_proxy_is_known_to_the_mesh_and_the_status_says_where_not() {
     let running = start(&with, &spy);
     let told = || own_reports(&store).last().map(|node| node.problems.join("\n")).unwrap_or_default();
     eventually("the refusal is reported", || {
-        told().contains("the store refuses ingress_addresses (10.101.1.8, fd10:1:1::8; every member must understand")
-            && told().contains("the store refuses health_addresses (10.101.1.4;")
+        told().contains(
+            "the store refuses ingress_addresses (10.101.1.8, fd10:1:1::8; every member and gateway must understand",
+        ) && told().contains("the store refuses health_addresses (10.101.1.4;")
     });
     eventually("the rest is registered all the same", || spy.observed().1.endpoints.len() == 1);
     assert_eq!(addresses_of(&store, "reserved-ingress"), None);

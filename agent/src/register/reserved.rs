@@ -105,7 +105,7 @@ impl Registering {
                     problems.push(format!("{} cannot be registered now: {reason}", reserved.field()));
                 }
                 Err(NotTaken::Refused(reason)) => problems.push(format!(
-                    "the store refuses {field} ({addresses}; every member must understand feature level 3): {reason}; no \
+                    "the store refuses {field} ({addresses}; every member and gateway must understand feature level 3): {reason}; no \
                      node judges packets of these addresses as {identity} before it takes them",
                     field = reserved.field(),
                     addresses = reserved.listed(),

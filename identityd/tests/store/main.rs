@@ -309,9 +309,11 @@ async fn a_proxys_address_waits_until_every_member_understands_it() {
     for id in [1, 2] {
         let refused = store.execute(id, &proxy, PATIENCE).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        let reason = "needs feature level 3, and member 3 (0.0.9) understands 2: upgrade every member first";
+        let reason =
+            "needs feature level 3, and member 3 (0.0.9) understands 2: upgrade every member and gateway first";
         assert!(refused.message().contains(reason), "{refused}");
     }
+    assert!(store.execute(1, &allocate("east", "other"), PATIENCE).await.unwrap().changed);
     let web = endpoint("web", "k8s:app=web", "10.101.1.1");
     assert!(store.execute(1, &web, PATIENCE).await.unwrap().changed, "everything else goes on");
     store.restart(3).await;
@@ -320,6 +322,21 @@ async fn a_proxys_address_waits_until_every_member_understands_it() {
     })
     .await;
     assert_eq!(identity, Some(Identity::INGRESS));
+    // A gateway that could not follow any more has a say, too.
+    let files = |suffix: &str| store.configs[&1].tls.ca.with_file_name(format!("gateway.{suffix}"));
+    let tls = ringfence_runtime::tls::TlsFiles {
+        ca: store.configs[&1].tls.ca.clone(),
+        certificate: files("crt"),
+        key: files("key"),
+    };
+    let mut request = tonic::Request::new(v1::StatusRequest {});
+    request.metadata_mut().insert("user-agent", "ringfence/0.0.9 features/2".parse().unwrap());
+    let gateway = dial(&tls, &store.configs[&1].listen.to_string());
+    v1::mesh_client::MeshClient::new(gateway).status(request).await.unwrap();
+    let health = endpoint("reserved-health", "reserved:health", "10.101.1.4");
+    let refused = store.execute(1, &health, PATIENCE).await.unwrap_err();
+    assert!(refused.message().contains("a gateway of cluster east (0.0.9) understands 2"), "{refused}");
+    assert!(store.execute(2, &health, PATIENCE).await.unwrap().changed, "control: member 2 was not called by it");
     store.converge().await;
 }
 
