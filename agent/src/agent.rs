@@ -2,12 +2,14 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU16},
     time::Duration,
 };
 
 use ringfence_datapath::{Datapath, MARK_PASSED, ObserveError};
+use ringfence_policy::name::Name;
 use ringfence_proto::{
     connect::{Dialer, Expected, InvalidAddress},
     v1::agent_server::AgentServer,
@@ -28,7 +30,7 @@ use tonic::transport::Server;
 
 use crate::{
     attach::Attaching,
-    config::Config,
+    config::{Config, InvalidConfig},
     declared::{EndpointsFile, Repeated},
     feed::Feed,
     follow::Following,
@@ -40,7 +42,7 @@ use crate::{
     people::People,
     realise::{Audit, HostAddresses, Realiser},
     register::Registering,
-    registry::Registry,
+    registry::{Entry, Registry},
     report::Reporter,
     service::{AgentService, NodeModes},
     socket::{Socket, SocketError, beside},
@@ -77,6 +79,22 @@ pub enum StartError {
         /// What is repeated.
         source: Repeated,
     },
+    /// An address of the node's proxy or health check is an endpoint's.
+    #[error(
+        "{field}: {address} is the address of endpoint {endpoint}, too: remove it from one of them; an endpoint with the \
+         one label reserved:health or reserved:ingress needs no such line"
+    )]
+    NotOfAnEndpoint {
+        /// Where it is.
+        field: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// Whose it is, too.
+        endpoint: Name,
+    },
+    /// Fields of the configuration do not go together.
+    #[error(transparent)]
+    Invalid(#[from] InvalidConfig),
     /// The local API's socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -99,14 +117,22 @@ struct Parts {
     datapath: DatapathHandle,
     people: Arc<People>,
     host: watch::Receiver<HostAddresses>,
-    problem: watch::Sender<Option<String>>,
+    problems: watch::Sender<Vec<String>>,
 }
 
 impl StartError {
     /// Whether another configuration would help (exit code 2).
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Address(_) | Self::Endpoints(_) | Self::Repeated { .. })
+        matches!(
+            self,
+            Self::Tls(_)
+                | Self::Address(_)
+                | Self::Endpoints(_)
+                | Self::Repeated { .. }
+                | Self::NotOfAnEndpoint { .. }
+                | Self::Invalid(_)
+        )
     }
 }
 
@@ -128,6 +154,7 @@ impl Agent {
         open: impl FnOnce() -> Result<Box<dyn Datapath>, DatapathError>,
         tasks: &mut Tasks,
     ) -> Result<Self, StartError> {
+        config.validate()?;
         let tls = Tls::open(config.tls.clone())?;
         let client_tls = tls.clone();
         let dialer = Dialer::new(Expected::Gateway(config.cluster.clone()), move || client_tls.client());
@@ -146,8 +173,8 @@ impl Agent {
         let (datapath, requests) = owner::channel(&realiser);
         let host = realiser.host();
         let owners = Arc::clone(&registry);
-        let problem = watch::Sender::new(None);
-        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, people, host, problem };
+        let problems = watch::Sender::new(Vec::new());
+        let parts = Parts { gateways, feed: Arc::clone(&feed), registry, datapath, people, host, problems };
 
         tasks.spawn("datapath", OnEnd::Stop, async move {
             tokio::task::spawn_blocking(move || requests.serve(realiser, &feed, &owners)).await
@@ -171,7 +198,19 @@ fn load_registry(config: &Config) -> Result<Registry, StartError> {
     let file = config.endpoints_file.as_deref().map_or_else(|| Ok(EndpointsFile::default()), EndpointsFile::load)?;
     let kept = beside(&config.socket, ".endpoints.yaml");
     let from_api = load_kept(&kept)?;
-    Registry::new(file, kept.clone(), from_api).map_err(|source| StartError::Repeated { kept, source })
+    let registry =
+        Registry::new(file, kept.clone(), from_api).map_err(|source| StartError::Repeated { kept, source })?;
+    for reserved in config.reserved() {
+        let shared = |entry: &Entry| {
+            let address = entry.declared.addresses.iter().find(|address| reserved.addresses.contains(address))?;
+            let (field, endpoint) = (reserved.field(), entry.declared.name.clone());
+            Some(StartError::NotOfAnEndpoint { field, address: *address, endpoint })
+        };
+        if let Some(error) = registry.entries().iter().find_map(shared) {
+            return Err(error);
+        }
+    }
+    Ok(registry)
 }
 
 fn load_kept(kept: &Path) -> Result<EndpointsFile, ConfigError> {
@@ -201,7 +240,7 @@ fn spawn_followers(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         gateways: Arc::clone(&parts.gateways),
         datapath: parts.datapath.clone(),
         registry: Arc::clone(&parts.registry),
-        problem: parts.problem.subscribe(),
+        unregistered: parts.problems.subscribe(),
         interval: Duration::from_millis(config.report_interval_ms),
     };
     spawn(tasks, "reports", |token| reporter.run(token));
@@ -218,7 +257,8 @@ fn spawn_endpoints(config: &Config, parts: &Parts, tasks: &mut Tasks) {
         gateways: Arc::clone(&parts.gateways),
         registry: Arc::clone(&parts.registry),
         feed: Arc::clone(&parts.feed),
-        problem: parts.problem.clone(),
+        reserved: config.reserved(),
+        problems: parts.problems.clone(),
     };
     spawn(tasks, "registering", |token| registering.run(token));
 }
@@ -234,7 +274,7 @@ fn service(config: &Config, parts: &Parts) -> AgentService {
     AgentService {
         endpoints: Arc::new(endpoints),
         feed: Arc::clone(&parts.feed),
-        problem: parts.problem.subscribe(),
+        unregistered: parts.problems.subscribe(),
         probes: AtomicU16::new(0),
         people: Arc::clone(&parts.people),
         modes: NodeModes {

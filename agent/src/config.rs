@@ -9,12 +9,15 @@ use std::{
 use ringfence_policy::{
     compile::{LocalHost, LocalNode},
     flow::protocol,
+    identity::Identity,
     label::{LabelSet, SOURCE_K8S},
     name::Name,
     world::Enforcement,
 };
 use ringfence_runtime::{checked, telemetry::LogFormat, tls::TlsFiles};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::register::Reserved;
 
 /// `agent.yaml`. Relative paths start at the working directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,13 @@ pub struct Config {
     /// The node's own addresses: `host` for its own endpoints, `remote-node` everywhere else.
     #[serde(deserialize_with = "node_addresses")]
     pub addresses: Vec<IpAddr>,
+    /// Addresses that the node's proxy behind Ingress and Gateway objects sends from: entity `ingress` everywhere. They are
+    /// nobody else's, but may be of the node's devices.
+    #[serde(default, deserialize_with = "reserved_addresses")]
+    pub ingress_addresses: Vec<IpAddr>,
+    /// Addresses of the node's health check endpoint: entity `health` everywhere.
+    #[serde(default, deserialize_with = "reserved_addresses")]
+    pub health_addresses: Vec<IpAddr>,
     /// The node's labels, as `key=value`: what `nodeSelector`, `fromNodes` and `toNodes` select it by.
     #[serde(default, deserialize_with = "node_labels")]
     pub labels: Vec<String>,
@@ -79,7 +89,49 @@ pub struct Config {
     pub drain_timeout_ms: u64,
 }
 
+/// Fields that do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    /// Two lists have one address.
+    #[error(
+        "{field}: {address} is in {other}, too: packets from it would be judged as one of the two; \
+         give each an address of its own, like one of the node's range of pods"
+    )]
+    SharedAddress {
+        /// Where it is.
+        field: &'static str,
+        /// Where it is as well.
+        other: &'static str,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
 impl Config {
+    /// Checks what no field says alone.
+    ///
+    /// # Errors
+    /// The first `InvalidConfig`.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let [own, ingress, health] = [
+            ("addresses", &self.addresses),
+            ("ingress_addresses", &self.ingress_addresses),
+            ("health_addresses", &self.health_addresses),
+        ];
+        for ((field, list), (other, others)) in [(ingress, own), (health, own), (health, ingress)] {
+            if let Some(address) = list.iter().find(|address| others.contains(address)) {
+                return Err(InvalidConfig::SharedAddress { field, other, address: *address });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the node has for its proxy and its health check.
+    pub(crate) fn reserved(&self) -> [Reserved; 2] {
+        [(Identity::INGRESS, &self.ingress_addresses), (Identity::HEALTH, &self.health_addresses)]
+            .map(|(identity, addresses)| Reserved { identity, addresses: addresses.clone() })
+    }
+
     /// The node's labels.
     pub(crate) fn node_labels(&self) -> LabelSet {
         LabelSet::parse(self.labels.iter().map(|label| format!("{SOURCE_K8S}:{label}"))).unwrap_or_default()
@@ -191,6 +243,41 @@ fn node_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAd
     checked::texts(deserializer, ip_address, |addresses| some(addresses, "IPv4 or IPv6 address of the node"))
 }
 
+/// The most addresses of one list; Cilium has one of each family.
+const MAX_RESERVED_ADDRESSES: usize = 16;
+
+fn reserved_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    checked::texts(deserializer, unicast_address, |addresses: &[IpAddr]| {
+        let repeated = addresses.iter().enumerate().find(|(at, address)| addresses[..*at].contains(address));
+        match repeated {
+            Some((_, address)) => Err(format!("{address} is given twice: once is enough")),
+            None if addresses.len() > MAX_RESERVED_ADDRESSES => Err(format!(
+                "{} addresses given: at most {MAX_RESERVED_ADDRESSES} are allowed, and one of each family is enough",
+                addresses.len()
+            )),
+            None => Ok(()),
+        }
+    })
+}
+
+/// One that a packet can come from, and that means the same on every node.
+fn unicast_address(text: &str) -> Result<IpAddr, String> {
+    let address = ip_address(text)?;
+    let what = match address {
+        _ if address.is_unspecified() => "means no address",
+        _ if address.is_loopback() => "never leaves its machine",
+        _ if address.is_multicast() => "is a group's",
+        IpAddr::V4(four) if four.is_broadcast() => "is everybody's",
+        IpAddr::V4(four) if four.is_link_local() => "means something on one link only",
+        IpAddr::V6(six) if six.is_unicast_link_local() => "means something on one link only",
+        IpAddr::V6(six) if six.to_ipv4_mapped().is_some() => "is an IPv4 address in IPv6 form",
+        _ => return Ok(address),
+    };
+    Err(format!(
+        "{address} {what}: give an address that the node's own packets come from, like 10.101.1.8 or fd10:1:1::8"
+    ))
+}
+
 fn node_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let check = |labels: &[String]| {
         LabelSet::parse(labels.iter().map(|label| format!("{SOURCE_K8S}:{label}"))).map(drop).map_err(|e| e.to_string())
@@ -287,12 +374,43 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_the_nodes_or_its_proxys_or_its_health_checks() {
+        let with = |lines: &str| load(&GOOD.replace("gateways:", &format!("{lines}\ngateways:"))).unwrap();
+        let good = with("ingress_addresses: [10.101.1.8, 'fd10:1:1::8']\nhealth_addresses: [10.101.1.4]");
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(load(&ringfence_runtime::config::dump(&good)), Ok(good.clone()));
+        assert_eq!(good.reserved().map(|one| one.addresses.len()), [2, 1]);
+        for (lines, fields) in [
+            ("ingress_addresses: ['fd40::1:1']", ["ingress_addresses: fd40::1:1", "in addresses, too"]),
+            ("health_addresses: [10.40.1.1]", ["health_addresses: 10.40.1.1", "in addresses, too"]),
+            (
+                "ingress_addresses: [10.101.1.8]\nhealth_addresses: [10.101.1.8]",
+                ["health_addresses: 10.101.1.8", "in ingress_addresses, too"],
+            ),
+        ] {
+            let error = with(lines).validate().unwrap_err().to_string();
+            assert!(fields.iter().all(|field| error.contains(field)), "{error}");
+        }
+        let many: Vec<String> = (0..17).map(|last| format!("10.101.1.{last}")).collect();
+        let many = GOOD.replace("gateways:", &format!("ingress_addresses: [{}]\ngateways:", many.join(", ")));
+        let error = load(&many).unwrap_err();
+        assert!(error.contains("17 addresses given: at most 16 are allowed"), "{error}");
+    }
+
+    #[test]
     fn errors_say_where_and_what_would_be_right() {
         let cases = [
             ("node: n1", "node: N1", ":2:7", "not a valid name"),
             ("10.40.1.1, ", "10.40.1, ", ":3:13", "IP address"),
             ("['10.40.1.10:7401']", "[]", ":4:11", "at least one gateway"),
             ("'10.40.1.10:7401'", "'10.40.1.10'", ":4:12", "host:port"),
+            ("gateways:", "ingress_addresses: [10.101.1.8, 127.0.0.1]\ngateways:", ":4:33", "never leaves its machine"),
+            ("gateways:", "ingress_addresses: ['::']\ngateways:", ":4:21", "like 10.101.1.8 or fd10:1:1::8"),
+            ("gateways:", "health_addresses: ['ff02::1']\ngateways:", ":4:20", "is a group's"),
+            ("gateways:", "health_addresses: ['fe80::1']\ngateways:", ":4:20", "one link only"),
+            ("gateways:", "health_addresses: ['::ffff:10.1.2.3']\ngateways:", ":4:20", "in IPv6 form"),
+            ("gateways:", "ingress_addresses: [10.101.1.8/32]\ngateways:", ":4:21", "not an IP address"),
+            ("gateways:", "ingress_addresses: [10.101.1.8, 10.101.1.8]\ngateways:", ":4:20", "given twice"),
             ("gateways:", "labels: [zone]\ngateways:", ":4:10", "key=value"),
             ("gateways:", "failsafe_ports: [tcp/22, ssh]\ngateways:", ":4:26", "tcp/22"),
             ("gateways:", "policy_enforcement: often\ngateways:", ":4:21", "`always`"),

@@ -22,7 +22,7 @@ use ringfence_runtime::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::config::ip_address;
+use crate::{config::ip_address, register::Reserved};
 
 /// The longest name of a network interface, in bytes (Linux, `IFNAMSIZ` without the final zero).
 const MAX_INTERFACE_BYTES: usize = 15;
@@ -91,6 +91,12 @@ pub enum InvalidDeclaration {
     /// `name`.
     #[error("name: {0}")]
     Name(#[from] InvalidName),
+    /// `name` is one that the agent gives.
+    #[error("name: {name} is what the agent calls its own ingress_addresses or health_addresses: give it another name")]
+    ReservedName {
+        /// As given.
+        name: Name,
+    },
     /// `interface`.
     #[error("interface: {0}")]
     Interface(#[from] InvalidInterface),
@@ -225,7 +231,7 @@ impl TryFrom<v1::LocalEndpoint> for DeclaredEndpoint {
             }
         };
         let declared = Self {
-            name: Name::new(message.name)?,
+            name: check_name(Name::new(message.name)?)?,
             interface: check_interface(message.interface)?,
             addresses: message.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
             labels: LabelSet::parse(&message.labels)?,
@@ -260,8 +266,13 @@ fn check_interface(text: String) -> Result<String, InvalidInterface> {
     if valid && text != "." && text != ".." { Ok(text) } else { Err(InvalidInterface { text }) }
 }
 
+/// A proxy's or health check's record would replace the endpoint's, and the other way round.
+fn check_name(name: Name) -> Result<Name, InvalidDeclaration> {
+    if Reserved::NAMES.contains(&name.as_str()) { Err(InvalidDeclaration::ReservedName { name }) } else { Ok(name) }
+}
+
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
-    checked::text(deserializer, Name::from_str)
+    checked::text(deserializer, |text| check_name(Name::from_str(text)?))
 }
 
 fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -344,6 +355,7 @@ mod tests {
     #[test]
     fn errors_say_where_and_what_would_be_right() {
         let cases = [
+            ("name: web-1", "name: reserved-ingress", ":2:10", "give it another name"),
             ("veth1", "veth-of-an-endpoint", ":2:28", "1 to 15"),
             ("[10.101.1.10]", "[]", ":2:46", "at least one"),
             ("k8s:app=web", "k8s:=web", ":2:70", "has no key"),

@@ -29,6 +29,10 @@ async fn run() -> ExitCode {
     if let Some(format) = arguments.log_format {
         config.log_format = format;
     }
+    if let Err(error) = config.validate() {
+        eprintln!("ringfence-agent: {}: {error}", arguments.config.display());
+        return ExitCode::from(USAGE);
+    }
     if arguments.dump_config {
         print!("{}", config::dump(&config));
         return ExitCode::SUCCESS;

@@ -1,4 +1,8 @@
-//! Makes the node and its endpoints known to the mesh.
+//! Makes the node, its proxy and health check, and its endpoints known to the mesh.
+
+mod reserved;
+
+pub use reserved::Reserved;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -44,8 +48,17 @@ pub struct Registering {
     pub registry: Arc<Registry>,
     /// What the mesh has.
     pub feed: Arc<Feed>,
-    /// Why the node itself is not registered, in words.
-    pub problem: watch::Sender<Option<String>>,
+    /// The node's proxy and health check.
+    pub reserved: [Reserved; 2],
+    /// Why the node itself, its proxy or its health check are not registered, in words.
+    pub problems: watch::Sender<Vec<String>>,
+}
+
+/// The revisions that hold what was registered.
+#[derive(Debug, Default)]
+struct Registered {
+    node: Option<Revision>,
+    reserved: [Option<Revision>; 2],
 }
 
 /// The store did not take a record this time.
@@ -60,13 +73,13 @@ impl Registering {
     pub async fn run(self, token: CancellationToken) {
         let (mut work, mut followed) = (self.registry.subscribe_work(), self.feed.subscribe());
         let mut backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY);
-        let mut node_revision = None;
+        let mut registered = Registered::default();
         loop {
             work.mark_unchanged();
             followed.mark_unchanged();
             let done = tokio::select! {
                 () = token.cancelled() => return,
-                done = self.register_missing(&mut node_revision) => done,
+                done = self.register_missing(&mut registered) => done,
             };
             if done {
                 backoff.reset();
@@ -83,14 +96,14 @@ impl Registering {
     }
 
     /// Whether nothing is missing any more.
-    async fn register_missing(&self, node_revision: &mut Option<Revision>) -> bool {
-        if node_revision.is_none_or(|revision| self.is_lost(&self.node_key(), revision)) {
-            *node_revision = self.register_node().await;
-        }
-        if node_revision.is_none() {
+    async fn register_missing(&self, registered: &mut Registered) -> bool {
+        if let Err(problem) = self.register_own(registered).await {
+            self.publish(vec![problem]);
             return false;
         }
-        let mut done = true;
+        let problems = self.register_reserved(&mut registered.reserved).await;
+        let mut done = problems.is_empty();
+        self.publish(problems);
         for entry in self.registry.entries() {
             if self.is_missing(&entry) {
                 let _one = self.registry.exclusive().await;
@@ -107,30 +120,42 @@ impl Registering {
         !entry.held && matches!(entry.attachment, Attachment::Attached { .. }) && !self.is_registered(entry)
     }
 
-    async fn register_node(&self) -> Option<Revision> {
+    /// The node itself.
+    async fn register_own(&self, registered: &mut Registered) -> Result<(), String> {
+        self.withdraw().await?;
+        if registered.node.is_none_or(|revision| self.is_lost(&self.node_key(), revision)) {
+            registered.node = None;
+            registered.node = Some(self.register_node().await?);
+        }
+        Ok(())
+    }
+
+    async fn register_node(&self) -> Result<Revision, String> {
         let node = Node {
             cluster: self.cluster.clone(),
             name: self.node.clone(),
             addresses: self.addresses.clone(),
             labels: self.labels.clone(),
         };
-        let (revision, problem) = match self.execute(Command::PutNode(node)).await {
+        match self.execute(Command::PutNode(node)).await {
             Ok(committed) => {
                 tracing::info!(node = %self.node, revision = committed.revision, changed = committed.changed, "node registered");
-                (Some(Revision(committed.revision)), None)
+                Ok(Revision(committed.revision))
             }
-            Err(NotTaken::OutOfReach(reason)) => (None, Some(format!("the node cannot be registered now: {reason}"))),
-            Err(NotTaken::Refused(reason)) => (None, Some(format!("the store refuses to register the node: {reason}"))),
-        };
-        self.problem.send_if_modified(|current| {
-            let modified = *current != problem;
-            if modified && let Some(problem) = &problem {
+            Err(NotTaken::OutOfReach(reason)) => Err(format!("the node cannot be registered now: {reason}")),
+            Err(NotTaken::Refused(reason)) => Err(format!("the store refuses to register the node: {reason}")),
+        }
+    }
+
+    fn publish(&self, problems: Vec<String>) {
+        self.problems.send_if_modified(|current| {
+            for problem in problems.iter().filter(|problem| !current.contains(problem)) {
                 tracing::warn!(node = %self.node, "{problem}");
             }
-            *current = problem;
+            let modified = *current != problems;
+            *current = problems;
             modified
         });
-        revision
     }
 
     async fn register_endpoint(&self, entry: &Entry) -> bool {

@@ -25,7 +25,7 @@ pub(crate) struct Reporter {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) datapath: DatapathHandle,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) problem: watch::Receiver<Option<String>>,
+    pub(crate) unregistered: watch::Receiver<Vec<String>>,
     pub(crate) interval: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Reporter {
         loop {
             realised.mark_unchanged();
             registry.mark_unchanged();
-            self.problem.mark_unchanged();
+            self.unregistered.mark_unchanged();
             let status = self.status();
             let reported = tokio::select! {
                 () = token.cancelled() => return,
@@ -54,7 +54,7 @@ impl Reporter {
                 () = tokio::time::sleep(self.interval) => {}
                 _ = realised.changed() => tokio::time::sleep(COALESCE).await,
                 _ = registry.changed() => tokio::time::sleep(COALESCE).await,
-                _ = self.problem.changed() => tokio::time::sleep(COALESCE).await,
+                _ = self.unregistered.changed() => tokio::time::sleep(COALESCE).await,
             }
         }
     }
@@ -65,7 +65,7 @@ impl Reporter {
             node: &self.node,
             datapath: &self.datapath,
             registry: &self.registry,
-            problem: &self.problem,
+            unregistered: &self.unregistered,
         })
     }
 }

@@ -38,7 +38,7 @@ const FIRST_EPHEMERAL_PORT: u16 = 49152;
 pub(crate) struct AgentService {
     pub(crate) endpoints: Arc<LocalEndpoints>,
     pub(crate) feed: Arc<Feed>,
-    pub(crate) problem: watch::Receiver<Option<String>>,
+    pub(crate) unregistered: watch::Receiver<Vec<String>>,
     pub(crate) probes: AtomicU16,
     pub(crate) people: Arc<People>,
     pub(crate) modes: NodeModes,
@@ -62,7 +62,7 @@ impl AgentService {
             node: &self.endpoints.node,
             datapath: &self.endpoints.datapath,
             registry: &self.endpoints.registry,
-            problem: &self.problem,
+            unregistered: &self.unregistered,
         })
     }
 

@@ -26,15 +26,15 @@ pub(crate) struct NodeSources<'a> {
     pub(crate) node: &'a Name,
     pub(crate) datapath: &'a DatapathHandle,
     pub(crate) registry: &'a Registry,
-    /// Why the node itself is not registered.
-    pub(crate) problem: &'a watch::Receiver<Option<String>>,
+    /// Why the node itself, its proxy or its health check are not registered.
+    pub(crate) unregistered: &'a watch::Receiver<Vec<String>>,
 }
 
 /// The node's report.
 pub(crate) fn node_status(sources: &NodeSources<'_>) -> v1::NodeStatus {
     let realised = sources.datapath.realised().borrow().clone();
     let mut problems = realised.problems;
-    problems.extend(sources.problem.borrow().clone());
+    problems.extend(sources.unregistered.borrow().clone());
     problems.extend(sources.registry.entries().iter().filter_map(endpoint_problem));
     v1::NodeStatus {
         cluster: sources.cluster.to_string(),

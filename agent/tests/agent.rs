@@ -24,7 +24,7 @@ use ringfence_policy::{
     tables::{EndpointId, TableDiff},
 };
 use ringfence_proto::v1;
-use support::{config, declared, name, spy::Spy, start, with_endpoints};
+use support::{config, declared, name, spy::Spy, start, try_start, with_endpoints};
 
 const WEB: (&str, &str, &str, &str) = ("web-1", "veth1", "10.101.1.10", "k8s:app=web");
 const API: (&str, &str, &str, &str) = ("api-1", "veth2", "10.101.1.11", "k8s:app=api");
@@ -173,6 +173,72 @@ fn host_1_the_node_is_enforced_where_it_has_uplinks_and_says_so_where_not() {
     assert!(with_host.0 <= revision, "policy first, then the hooks");
     eventually("nothing is missing", || running.problems().is_empty());
     running.tasks.token().cancel();
+}
+
+/// Addresses of a record of this node; none if there is no such record.
+fn addresses_of(store: &TestStore, endpoint: &str) -> Option<Vec<String>> {
+    match &store.snapshot().records.get(&RecordKey::Endpoint(name("east"), name("n1"), name(endpoint)))?.record {
+        Record::Endpoint(record) => Some(record.addresses.iter().map(ToString::to_string).collect()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_nodes_proxy_is_known_to_the_mesh_and_the_status_says_where_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let tls = certificates(directory.path());
+    let store = store();
+    let (gateway, _gateway) = store.serve("gateway/east", any(), &tls);
+    let plain = with_endpoints(config(directory.path(), &tls, &[gateway]), directory.path(), &[WEB]);
+    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    let with = ringfence_agent::Config {
+        ingress_addresses: addresses(&["10.101.1.8", "fd10:1:1::8"]),
+        health_addresses: addresses(&["10.101.1.4"]),
+        ..plain.clone()
+    };
+    let spy = Spy::new(Capacity::default());
+    store.know_proxies(false);
+    let running = start(&with, &spy);
+    let told = || own_reports(&store).last().map(|node| node.problems.join("\n")).unwrap_or_default();
+    eventually("the refusal is reported", || {
+        told().contains(
+            "the store refuses ingress_addresses (10.101.1.8, fd10:1:1::8; every member and gateway must understand",
+        ) && told().contains("the store refuses health_addresses (10.101.1.4;")
+    });
+    eventually("the rest is registered all the same", || spy.observed().1.endpoints.len() == 1);
+    assert_eq!(addresses_of(&store, "reserved-ingress"), None);
+    store.know_proxies(true);
+    let identity = |address: &str| spy.observed().1.addresses.get(&address.parse().unwrap()).map(|e| e.identity.bits());
+    eventually("both are judged as what they are", || {
+        ["10.101.1.8", "fd10:1:1::8", "10.101.1.4"].map(identity) == [Some(8), Some(8), Some(4)]
+    });
+    eventually("and nothing is left to say", || told().is_empty());
+    store.push(vec![Change::Delete(RecordKey::Endpoint(name("east"), name("n1"), name("reserved-ingress")))]);
+    eventually("what the mesh loses is registered again", || addresses_of(&store, "reserved-ingress").is_some());
+    running.kill();
+
+    // One address is the node's now, one is another, and the proxy is gone.
+    let moved = ringfence_agent::Config {
+        addresses: addresses(&["10.40.1.1", "10.101.1.8"]),
+        health_addresses: addresses(&["10.101.1.5"]),
+        ..plain.clone()
+    };
+    let running = start(&moved, &spy);
+    eventually("addresses move", || {
+        ["10.101.1.8", "fd10:1:1::8", "10.101.1.4", "10.101.1.5"].map(identity) == [Some(1), None, None, Some(4)]
+    });
+    assert_eq!(addresses_of(&store, "reserved-ingress"), None);
+    eventually("and nothing is left to say", || told().is_empty());
+    running.kill();
+    let running = start(&plain, &spy);
+    eventually("without the lines nothing is left", || addresses_of(&store, "reserved-health").is_none());
+    running.kill();
+
+    let shared = ringfence_agent::Config { health_addresses: addresses(&["10.101.1.10"]), ..plain };
+    let error = try_start(&shared, &spy).err().unwrap();
+    assert!(error.is_configuration(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("health_addresses: 10.101.1.10 is the address of endpoint web-1, too"), "{text}");
 }
 
 #[test]
@@ -475,7 +541,7 @@ fn two_agents_never_share_a_socket() {
     let tls = certificates(directory.path());
     let config = config(directory.path(), &tls, &[free_address()]);
     let running = start(&config, &Spy::new(Capacity::default()));
-    let second = support::try_start(&config, &Spy::new(Capacity::default())).err().unwrap();
+    let second = try_start(&config, &Spy::new(Capacity::default())).err().unwrap();
     assert!(second.to_string().contains("another agent already listens"), "{second}");
     running.tasks.token().cancel();
 }

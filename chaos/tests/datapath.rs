@@ -17,7 +17,7 @@ use std::time::Duration;
 use ringfence_chaos::workload::protocol::{HammerPlan, Request, Response};
 use serde_json::{Value, json};
 
-use namespaces::{BPFFS, in_own_namespaces};
+use namespaces::{BPFFS, in_own_namespaces, ip};
 use node::{Node, Workload, api, eventually};
 use support::binaries;
 
@@ -47,7 +47,7 @@ spec:
 ";
 
 /// Runs a test in namespaces of its own, once the programs are there.
-fn play(name: &str, start: fn() -> Node, test: fn(Node)) {
+fn play(name: &str, start: impl FnOnce() -> Node, test: impl FnOnce(Node)) {
     if let Ok(target) = std::env::var(CONNECTION) {
         return hold_connection(target.parse().unwrap());
     }
@@ -270,6 +270,107 @@ fn host_1_a_node_that_is_closed_still_hears_of_the_policy_that_opens_it() {
         status(&node).unwrap();
         assert!(far.reaches(node::node(9090)), "it is open again");
     });
+}
+
+/// Of the proxies of this node and of the one at the other end of its uplink.
+const PROXY: [&str; 2] = ["10.101.9.8", "fd01:0:0:9::8"];
+const FAR_PROXY: &str = "10.40.9.8";
+const PROXIES_ONLY: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: proxies}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress: [{fromEntities: [ingress]}]
+  ingressDeny: [{fromEntities: [host]}]
+";
+const NO_PROXIES: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: proxies}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress: [{fromEntities: [host, remote-node]}]
+  ingressDeny: [{fromEntities: [ingress]}]
+";
+
+/// From which addresses the node, and the machine behind its uplink, send to the endpoint `api`.
+fn send_from(own: [&str; 2], far: &str) {
+    ip(&format!("route replace 10.101.2.11 dev ep-api src {}", own[0]));
+    ip(&format!("-6 route replace fd01:0:0:2::11 dev ep-api src {}", own[1]));
+    ip(&format!("-n far route replace 10.101.2.11 via 10.40.9.1 src {far}"));
+}
+
+/// Issue 5: traffic of `reserved:ingress` is judged as such, here and from other nodes, and not as the node.
+#[test]
+fn a_proxys_packets_are_the_proxys_and_not_the_nodes() {
+    let edge = || json!({"labels": ["role=edge"], "uplinks": ["up0"], "failsafe_ports": []});
+    play(
+        "a_proxys_packets_are_the_proxys_and_not_the_nodes",
+        move || Node::start_far(&edge()),
+        |mut node| {
+            for address in PROXY {
+                ip(&format!("addr add {address} dev lo"));
+            }
+            ip(&format!("-n far addr add {FAR_PROXY}/24 dev eth0"));
+            ip(&format!("-n far route add {} via 10.40.9.1", PROXY[0]));
+            node.start_second_node(&json!({"ingress_addresses": [FAR_PROXY]}));
+            node.add_endpoints();
+            let (mut here, mut far) = (Workload::start(None), Workload::start(Some("far")));
+            // Over the uplink there is IPv4 only.
+            let mut reach = |here: &mut Workload| (here.reaches(api(8080)), far.reaches(api(8080)[..1].to_vec()));
+            let (as_proxies, as_nodes) = ((PROXY, FAR_PROXY), (["10.101.2.254", "fd01:0:0:2::fe"], "10.40.9.3"));
+            node.apply(PROXIES_ONLY);
+            send_from(as_proxies.0, as_proxies.1);
+            assert_eq!(
+                reach(&mut here),
+                (false, true),
+                "control: the address is a device's, and no line says whose else"
+            );
+            node.stop_agent();
+            let mut with = edge();
+            with["ingress_addresses"] = json!(PROXY);
+            node.start_agent(&with);
+            eventually("the node's proxy is known", || identity_of(&node, PROXY[0]) == 8);
+            assert_eq!(reach(&mut here), (true, true), "both are proxies");
+            send_from(as_nodes.0, as_nodes.1);
+            assert_eq!(reach(&mut here), (false, false), "and neither is its node");
+            everybody_is_told(&node);
+
+            let revision = node.apply(NO_PROXIES);
+            assert_eq!(reach(&mut here), (true, true), "nodes pass");
+            send_from(as_proxies.0, as_proxies.1);
+            let watcher = node.watch(&["--type", "drop", "--port", "8080"]);
+            assert_eq!(reach(&mut here), (false, false), "proxies are refused");
+            let event = watcher.event();
+            assert_eq!((&event["reason"], &event["revision"]), (&json!("deny-explicit"), &json!(revision)), "{event}");
+            assert_eq!(event["source"]["labels"], json!(["reserved:ingress"]), "{event}");
+
+            // What comes to the proxy from elsewhere is not the node's to judge.
+            node.apply(CLOSED);
+            let proxy = |port| vec![SocketAddr::new(PROXY[0].parse().unwrap(), port)];
+            assert!(!far.reaches(node::node(9090)), "the node is closed");
+            assert!(far.reaches(proxy(9090)), "its proxy is not");
+        },
+    );
+}
+
+fn identity_of(node: &Node, address: &str) -> u64 {
+    let ipcache = node.json(&["bpf", "ipcache", "list"]);
+    let entry = ipcache.as_array().unwrap().iter().find(|entry| entry["prefix"] == *address);
+    entry.map_or(0, |entry| entry["identity"].as_u64().unwrap())
+}
+
+fn everybody_is_told(node: &Node) {
+    let ipcache = node.json(&["bpf", "ipcache", "list"]);
+    for address in [PROXY[0], PROXY[1], FAR_PROXY] {
+        let entry = ipcache.as_array().unwrap().iter().find(|entry| entry["prefix"] == *address).unwrap();
+        assert_eq!((&entry["identity"], &entry["labels"]), (&json!(8), &json!(["reserved:ingress"])), "{entry}");
+    }
+    let nodes = node.json(&["node", "list"]);
+    let of = |index: usize| (&nodes[index]["name"], &nodes[index]["ingress_addresses"]);
+    assert_eq!(of(0), (&json!("n1"), &json!(PROXY)), "{nodes}");
+    assert_eq!(of(1), (&json!("n2"), &json!([FAR_PROXY])), "{nodes}");
 }
 
 /// A connection from the endpoint `web`, held by this test's executable in its namespace.

@@ -4,7 +4,10 @@ mod other;
 
 pub(crate) use other::{BlockView, CidrGroupView, FqdnView, ServiceView, SettingsView};
 
-use ringfence_policy::record::{Cluster, Endpoint, IdentityRecord, Node, PolicyKey};
+use ringfence_policy::{
+    identity::Identity,
+    record::{Cluster, Endpoint, IdentityRecord, Node, PolicyKey},
+};
 use ringfence_proto::v1;
 use serde::Serialize;
 
@@ -123,6 +126,9 @@ pub(crate) struct NodeView {
     pub(crate) cluster: String,
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
+    /// Of its proxy, and of its health check: records of their own.
+    pub(crate) ingress_addresses: Vec<String>,
+    pub(crate) health_addresses: Vec<String>,
     pub(crate) revision: u64,
     pub(crate) status: Option<NodeStatusView>,
 }
@@ -235,11 +241,19 @@ impl ClusterView {
 }
 
 impl NodeView {
-    pub(crate) fn new(node: &Node, revision: u64, status: Option<NodeStatusView>) -> Self {
+    /// `endpoints` are those of all nodes.
+    pub(crate) fn new(node: &Node, revision: u64, endpoints: &[Endpoint], status: Option<NodeStatusView>) -> Self {
+        let own = endpoints.iter().filter(|other| (&other.cluster, &other.node) == (&node.cluster, &node.name));
+        let [ingress_addresses, health_addresses] = [Identity::INGRESS, Identity::HEALTH].map(|identity| {
+            let reserved = own.clone().filter(|endpoint| endpoint.identity == identity);
+            reserved.flat_map(|endpoint| &endpoint.addresses).map(ToString::to_string).collect()
+        });
         Self {
             cluster: node.cluster.to_string(),
             name: node.name.to_string(),
             addresses: node.addresses.iter().map(ToString::to_string).collect(),
+            ingress_addresses,
+            health_addresses,
             revision,
             status,
         }

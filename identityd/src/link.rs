@@ -142,8 +142,12 @@ fn deadline_of(timeout_ms: u32) -> tokio::time::Instant {
 
 impl Handler for Linked {
     fn hello(&self, introduction: Introduction) {
-        if let Ok(Caller { role: Role::Member(member), .. }) = self.caller {
-            self.links.peers.heard(member, introduction);
+        match &self.caller {
+            Ok(Caller { role: Role::Member(member), .. }) => self.links.peers.heard(*member, introduction),
+            Ok(Caller { role: Role::Gateway(cluster), .. }) => {
+                self.links.peers.heard_gateway(cluster, introduction);
+            }
+            _ => {}
         }
     }
 

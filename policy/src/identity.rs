@@ -67,8 +67,12 @@ impl Identity {
     pub const HOST: Self = Self(1);
     /// Everything outside the mesh, where one address family is in use.
     pub const WORLD: Self = Self(2);
+    /// Health check endpoints of every node.
+    pub const HEALTH: Self = Self(4);
     /// Every other node of the mesh.
     pub const REMOTE_NODE: Self = Self(6);
+    /// The proxies behind Ingress and Gateway objects, of every node.
+    pub const INGRESS: Self = Self(8);
     /// Outside the mesh, IPv4.
     pub const WORLD_IPV4: Self = Self(9);
     /// Outside the mesh, IPv6.

@@ -29,9 +29,32 @@ pub fn reserved_labels(identity: Identity) -> LabelSet {
     names.into_iter().map(|name| Label::new(SOURCE_RESERVED, name, "")).collect()
 }
 
+/// The reserved identity of an endpoint with these labels: of a node's proxy or health check, which have the one label and
+/// no other (docs/decisions/0011). None for every other set, whose number the store gives.
+#[must_use]
+pub fn reserved_endpoint(labels: &LabelSet) -> Option<Identity> {
+    [Identity::HEALTH, Identity::INGRESS].into_iter().find(|identity| reserved_labels(*identity) == *labels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_and_health_checks_are_endpoints_with_one_label() {
+        for (texts, expected) in [
+            (&["reserved:ingress"][..], Some(Identity::INGRESS)),
+            (&["reserved:health"], Some(Identity::HEALTH)),
+            (&["reserved:host"], None),
+            (&["reserved:ingress", "k8s:app=web"], None),
+            (&["reserved:ingress", "reserved:health"], None),
+            (&["reserved:ingress=x"], None),
+            (&["k8s:ingress"], None),
+            (&[], None),
+        ] {
+            assert_eq!(reserved_endpoint(&LabelSet::parse(texts).unwrap()), expected, "{texts:?}");
+        }
+    }
 
     #[test]
     fn reserved_identities_have_the_labels_operators_know() {

@@ -20,6 +20,7 @@
 //!
 //! - if one of its addresses lies outside all ranges of pods: left out it would be world, or a range that a policy names;
 //! - if another record claims one of its addresses, too: such an address is `unknown`, and must not become the other's;
+//! - if its identity is a reserved one, as of a node's proxy or health check: it means the same everywhere, and they are few;
 //! - if its identity has no labels: no revision with it can be enforced, here as everywhere;
 //! - if it is the first one with a named port: what names mean to egress rules depends on all peers that have them.
 //!

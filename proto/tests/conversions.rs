@@ -111,6 +111,10 @@ fn records() -> Vec<Record> {
         Record::Identity(IdentityRecord { identity: identity(), labels: labels() }),
         Record::Endpoint(endpoint().into()),
     ];
+    for (identity, label) in [(Identity::INGRESS, "reserved:ingress"), (Identity::HEALTH, "reserved:health")] {
+        let labels = LabelSet::parse([label]).unwrap();
+        records.push(Record::Endpoint(Endpoint { identity, labels, ..endpoint() }.into()));
+    }
     let policy = |key| Record::Policy(PolicyRecord { key, text: "# übrig\nkind: …\n".to_owned() });
     records.extend(policy_keys().into_iter().map(policy));
     let fqdn = FqdnRecord {
@@ -295,6 +299,14 @@ fn numbers_out_of_range_are_refused() {
         refused::<IdentityRecord, _>(v1::Identity { identity: bits, labels: vec![] }, expected);
         refused::<RecordKey, _>(v1::RecordKey { key: Some(v1::record_key::Key::Identity(bits)) }, "RecordKey.identity");
     }
+    // A reserved number goes with its one label.
+    let proxy = |bits, labels: &[&str]| {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        v1::Endpoint { identity: bits, labels, ..endpoint().into() }
+    };
+    refused::<Endpoint, _>(proxy(8, &["reserved:health"]), "Endpoint.identity: cluster id 0");
+    refused::<Endpoint, _>(proxy(8, &["reserved:ingress", "k8s:app=web"]), "Endpoint.identity: cluster id 0");
+    refused::<Endpoint, _>(proxy(1, &["reserved:host"]), "Endpoint.identity: cluster id 0");
     let port = |protocol, port| vec![v1::NamedPort { name: "http".to_owned(), protocol, port }];
     for (named_ports, expected) in [
         (port(6, 65_536), "NamedPort.port: 65536 is out of range: 1 to 65535"),

@@ -58,6 +58,9 @@ impl Random {
 /// Which of the peers is the node itself.
 const HOST: u32 = 2;
 
+/// Which of them is a proxy: of this node or of another, it is no endpoint.
+const PROXY: u32 = 7;
+
 /// One of twelve peers, two of them endpoints of this node; some addresses are known by their range only.
 fn address(number: u32, v6: bool) -> IpAddr {
     let low = u8::try_from(number).unwrap();
@@ -79,7 +82,8 @@ fn tables(random: &mut Random, endpoints: [EndpointId; 2]) -> Tables {
             let endpoint = endpoints.get(number as usize).copied();
             if endpoint.is_some() || !random.one_in(4) {
                 // Several addresses share an identity.
-                let entry = AddressEntry { identity: identity(number % 5), endpoint };
+                let identity = if number == PROXY { Identity::INGRESS } else { identity(number % 5) };
+                let entry = AddressEntry { identity, endpoint };
                 tables.addresses.insert(address(number, v6), entry);
             }
         }
@@ -132,10 +136,11 @@ fn policy_of(random: &mut Random, tables: &mut Tables, policy: PolicyId, directi
         }
     }
     for _ in 0..random.below(40) {
-        let peer = match random.below(12) {
+        let peer = match random.below(13) {
             number @ 0..=8 => identity(number),
             9 => Identity::WORLD_IPV4,
             10 => Identity::HOST,
+            11 => Identity::INGRESS,
             _ => Identity::UNKNOWN,
         };
         let band = if random.one_in(3) { 0 } else { bands[random.below(4) as usize] };

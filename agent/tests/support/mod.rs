@@ -37,6 +37,8 @@ pub(crate) fn config(directory: &Path, tls: &TlsFiles, gateways: &[std::net::Soc
         cluster: name("east"),
         node: name("n1"),
         addresses: vec!["10.40.1.1".parse().unwrap()],
+        ingress_addresses: vec![],
+        health_addresses: vec![],
         labels: vec![],
         uplinks: vec![],
         failsafe_ports: vec![],

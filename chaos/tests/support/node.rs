@@ -72,7 +72,7 @@ impl Node {
         fs::create_dir_all(&directory).expect("a directory");
         let [web, api] = ["web", "api"].map(|namespace| Workload::start(Some(namespace)));
         let mut node = Self { directory, tcx, far, agent: None, mesh: Vec::new(), web, api };
-        let subjects = ["member/1", "gateway/east", "agent/east/n1", "admin/demo"];
+        let subjects = ["member/1", "gateway/east", "agent/east/n1", "agent/east/n2", "admin/demo"];
         node.ringfence(&[&["ca", "init", "--dir", &node.path("tls")], &subjects[..]].concat());
         for suffix in ["crt", "key"] {
             let from = node.path(&format!("tls/admin-demo.{suffix}"));
@@ -110,6 +110,22 @@ impl Node {
         let agent = self.spawn("ringfence-agent", &config, None);
         assert!(self.agent.replace(agent).is_none(), "it runs already");
         eventually("the agent answers", || self.try_ringfence(&["agent", "status"]).is_ok());
+    }
+
+    /// The machine at the other end of the uplink is node n2, where nothing is judged; `more` goes into its agent's
+    /// configuration. Returns when the store knows it.
+    pub(crate) fn start_second_node(&mut self, more: &Value) {
+        let mut config = json!({
+            "cluster": "east", "node": "n2", "addresses": [UPLINK[1]], "gateways": [self.mesh_at(7401)],
+            "tls": self.tls("agent-east-n2"), "socket": self.path("n2.sock"), "report_interval_ms": 100,
+            "datapath": {"kind": "memory"},
+        });
+        config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let agent = self.spawn("ringfence-agent", &config, self.far.then_some("far"));
+        self.mesh.push(agent);
+        eventually("the store knows the second node", || {
+            self.try_ringfence(&["node", "list"]).is_ok_and(|nodes| nodes.contains("n2"))
+        });
     }
 
     /// As `kill -9`.

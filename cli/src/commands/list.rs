@@ -1,7 +1,9 @@
 //! `ringfence identity|endpoint|cluster|node list`.
 
+use std::sync::Arc;
+
 use comfy_table::Table;
-use ringfence_policy::record::{Kind, Record, Versioned};
+use ringfence_policy::record::{Endpoint, Kind, Record, Versioned};
 use ringfence_proto::v1;
 use serde::Serialize;
 
@@ -105,21 +107,24 @@ pub(crate) fn clusters(records: Option<Vec<Versioned>>, format: Format) -> anyho
     Ok(Kind::Cluster)
 }
 
-/// Nodes are joined with what is known of their datapaths.
+/// Nodes are joined with the addresses of their proxies and health checks, and with what is known of their datapaths.
 pub(crate) async fn run_nodes(command: &ListCommand, servers: &mut Servers, format: Format) -> Result<(), Failure> {
     let ListCommand::List { consistency } = command;
     let records = fetch(servers, Kind::Node, *consistency).await?;
+    let endpoints = fetch(servers, Kind::Endpoint, *consistency).await?;
+    let endpoints: Vec<Endpoint> = endpoints.into_iter().filter_map(reserved).collect();
     let mesh = status::fetch(servers).await?;
     let view = |versioned: &Versioned| match &versioned.record {
         Record::Node(node) => {
             let same = |status: &&crate::view::NodeStatusView| {
                 status.reported && status.cluster == node.cluster.as_str() && status.name == node.name.as_str()
             };
-            Some(NodeView::new(node, versioned.revision.0, mesh.nodes.iter().find(same).cloned()))
+            let status = mesh.nodes.iter().find(same).cloned();
+            Some(NodeView::new(node, versioned.revision.0, &endpoints, status))
         }
         _ => None,
     };
-    let header = ["CLUSTER", "NAME", "ADDRESSES", "REALISED", "REPORT AGE", "STATE"];
+    let header = ["CLUSTER", "NAME", "ADDRESSES", "INGRESS", "HEALTH", "REALISED", "REPORT AGE", "STATE"];
     show(Some(records), format, view, header, |view: &NodeView| {
         let (realised, report_age, state) = match &view.status {
             Some(node) => {
@@ -127,7 +132,23 @@ pub(crate) async fn run_nodes(command: &ListCommand, servers: &mut Servers, form
             }
             None => ("-".to_owned(), "-".to_owned(), "no report".to_owned()),
         };
-        [view.cluster.clone(), view.name.clone(), view.addresses.join(","), realised, report_age, state]
+        let listed = |addresses: &[String]| match addresses {
+            [] => "-".to_owned(),
+            addresses => addresses.join(","),
+        };
+        let (ingress, health) = (listed(&view.ingress_addresses), listed(&view.health_addresses));
+        let (cluster, name, addresses) = (view.cluster.clone(), view.name.clone(), view.addresses.join(","));
+        [cluster, name, addresses, ingress, health, realised, report_age, state]
     })?;
     Ok(())
+}
+
+/// A node's proxy or health check.
+fn reserved(versioned: Versioned) -> Option<Endpoint> {
+    match versioned.record {
+        Record::Endpoint(endpoint) if endpoint.identity.reserved_name().is_some() => {
+            Some(Arc::unwrap_or_clone(endpoint))
+        }
+        _ => None,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
 };
@@ -236,6 +237,20 @@ pub(crate) fn member(name: String, labels: LabelSet, settings: &Settings) -> Mem
     Member { name, party: Party::of(labels, settings) }
 }
 
+/// The endpoint, proxy or health check that has an address in the store; none where no store is asked.
+async fn owner(address: IpAddr, settings: &Settings, global: &Global) -> Result<Option<Party>, Failure> {
+    if global.servers.is_empty() {
+        return Ok(None);
+    }
+    let records = list::fetch(&mut Servers::new(global)?, Kind::Endpoint, Consistency::Linearizable).await?;
+    Ok(records.into_iter().find_map(|versioned| match versioned.record {
+        Record::Endpoint(endpoint) if endpoint.addresses.contains(&address) => {
+            Some(Party::of(endpoint.labels.clone(), settings))
+        }
+        _ => None,
+    }))
+}
+
 /// One end of a flow: the number of one of the store's identities, or what `Party::parse` takes.
 pub(crate) async fn party(
     text: &str,
@@ -248,6 +263,11 @@ pub(crate) async fn party(
         let members = members(None, settings, global).await?;
         let found = members.into_iter().find(|member| member.name == text);
         return Ok(found.with_context(|| format!("{flag}: the store has no identity {text}"))?.party);
+    }
+    if let Ok(address) = text.parse()
+        && let Some(party) = owner(address, settings, global).await?
+    {
+        return Ok(party);
     }
     let party = Party::parse(text, sources.rules(), &sources.addresses(settings), settings);
     party.map_err(|error| Failure::Usage { reason: format!("{flag}: {error}") })

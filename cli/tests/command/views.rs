@@ -9,7 +9,7 @@ use ringfence_policy::{
 use ringfence_proto::v1;
 use serde_json::{Value, json};
 
-use crate::server::TestMesh;
+use crate::{policies::Files, ringfence::argument, server::TestMesh};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -21,6 +21,20 @@ fn identity() -> Identity {
 
 fn labels() -> LabelSet {
     LabelSet::parse(["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"]).unwrap()
+}
+
+/// Of node n2: a proxy or a health check.
+fn reserved(identity: Identity, addresses: &[&str]) -> Record {
+    let label = identity.reserved_name().unwrap();
+    Record::Endpoint(std::sync::Arc::new(Endpoint {
+        cluster: name("west"),
+        node: name("n2"),
+        name: name(&format!("reserved-{label}")),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        labels: LabelSet::parse([format!("reserved:{label}")]).unwrap(),
+        identity,
+        named_ports: vec![],
+    }))
 }
 
 /// Two nodes of which one has reported, at revision 1.
@@ -85,9 +99,9 @@ fn lists_as_tables() {
         (
             "node",
             &[
-                "CLUSTER NAME ADDRESSES REALISED REPORT AGE STATE",
-                "west n1 10.40.2.1 1 0.2 s ok",
-                "west n2 fd40::2:2 - - no report",
+                "CLUSTER NAME ADDRESSES INGRESS HEALTH REALISED REPORT AGE STATE",
+                "west n1 10.40.2.1 - - 1 0.2 s ok",
+                "west n2 fd40::2:2 - - - - no report",
             ],
         ),
     ];
@@ -118,8 +132,14 @@ fn lists_as_json_and_yaml_say_the_same() {
         (
             "node",
             json!([
-                {"cluster": "west", "name": "n1", "addresses": ["10.40.2.1"], "revision": 1, "status": status},
-                {"cluster": "west", "name": "n2", "addresses": ["fd40::2:2"], "revision": 1, "status": null},
+                {
+                    "cluster": "west", "name": "n1", "addresses": ["10.40.2.1"], "ingress_addresses": [],
+                    "health_addresses": [], "revision": 1, "status": status,
+                },
+                {
+                    "cluster": "west", "name": "n2", "addresses": ["fd40::2:2"], "ingress_addresses": [],
+                    "health_addresses": [], "revision": 1, "status": null,
+                },
             ]),
         ),
     ];
@@ -128,6 +148,39 @@ fn lists_as_json_and_yaml_say_the_same() {
         let yaml = mesh.run(&[kind, "list", "-o", "yaml"]).exits(0).stdout;
         assert_eq!(yaml_serde::from_str::<Value>(&yaml).unwrap(), expected, "{kind}");
     }
+}
+
+#[test]
+fn a_nodes_proxy_and_health_check_are_listed_with_it() {
+    let mesh = mesh();
+    let health = reserved(Identity::HEALTH, &["10.102.2.4"]);
+    mesh.put([reserved(Identity::INGRESS, &["10.102.2.8", "fd10:2:2::8"]), health]);
+    let rows = mesh.run(&["node", "list"]).exits(0).rows();
+    assert_eq!(
+        rows[1..],
+        ["west n1 10.40.2.1 - - 1 0.2 s behind", "west n2 fd40::2:2 10.102.2.8,fd10:2:2::8 10.102.2.4 - - no report",]
+    );
+    let nodes = mesh.run(&["-o", "json", "node", "list"]).exits(0).json();
+    assert_eq!(nodes[1]["ingress_addresses"], json!(["10.102.2.8", "fd10:2:2::8"]));
+    assert_eq!(nodes[1]["health_addresses"], json!(["10.102.2.4"]));
+    assert_eq!(nodes[0]["ingress_addresses"], json!([]), "each has its own");
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: proxies}\n\
+                  spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{fromEntities: [ingress]}]}\n";
+    let files = Files::new();
+    let file = files.write("proxies.yaml", policy);
+    let explain = |peer: &str| {
+        let common = ["policy", "explain", "-f", argument(&file), "--subject", "app=web", "--ingress", "--port", "80"];
+        mesh.run(&[&common[..], &["--peer", peer]].concat()).stdout
+    };
+    assert!(
+        explain("10.102.2.8").starts_with("allow"),
+        "an address of the store is whose it is: {}",
+        explain("10.102.2.8")
+    );
+    assert!(explain("10.102.2.4").starts_with("deny (default)"), "{}", explain("10.102.2.4"));
+    assert!(explain("10.102.2.9").starts_with("deny (default)"), "control: nobody's");
+    let endpoints = mesh.run(&["endpoint", "list"]).exits(0).rows();
+    assert!(endpoints.contains(&"west n2 reserved-health 4 10.102.2.4 reserved:health".to_owned()), "{endpoints:?}");
 }
 
 #[test]

@@ -22,9 +22,8 @@ pub(super) fn put(view: View<'_>, spec: &EndpointSpec) -> Result<Transition, Ref
     let (cluster, node) = (owner.name.clone(), node.name.clone());
     let key = RecordKey::Endpoint(cluster.clone(), node.clone(), spec.name.clone());
     view.index().check_addresses(&key, &spec.addresses)?;
-    let labels = identity::relevant(view, &cluster, &spec.labels)?;
-    let mut transition = identity::number(view, owner, &labels)?;
-    let identity = transition.identity.expect("`number` gives a number or refuses");
+    let (labels, mut transition) = identity::of_endpoint(view, owner, &spec.labels)?;
+    let identity = transition.identity.expect("`of_endpoint` gives a number or refuses");
     transition.changes.extend(view.put(Record::Endpoint(Arc::new(Endpoint {
         cluster: cluster.clone(),
         node: node.clone(),

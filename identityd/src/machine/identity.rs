@@ -8,6 +8,7 @@ use ringfence_policy::{
     label::{CLUSTER_KEY, Label, LabelSet, SOURCE_CIDR, SOURCE_K8S, SOURCE_RESERVED},
     name::Name,
     record::{Change, Cluster, IdentityRecord, Record, RecordKey},
+    reserved::reserved_endpoint,
 };
 
 use super::{
@@ -36,6 +37,21 @@ pub(super) fn number(view: View<'_>, owner: &Cluster, labels: &LabelSet) -> Resu
         Transition { changes: vec![Change::Put(record)], identity: Some(identity), ..Transition::default() };
     transition.set(RowKey::Counter(owner.id), Some(Row::Counter(counter)));
     Ok(transition)
+}
+
+/// What an endpoint's labels come to, and their number: a reserved one for a node's proxy and health check, whose label sets
+/// need no record; else the one that the store gives.
+pub(super) fn of_endpoint(
+    view: View<'_>,
+    owner: &Cluster,
+    labels: &LabelSet,
+) -> Result<(LabelSet, Transition), Refusal> {
+    if let Some(identity) = reserved_endpoint(labels) {
+        return Ok((labels.clone(), Transition { identity: Some(identity), ..Transition::default() }));
+    }
+    let labels = relevant(view, &owner.name, labels)?;
+    let transition = number(view, owner, &labels)?;
+    Ok((labels, transition))
 }
 
 /// The labels that make the identity, with the cluster's own, whatever the filter says of that one.
@@ -93,7 +109,9 @@ pub(super) fn follow_references(view: View<'_>, transition: &mut Transition) {
             *moved.entry(new.identity).or_default() += 1;
         }
     }
-    for (identity, difference) in moved {
+    // A reserved number is always there, whoever refers to it.
+    let given = moved.into_iter().filter(|(identity, _)| identity.reserved_name().is_none());
+    for (identity, difference) in given {
         let before = i64::from(view.index().references(identity));
         let key = RowKey::Number(identity);
         match (before, before + difference) {

@@ -247,6 +247,37 @@ fn every_refusal_changes_nothing() {
     }
 }
 
+/// A node's proxy and health check (docs/decisions/0011).
+#[test]
+fn proxies_have_reserved_numbers_that_nobody_gives_or_takes_away() {
+    let mut scene = Scene::new();
+    let proxy = |cluster, address: &str| endpoint(cluster, "reserved-ingress", &[address], &["reserved:ingress"]);
+    let before = scene.mesh.records().len();
+    assert_eq!(scene.run(&proxy("east", "10.101.1.8")).unwrap(), (1, Some(Identity::INGRESS)));
+    assert_eq!(scene.run(&proxy("west", "10.102.1.8")).unwrap(), (1, Some(Identity::INGRESS)));
+    let health = endpoint("east", "reserved-health", &["10.101.1.4"], &["reserved:health"]);
+    assert_eq!(scene.run(&health).unwrap(), (1, Some(Identity::HEALTH)));
+    assert_eq!(scene.mesh.records().len(), before + 3, "no identity gets a record");
+    let Some(Record::Endpoint(record)) = scene.mesh.get(&key("east", "reserved-ingress")) else { panic!("no record") };
+    assert_eq!(record.labels.to_string(), "reserved:ingress", "and no cluster's label");
+    let (address, owner) = ("10.101.1.8".parse().unwrap(), key("east", "reserved-ingress"));
+    let in_use = Refusal::AddressInUse { address, owner };
+    assert_eq!(scene.refused(&endpoint("west", "web", &["10.101.1.8"], &[])), in_use);
+    assert_eq!(scene.refused(&Command::PutNode(node("west", "n2", &["10.101.1.8"]))), in_use);
+    for others in [&["reserved:host"][..], &["reserved:ingress", "k8s:app=web"], &["reserved:world"]] {
+        let refusal = scene.refused(&endpoint("east", "forged", &["10.101.1.9"], others));
+        assert!(matches!(refusal, Refusal::ReservedLabel { .. }), "{refusal}");
+    }
+    assert!(matches!(scene.refused(&allocate("east", &["reserved:ingress"])), Refusal::ReservedLabel { .. }));
+    for (cluster, pod) in [("east", "reserved-ingress"), ("west", "reserved-ingress"), ("east", "reserved-health")] {
+        scene.run(&Command::Delete(key(cluster, pod))).unwrap();
+    }
+    assert_eq!(scene.book.ledger().numbers().len(), 0, "and a reserved number never becomes idle");
+    scene.realise();
+    assert_eq!(scene.pass(3 * 3_600_000), 0);
+    assert_eq!(scene.mesh.records().len(), before);
+}
+
 #[test]
 fn addresses_move_with_their_endpoint() {
     let mut scene = Scene::new();

@@ -207,10 +207,10 @@ impl Members {
         roster.members.iter().map(status).collect()
     }
 
-    /// Nothing enters the log that another member cannot read; this one knows the command already.
+    /// Nothing enters the log that another member or a gateway cannot read; this one knows the command already.
     ///
     /// # Errors
-    /// `NotUnderstood` by some member.
+    /// `NotUnderstood` by one of them.
     pub fn understand(&self, command: &Command, peers: &Peers) -> Result<(), NotUnderstood> {
         let needed = version::level_of(command);
         if needed <= version::FIRST_LEVEL {

@@ -155,6 +155,12 @@ fn entries() -> Vec<Entry> {
         .collect()
 }
 
+/// Whose number is a reserved one.
+fn proxy() -> EndpointSpec {
+    let labels = LabelSet::parse(["reserved:ingress"]).expect("a label");
+    EndpointSpec { name: name("reserved-ingress"), labels, ..endpoint() }
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let fqdn = FqdnSpec {
         cluster: name("east"),
@@ -166,6 +172,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("put-cluster", Command::PutCluster(cluster())),
         ("put-node", Command::PutNode(node())),
         ("put-endpoint", Command::PutEndpoint(endpoint())),
+        ("put-proxy", Command::PutEndpoint(proxy())),
         ("allocate", Command::AllocateIdentity { cluster: name("east"), labels: labels("new") }),
         ("release", Command::ReleaseIdentity(identity(1))),
         ("put-policies", Command::PutPolicies(vec![policy()])),

@@ -21,7 +21,8 @@ use std::{
 };
 
 use ringfence_policy::{
-    command::Command,
+    command::{Command, EndpointSpec},
+    identity::Identity,
     mesh::Mesh,
     record::{PolicyKey, PolicyKind, PolicyRecord, RecordKey},
 };
@@ -29,7 +30,7 @@ use ringfence_proto::{
     follow::{FollowEvent, Follower},
     v1,
 };
-use support::{PATIENCE, Store, allocate, allocate_fat, name, until};
+use support::{PATIENCE, Store, allocate, allocate_fat, dial, name, tls_of, until};
 use tonic::{Code, transport::Channel};
 
 /// Follows through whichever member serves, resuming from what it has, until its mesh equals `done`.
@@ -278,6 +279,65 @@ async fn what_is_wrong_is_refused_with_its_reason() {
     let mut client = v1::mesh_client::MeshClient::new(channel);
     assert!(client.status(v1::StatusRequest {}).await.is_err(), "nobody without a certificate gets in");
     assert_eq!(revision(), before, "nothing changed");
+}
+
+/// What an older member cannot apply does not get as far as the log (docs/decisions/0011); the rest does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxys_address_waits_until_every_member_understands_it() {
+    let mut store = Store::start(5000).await;
+    store.register().await;
+    store.kill(3).await;
+    store.leader().await;
+    // Member 3 comes with an older software: it calls, with its certificate and what it understands.
+    for id in [1, 2] {
+        let older = dial(&tls_of(&store.configs[&1].tls, 3), &store.configs[&id].listen.to_string());
+        let mut request = tonic::Request::new(v1::StatusRequest {});
+        request.metadata_mut().insert("user-agent", "ringfence/0.0.9 features/2".parse().unwrap());
+        v1::mesh_client::MeshClient::new(older).status(request).await.unwrap();
+    }
+    let endpoint = |endpoint: &str, label: &str, address: &str| {
+        Command::PutEndpoint(EndpointSpec {
+            cluster: name("east"),
+            node: name("n1"),
+            name: name(endpoint),
+            addresses: vec![address.parse().unwrap()],
+            labels: ringfence_policy::label::LabelSet::parse([label]).unwrap(),
+            named_ports: vec![],
+        })
+    };
+    let proxy = endpoint("reserved-ingress", "reserved:ingress", "10.101.1.8");
+    for id in [1, 2] {
+        let refused = store.execute(id, &proxy, PATIENCE).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        let reason =
+            "needs feature level 3, and member 3 (0.0.9) understands 2: upgrade every member and gateway first";
+        assert!(refused.message().contains(reason), "{refused}");
+    }
+    assert!(store.execute(1, &allocate("east", "other"), PATIENCE).await.unwrap().changed);
+    let web = endpoint("web", "k8s:app=web", "10.101.1.1");
+    assert!(store.execute(1, &web, PATIENCE).await.unwrap().changed, "everything else goes on");
+    store.restart(3).await;
+    let identity = until("all members of this version", || async {
+        Some(store.execute(1, &proxy, PATIENCE).await.ok()?.identity)
+    })
+    .await;
+    assert_eq!(identity, Some(Identity::INGRESS));
+    // A gateway that could not follow any more has a say, too.
+    let files = |suffix: &str| store.configs[&1].tls.ca.with_file_name(format!("gateway.{suffix}"));
+    let tls = ringfence_runtime::tls::TlsFiles {
+        ca: store.configs[&1].tls.ca.clone(),
+        certificate: files("crt"),
+        key: files("key"),
+    };
+    let mut request = tonic::Request::new(v1::StatusRequest {});
+    request.metadata_mut().insert("user-agent", "ringfence/0.0.9 features/2".parse().unwrap());
+    let gateway = dial(&tls, &store.configs[&1].listen.to_string());
+    v1::mesh_client::MeshClient::new(gateway).status(request).await.unwrap();
+    let health = endpoint("reserved-health", "reserved:health", "10.101.1.4");
+    let refused = store.execute(1, &health, PATIENCE).await.unwrap_err();
+    assert!(refused.message().contains("a gateway of cluster east (0.0.9) understands 2"), "{refused}");
+    assert!(store.execute(2, &health, PATIENCE).await.unwrap().changed, "control: member 2 was not called by it");
+    store.converge().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ use ringfence_policy::{
     mesh::{History, Mesh},
     name::Name,
     record::{Change, Delta, Endpoint, IdentityRecord, Node, Record, RecordKey, Snapshot},
+    reserved::reserved_endpoint,
     revision::Revision,
     store::StoreId,
 };
@@ -53,6 +54,7 @@ struct State {
     available: Mutex<bool>,
     lose_answers: AtomicU64,
     views: AtomicBool,
+    knows_proxies: AtomicBool,
     followed: Mutex<Vec<v1::FollowRequest>>,
     /// Where followers are told from, whichever server they came to.
     _teller: Killable,
@@ -66,6 +68,7 @@ impl TestStore {
         Self(Arc::new(State {
             history,
             views: AtomicBool::new(true),
+            knows_proxies: AtomicBool::new(true),
             followed: Mutex::default(),
             _teller: teller,
             writing: Mutex::default(),
@@ -139,6 +142,11 @@ impl TestStore {
         self.0.views.store(views, Ordering::Relaxed);
     }
 
+    /// Without that it is as a member of an older version, which refuses reserved labels.
+    pub(crate) fn know_proxies(&self, knows: bool) {
+        self.0.knows_proxies.store(knows, Ordering::Relaxed);
+    }
+
     /// What followers asked for, in order.
     pub(crate) fn followed(&self) -> Vec<v1::FollowRequest> {
         self.0.followed.lock().unwrap().clone()
@@ -172,6 +180,12 @@ impl TestStore {
     pub(crate) fn execute(&self, command: Command) -> Result<Committed, Box<Refusal>> {
         let mut identities = self.0.writing.lock().unwrap();
         let mesh = self.0.history.read(|history| Mesh::from_snapshot(history.mesh().snapshot()));
+        if let Command::PutEndpoint(spec) = &command
+            && reserved_endpoint(&spec.labels).is_some()
+            && !self.0.knows_proxies.load(Ordering::Relaxed)
+        {
+            return Err(Box::new(Refusal::ReservedLabel { label: spec.labels.to_string() }));
+        }
         let (changes, identity) = transition(&mesh, &mut identities, command)?;
         let new: Vec<_> = changes.into_iter().filter(|change| !is_there(&mesh, change)).collect();
         let changed = !new.is_empty();
@@ -218,6 +232,11 @@ fn transition(
             if !mesh.clusters().any(|cluster| cluster.name == node.cluster) {
                 return Err(Box::new(Refusal::UnknownCluster { cluster: node.cluster }));
             }
+            for other in mesh.endpoints() {
+                if let Some(address) = other.addresses.iter().find(|address| node.addresses.contains(address)) {
+                    return Err(Box::new(Refusal::AddressInUse { address: *address, owner: other.key() }));
+                }
+            }
             Ok((vec![Change::Put(Record::Node(node))], None))
         }
         Command::PutEndpoint(spec) => put_endpoint(mesh, identities, spec),
@@ -253,6 +272,11 @@ fn put_endpoint(
         }
     }
     let mut labels = spec.labels;
+    if let Some(identity) = reserved_endpoint(&labels) {
+        let EndpointSpec { cluster, node, name, addresses, named_ports, .. } = spec;
+        let endpoint = Endpoint { cluster, node, name, addresses, labels, identity, named_ports };
+        return Ok((vec![Change::Put(Record::Endpoint(endpoint.into()))], Some(identity)));
+    }
     labels.insert(Label::new(SOURCE_K8S, CLUSTER_KEY, spec.cluster.as_str()));
     let cluster = mesh.clusters().find(|cluster| cluster.name == spec.cluster).map(|cluster| cluster.id);
     let next =

@@ -67,6 +67,17 @@ struct Here {
     addresses: Vec<IpAddr>,
 }
 
+impl Here {
+    /// A proxy or health check of the node.
+    fn is_reserved(&self) -> bool {
+        [Identity::INGRESS, Identity::HEALTH].contains(&self.subject.identity)
+    }
+
+    fn own(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied()
+    }
+}
+
 /// What records change, in the end.
 #[derive(Debug, Default)]
 struct Batch {
@@ -169,7 +180,10 @@ impl State {
         let own = AddressEntry { identity: Identity::HOST, endpoint: local.host.as_ref().map(|_| EndpointId::HOST) };
         let unknown = AddressEntry { identity: Identity::UNKNOWN, endpoint: None };
         let of_record = self.host.addresses.iter().map(|address| (*address, own));
+        // A proxy may listen at an address of a device: then that one is the proxy's (docs/decisions/0011).
+        let lent: BTreeSet<IpAddr> = self.here.values().filter(|here| here.is_reserved()).flat_map(Here::own).collect();
         let of_devices = local.host.iter().flat_map(|host| host.addresses.iter().map(move |address| (host, *address)));
+        let of_devices = of_devices.filter(|(_, address)| !lent.contains(address));
         let of_devices =
             of_devices.map(|(host, address)| (address, if host.unsure.contains(&address) { unknown } else { own }));
         // What the node's record says is sure.

@@ -418,3 +418,108 @@ fn aud_5_an_object_under_audit_is_only_a_shadow() {
     assert_eq!(lookup(entry.policy), Verdict::Allow);
     assert_eq!(lookup(entry.shadow.unwrap()), Verdict::DenyDefault);
 }
+
+/// A proxy's or health check's record (docs/decisions/0011).
+fn reserved(cluster: &str, node: &str, identity: Identity, addresses: &[&str]) -> Record {
+    let label = format!("reserved:{}", identity.reserved_name().unwrap());
+    let Record::Endpoint(record) = endpoint(cluster, node, &label.replace(':', "-"), identity.bits(), addresses) else {
+        unreachable!()
+    };
+    let labels = LabelSet::parse([label]).unwrap();
+    Record::Endpoint(Arc::new(Endpoint { labels, ..Arc::unwrap_or_clone(record) }))
+}
+
+#[test]
+fn proxies_and_health_checks_are_judged_as_such_everywhere() {
+    let range = "10.1.0.0/16".parse().unwrap();
+    let labels = ["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop"];
+    let mut mesh = mesh_of(vec![
+        Record::Cluster(Cluster { name: name("east"), id: ClusterId::new(1).unwrap(), pod_cidrs: vec![range] }),
+        node("east", "node-1", "192.0.2.1"),
+        node("west", "node-2", "192.0.2.2"),
+        endpoint("east", "node-1", "web", 0x10_0001, &["10.1.0.1"]),
+    ]);
+    let here = reserved("east", "node-1", Identity::INGRESS, &["10.1.0.8", "192.0.2.8"]);
+    let there = reserved("west", "node-2", Identity::INGRESS, &["192.0.2.18", "fd00::18"]);
+    let health = reserved("west", "node-2", Identity::HEALTH, &["192.0.2.14"]);
+    let records = [identity_record(0x10_0001, &labels), here, there.clone(), health];
+    change(&mut mesh, records.map(Change::Put));
+    let local = node_1(&[("web", 7)]);
+    let mut compiler = Compiler::default();
+    let mut allowed = |mesh: &mut Mesh, text: &str| {
+        change(mesh, [Change::Put(policy(text))]);
+        let (tables, problems) = compiled(&mut compiler, mesh, &local);
+        assert_eq!(problems, []);
+        let peers = ["10.1.0.8", "192.0.2.8", "192.0.2.18", "fd00::18", "192.0.2.14", "192.0.2.1", "192.0.2.2"];
+        let proxies = ["10.1.0.8", "192.0.2.18"].map(|peer| tables.addresses[&peer.parse().unwrap()]);
+        assert_eq!(proxies, [entry(8, None); 2], "an identity that all nodes know, and no endpoint");
+        peers.map(|from| verdict(&tables, EndpointId(7), from, 80) == Verdict::Allow)
+    };
+    let [yes, no] = [true, false];
+    let from = |entity: &str| ALLOW_80.replace("[all]", &format!("[{entity}]"));
+    // The node itself may always begin (SEM-50).
+    assert_eq!(allowed(&mut mesh, &from("ingress")), [yes, yes, yes, yes, no, yes, no]);
+    assert_eq!(allowed(&mut mesh, &from("health")), [no, no, no, no, yes, yes, no]);
+    assert_eq!(allowed(&mut mesh, &from("remote-node")), [no, no, no, no, no, yes, yes]);
+    assert_eq!(allowed(&mut mesh, &from("cluster")), [yes; 7]);
+    assert_eq!(allowed(&mut mesh, &from("world")), [no, no, no, no, no, yes, no]);
+    let deny = from("ingress").replace("ingress:", "ingressDeny:");
+    assert_eq!(allowed(&mut mesh, &deny), [no, no, no, no, no, yes, no], "it isolates, and the node is not the proxy");
+    change(&mut mesh, [Change::Delete(there.key())]);
+    let (tables, _) = compiled(&mut compiler, &mesh, &local);
+    assert!(!tables.addresses.contains_key(&"192.0.2.18".parse().unwrap()), "gone with its record");
+}
+
+#[test]
+fn an_address_of_a_device_is_the_proxys_where_the_node_says_so() {
+    let addresses: [std::net::IpAddr; 3] = ["192.0.2.1", "192.0.2.8", "192.0.2.9"].map(|text| text.parse().unwrap());
+    let host = |unsure: &[std::net::IpAddr]| LocalHost {
+        addresses: addresses.into(),
+        unsure: unsure.iter().copied().collect(),
+        ..LocalHost::default()
+    };
+    let mut mesh = mesh_of(vec![node("east", "node-1", "192.0.2.1")]);
+    let mut compiler = Compiler::default();
+    let mut identities = |mesh: &Mesh, unsure: &[std::net::IpAddr]| {
+        let local = LocalNode { host: Some(host(unsure)), ..node_1(&[]) };
+        let (tables, problems) = compiled(&mut compiler, mesh, &local);
+        (addresses.map(|address| tables.addresses[&address]), problems)
+    };
+    let own = entry(1, Some(1));
+    assert_eq!(identities(&mesh, &[]), ([own; 3], vec![]), "control: without a record they are the node's");
+    let proxy = reserved("east", "node-1", Identity::INGRESS, &["192.0.2.8"]);
+    change(&mut mesh, [Change::Put(proxy.clone())]);
+    assert_eq!(identities(&mesh, &[]), ([own, entry(8, None), own], vec![]));
+    assert_eq!(identities(&mesh, &addresses[1..]), ([own, entry(8, None), entry(0, None)], vec![]), "it is sure");
+    change(&mut mesh, [Change::Delete(proxy.key())]);
+    assert_eq!(identities(&mesh, &[]), ([own; 3], vec![]), "and the node's again without it");
+    change(&mut mesh, [Change::Put(reserved("west", "node-2", Identity::INGRESS, &["192.0.2.8"]))]);
+    let (entries, problems) = identities(&mesh, &[]);
+    assert_eq!(entries, [own, entry(0, None), own], "another node's proxy cannot take it: nobody knows whose it is");
+    assert!(matches!(&problems[..], [Problem::AddressConflict { .. }]), "{problems:?}");
+}
+
+/// SEM-30: of clusterwide objects' empty selector, if it is declared with a device.
+#[test]
+fn a_health_check_with_a_device_is_a_subject() {
+    let mut mesh = mesh_of(vec![
+        node("east", "node-1", "192.0.2.1"),
+        node("west", "node-2", "192.0.2.2"),
+        reserved("east", "node-1", Identity::HEALTH, &["192.0.2.4"]),
+    ]);
+    let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: own}\n\
+                       spec: {endpointSelector: {matchLabels: {'reserved:health': ''}}, ingress: [{fromEntities: [remote-node]}]}\n";
+    change(&mut mesh, [Change::Put(policy(clusterwide))]);
+    let (tables, problems) = compiled(&mut Compiler::default(), &mesh, &node_1(&[("reserved-health", 9)]));
+    assert_eq!(problems, []);
+    assert_eq!(tables.addresses[&"192.0.2.4".parse().unwrap()], entry(4, Some(9)));
+    assert_eq!(verdict(&tables, EndpointId(9), "192.0.2.2", 80), Verdict::Allow);
+    let world = Flow {
+        subject: Identity::HEALTH,
+        peer: Identity::WORLD,
+        direction: Direction::Ingress,
+        protocol: protocol::TCP,
+        port: 80,
+    };
+    assert_eq!(tables.lookup(EndpointId(9), &world), Verdict::DenyDefault);
+}

@@ -25,7 +25,15 @@ fn peers() -> impl Strategy<Value = String> {
         Just("{matchExpressions: [{key: app, operator: NotIn, values: [db]}]}"),
         Just("{matchLabels: {'k8s:io.kubernetes.pod.namespace': dev}}"),
     ];
-    let entity = prop_oneof![Just("all"), Just("world"), Just("cluster"), Just("host"), Just("health"), Just("none")];
+    let entity = prop_oneof![
+        Just("all"),
+        Just("world"),
+        Just("cluster"),
+        Just("host"),
+        Just("health"),
+        Just("ingress"),
+        Just("none")
+    ];
     let set = prop_oneof![
         Just("{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}"),
         Just("{cidr: 0.0.0.0/0}"),
@@ -106,7 +114,7 @@ fn flows() -> Vec<(Flow, LabelSet)> {
     let ports =
         [(protocol::TCP, 80), (protocol::TCP, 75), (protocol::UDP, 53), (protocol::ICMP, 8), (protocol::TCP, 9)];
     let mut peers: Vec<_> = PODS.iter().map(|(pod, ..)| (identity(pod), labels(identity(pod)))).collect();
-    peers.push((identity("world-ipv4"), labels(identity("world-ipv4"))));
+    peers.extend(["world-ipv4", "ingress", "health"].map(|peer| (identity(peer), labels(identity(peer)))));
     let range = LabelSet::parse(["cidr:10.1.0.0/16", "reserved:world-ipv4"]).unwrap();
     peers.push((ringfence_policy::address::AddressBook::LOCAL, range));
     let each = |(peer, labels): (_, LabelSet)| {

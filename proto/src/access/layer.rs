@@ -142,10 +142,14 @@ where
 
 impl<S> AccessService<S> {
     fn hear(&self, role: &Role, headers: &HeaderMap) {
-        let Role::Member(member) = role else { return };
+        if !matches!(role, Role::Member(_) | Role::Gateway(_)) {
+            return;
+        }
         let introduction = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let Some(introduction) = introduction {
-            self.peers.heard(*member, introduction);
+        match (role, introduction) {
+            (Role::Member(member), Some(introduction)) => self.peers.heard(*member, introduction),
+            (Role::Gateway(cluster), Some(introduction)) => self.peers.heard_gateway(cluster, introduction),
+            _ => {}
         }
     }
 }

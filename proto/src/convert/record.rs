@@ -12,6 +12,7 @@ use ringfence_policy::{
         Change, Cluster, Delta, Endpoint, IdentityRecord, Kind, NamedPort, Node, PolicyKey, PolicyKind, PolicyRecord,
         Record, RecordKey, Versioned,
     },
+    reserved::reserved_endpoint,
     revision::Revision,
 };
 
@@ -128,6 +129,14 @@ pub(super) fn identity(field: &'static str, bits: u32) -> Result<Identity, Inval
         .map_err(|source| InvalidMessage::Identity { field, source })
 }
 
+/// Of an endpoint: with the labels of a node's proxy or health check the reserved number of these, and no other.
+fn identity_of_endpoint(labels: &LabelSet, bits: u32) -> Result<Identity, InvalidMessage> {
+    match reserved_endpoint(labels) {
+        Some(reserved) if reserved.bits() == bits => Ok(reserved),
+        _ => identity("Endpoint.identity", bits),
+    }
+}
+
 impl From<Endpoint> for v1::Endpoint {
     fn from(endpoint: Endpoint) -> Self {
         Self {
@@ -145,13 +154,14 @@ impl From<Endpoint> for v1::Endpoint {
 impl TryFrom<v1::Endpoint> for Endpoint {
     type Error = InvalidMessage;
     fn try_from(message: v1::Endpoint) -> Result<Self, InvalidMessage> {
+        let labels = labels("Endpoint.labels", &message.labels)?;
         Ok(Self {
             cluster: name("Endpoint.cluster", message.cluster)?,
             node: name("Endpoint.node", message.node)?,
             name: name("Endpoint.name", message.name)?,
             addresses: addresses("Endpoint.addresses", message.addresses)?,
-            labels: labels("Endpoint.labels", &message.labels)?,
-            identity: identity("Endpoint.identity", message.identity)?,
+            identity: identity_of_endpoint(&labels, message.identity)?,
+            labels,
             named_ports: named_ports(message.named_ports)?,
         })
     }
