@@ -3,6 +3,7 @@
 //! ```text
 //! map ── [chunk][chunk][chunk]        a copy takes the list, not the chunks
 //! copy ─ [  │  ][  │  ][chunk']       whoever changes an entry copies its chunk first, if the other one has it, too
+//! floors [key  ][key  ][key  ]        side by side: a chunk is found without touching the others
 //! ```
 //!
 //! So a reader of the whole state takes a copy in a moment and reads it at leisure, while the writer goes on.
@@ -27,6 +28,8 @@ type Chunk<K, V> = Vec<(K, V)>;
 pub struct SharedMap<K, V> {
     /// In order; none is empty.
     chunks: Vec<Arc<Chunk<K, V>>>,
+    /// For each chunk a key that none of its own is before, and that all of the chunk before are before.
+    floors: Vec<K>,
     length: usize,
 }
 
@@ -34,7 +37,7 @@ impl<K, V> SharedMap<K, V> {
     /// An empty map.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunks: Vec::new(), length: 0 }
+        Self { chunks: Vec::new(), floors: Vec::new(), length: 0 }
     }
 
     /// How many entries.
@@ -100,13 +103,13 @@ impl<K: Ord, V> SharedMap<K, V> {
     pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, R> {
         let (first, start) = match range.start_bound() {
             Bound::Unbounded => (0, 0),
-            Bound::Included(key) => self.place(|known| known < key, key),
-            Bound::Excluded(key) => self.place(|known| known <= key, key),
+            Bound::Included(key) => self.place(|known| known.cmp(key).is_lt(), key),
+            Bound::Excluded(key) => self.place(|known| known.cmp(key).is_le(), key),
         };
         let (last, end) = match range.end_bound() {
             Bound::Unbounded => (self.chunks.len(), 0),
-            Bound::Included(key) => self.place(|known| known <= key, key),
-            Bound::Excluded(key) => self.place(|known| known < key, key),
+            Bound::Included(key) => self.place(|known| known.cmp(key).is_le(), key),
+            Bound::Excluded(key) => self.place(|known| known.cmp(key).is_lt(), key),
         };
         let chunks = self.chunks.iter().enumerate().take(last + 1).skip(first);
         let entries = chunks.flat_map(move |(at, chunk)| {
@@ -128,7 +131,7 @@ impl<K: Ord, V> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.chunks.partition_point(|chunk| chunk[0].0.borrow() <= key).checked_sub(1)
+        self.floors.partition_point(|floor| floor.borrow().cmp(key).is_le()).checked_sub(1)
     }
 }
 
@@ -136,11 +139,15 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// Sets the value of a key; gives the one from before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let Some(last) = self.chunks.len().checked_sub(1) else {
+            self.floors.push(key.clone());
             self.chunks.push(Arc::new(vec![(key, value)]));
             self.length = 1;
             return None;
         };
-        let at = self.chunk_of(&key).unwrap_or_default();
+        let at = self.chunk_of(&key).unwrap_or_else(|| {
+            self.floors[0] = key.clone();
+            0
+        });
         let place = match self.chunks[at].binary_search_by(|(known, _)| known.cmp(&key)) {
             Ok(place) => {
                 let chunk = Arc::make_mut(&mut self.chunks[at]);
@@ -152,6 +159,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         let is_full = self.chunks[at].len() >= CHUNK;
         if is_full && at == last && place == CHUNK {
             // Keys that come in order fill their chunks.
+            self.floors.push(key.clone());
             self.chunks.push(Arc::new(vec![(key, value)]));
             return None;
         }
@@ -160,6 +168,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         if is_full {
             let rest = chunk.split_off(CHUNK / 2);
             chunk.shrink_to_fit();
+            self.floors.insert(at + 1, rest[0].0.clone());
             self.chunks.insert(at + 1, Arc::new(rest));
         }
         None
@@ -174,6 +183,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         let place = self.chunks[at].binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
         self.length -= 1;
         if self.chunks[at].len() == 1 {
+            self.floors.remove(at);
             let chunk = Arc::unwrap_or_clone(self.chunks.remove(at));
             return chunk.into_iter().next().map(|(_, value)| value);
         }
@@ -189,6 +199,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     fn join(&mut self, at: usize) {
         let length = |at: usize| self.chunks.get(at).map_or(CHUNK, |chunk| chunk.len());
         if length(at) + length(at + 1) <= CHUNK / 2 {
+            self.floors.remove(at + 1);
             let next = Arc::unwrap_or_clone(self.chunks.remove(at + 1));
             Arc::make_mut(&mut self.chunks[at]).extend(next);
         }
@@ -201,7 +212,7 @@ impl<K, V> Default for SharedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
+impl<K: Ord + Clone, V> FromIterator<(K, V)> for SharedMap<K, V> {
     /// In any order; of entries with one key the last counts.
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut entries: Vec<(K, V)> = entries.into_iter().collect();
@@ -211,13 +222,12 @@ impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
             entries.dedup_by(|(next, _), (kept, _)| next == kept);
         }
         let length = entries.len();
-        let mut chunks = Vec::with_capacity(length.div_ceil(CHUNK));
+        let (mut chunks, mut floors) = (Vec::with_capacity(length.div_ceil(CHUNK)), Vec::new());
         let mut entries = entries.into_iter();
         loop {
             let chunk: Chunk<K, V> = entries.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Self { chunks, length };
-            }
+            let Some((first, _)) = chunk.first() else { return Self { chunks, floors, length } };
+            floors.push(first.clone());
             chunks.push(Arc::new(chunk));
         }
     }
@@ -262,10 +272,10 @@ impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
+impl<'de, K: Deserialize<'de> + Ord + Clone, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries<K, V>(PhantomData<(K, V)>);
-        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Entries<K, V> {
+        impl<'de, K: Deserialize<'de> + Ord + Clone, V: Deserialize<'de>> de::Visitor<'de> for Entries<K, V> {
             type Value = SharedMap<K, V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -350,6 +360,9 @@ mod tests {
                 }
                 prop_assert_eq!(map.get(&key), model.get(&key));
                 prop_assert!(map.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
+                prop_assert_eq!(map.floors.len(), map.chunks.len());
+                prop_assert!(map.chunks.iter().zip(&map.floors).all(|(chunk, floor)| chunk[0].0 >= *floor));
+                prop_assert!(map.chunks.iter().zip(&map.floors[1.min(map.floors.len())..]).all(|(chunk, next)| chunk[chunk.len() - 1].0 < *next));
             }
             copies.push((map, model));
             for (map, model) in copies {

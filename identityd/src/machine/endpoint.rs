@@ -22,24 +22,39 @@ pub(super) fn put(view: View<'_>, spec: &EndpointSpec) -> Result<Transition, Ref
     let (cluster, node) = (owner.name.clone(), node.name.clone());
     let key = RecordKey::Endpoint(cluster.clone(), node.clone(), spec.name.clone());
     view.index().check_addresses(&key, &spec.addresses)?;
-    let labels = identity::relevant(view, &cluster, &spec.labels)?;
-    let mut transition = identity::number(view, owner, &labels)?;
-    let identity = transition.identity.expect("`number` gives a number or refuses");
-    transition.changes.extend(view.put(Record::Endpoint(Arc::new(Endpoint {
+    let former = view.former(&key);
+    let old = if let Some(Record::Endpoint(old)) = former.map(|former| &former.record) { Some(old) } else { None };
+    identity::check(&cluster, &spec.labels)?;
+    let (mut transition, labels) = match old.filter(|old| identity::is_relevant(view, &spec.labels, &old.labels)) {
+        // It refers to its number, so that stands for the same labels still.
+        Some(old) => (Transition::of(old.identity), old.labels.clone()),
+        None => {
+            let labels = identity::relevant(view, &cluster, &spec.labels);
+            (identity::number(view, owner, &labels)?, view.index().shared(labels))
+        }
+    };
+    let record = Record::Endpoint(Arc::new(Endpoint {
         cluster: cluster.clone(),
         node: node.clone(),
         name: spec.name.clone(),
         addresses: each_once(&spec.addresses),
-        labels: view.index().shared(labels),
-        identity,
+        labels,
+        identity: transition.identity.expect("`number` gives a number or refuses"),
         named_ports: spec.named_ports.clone(),
-    }))));
+    }));
+    transition.replace(former, record);
     // Who declares endpoints is alive.
     lease::renew(view, &(cluster, node), None, &mut transition);
     Ok(transition)
 }
 
 fn each_once(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    // As most endpoints have it: one of each family.
+    if let [one, other] = addresses
+        && one != other
+    {
+        return addresses.to_vec();
+    }
     let mut seen = BTreeSet::new();
     addresses.iter().copied().filter(|address| seen.insert(*address)).collect()
 }

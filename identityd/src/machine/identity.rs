@@ -18,7 +18,8 @@ use super::{
 /// Gives a label set its number without an endpoint; its grace begins again.
 pub(super) fn allocate(view: View<'_>, name: &Name, labels: &LabelSet) -> Result<Transition, Refusal> {
     let owner = view.cluster(name)?;
-    let mut transition = number(view, owner, &relevant(view, name, labels)?)?;
+    check(name, labels)?;
+    let mut transition = number(view, owner, &relevant(view, name, labels))?;
     if let Some(identity) = transition.identity.filter(|identity| view.index().references(*identity) == 0) {
         transition.set(RowKey::Number(identity), Some(Row::Number(idle(view))));
     }
@@ -28,30 +29,44 @@ pub(super) fn allocate(view: View<'_>, name: &Name, labels: &LabelSet) -> Result
 /// One label set, one number (S5): the one it has, or the cluster's next.
 pub(super) fn number(view: View<'_>, owner: &Cluster, labels: &LabelSet) -> Result<Transition, Refusal> {
     if let Some(identity) = view.index().number(labels) {
-        return Ok(Transition { identity: Some(identity), ..Transition::default() });
+        return Ok(Transition::of(identity));
     }
     let (identity, counter) = view.index().free_run(view.ledger(), owner.id, &owner.name, 1)?;
-    let record = Record::Identity(IdentityRecord { identity, labels: labels.clone() });
-    let mut transition =
-        Transition { changes: vec![Change::Put(record)], identity: Some(identity), ..Transition::default() };
+    let mut transition = Transition::of(identity);
+    transition.put(view, Record::Identity(IdentityRecord { identity, labels: labels.clone() }));
     transition.set(RowKey::Counter(owner.id), Some(Row::Counter(counter)));
     Ok(transition)
 }
 
-/// The labels that make the identity, with the cluster's own, whatever the filter says of that one.
-pub(super) fn relevant(view: View<'_>, cluster: &Name, labels: &LabelSet) -> Result<LabelSet, Refusal> {
+/// Whether endpoints of a cluster may have these labels.
+///
+/// # Errors
+/// `ReservedLabel`, `ForeignClusterLabel`.
+pub(super) fn check(cluster: &Name, labels: &LabelSet) -> Result<(), Refusal> {
     if let Some(label) = labels.iter().find(|label| [SOURCE_RESERVED, SOURCE_CIDR].contains(&label.source.as_str())) {
         return Err(Refusal::ReservedLabel { label: label.to_string() });
     }
     if let Some(label) = labels.get(CLUSTER_KEY).filter(|label| label.value != cluster.as_str()) {
         return Err(Refusal::ForeignClusterLabel { label: label.to_string(), cluster: cluster.clone() });
     }
+    Ok(())
+}
+
+/// The labels that make the identity, with the cluster's own, whatever the filter says of that one.
+pub(super) fn relevant(view: View<'_>, cluster: &Name, labels: &LabelSet) -> LabelSet {
     let own = Label::new(SOURCE_K8S, CLUSTER_KEY, cluster.as_str());
     let mut labels = view.index().filter.relevant(labels);
     if labels.get(CLUSTER_KEY) != Some(&own) {
         labels.insert(own);
     }
-    Ok(labels)
+    labels
+}
+
+/// Whether `known`, which is of the same cluster, is what `relevant` makes of labels.
+pub(super) fn is_relevant(view: View<'_>, labels: &LabelSet, known: &LabelSet) -> bool {
+    let is_other = |label: &&Label| label.key != CLUSTER_KEY;
+    let relevant = labels.iter().filter(is_other).filter(|label| view.index().filter.is_relevant(label));
+    relevant.eq(known.iter().filter(is_other))
 }
 
 /// Ends the grace of a number that nobody refers to.
@@ -73,7 +88,7 @@ pub(super) fn release(view: View<'_>, identity: Identity) -> Result<Transition, 
 /// Removes the record of a number in the next revision.
 pub(super) fn quarantine(view: View<'_>, identity: Identity, transition: &mut Transition) {
     let state = NumberState::Quarantined { gone: view.mesh.revision().next() };
-    transition.changes.push(Change::Delete(RecordKey::Identity(identity)));
+    transition.delete(view, RecordKey::Identity(identity));
     transition.set(RowKey::Number(identity), Some(Row::Number(state)));
 }
 
@@ -85,13 +100,15 @@ pub(super) fn idle(view: View<'_>) -> NumberState {
 /// A number whose last reference goes becomes idle, one that gets its first is idle no more (S6).
 pub(super) fn follow_references(view: View<'_>, transition: &mut Transition) {
     let mut moved: BTreeMap<Identity, i64> = BTreeMap::new();
-    for change in &transition.changes {
-        if let Some(Record::Endpoint(old)) = view.mesh.get(&change.key()) {
-            *moved.entry(old.identity).or_default() -= 1;
+    for (change, former) in transition.changes() {
+        let old = if let Some(Record::Endpoint(old)) = former.map(|former| &former.record) { Some(old) } else { None };
+        let new = if let Change::Put(Record::Endpoint(new)) = change { Some(new) } else { None };
+        let (old, new) = (old.map(|old| old.identity), new.map(|new| new.identity));
+        if old == new {
+            continue;
         }
-        if let Change::Put(Record::Endpoint(new)) = change {
-            *moved.entry(new.identity).or_default() += 1;
-        }
+        old.into_iter().for_each(|old| *moved.entry(old).or_default() -= 1);
+        new.into_iter().for_each(|new| *moved.entry(new).or_default() += 1);
     }
     for (identity, difference) in moved {
         let before = i64::from(view.index().references(identity));

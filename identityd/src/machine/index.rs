@@ -17,7 +17,8 @@ use ringfence_policy::{
 };
 
 use super::{
-    ledger::{Counter, Ledger, NumberState, Row, RowKey, Rows},
+    Transition,
+    ledger::{Counter, Ledger, NumberState, Row, RowKey},
     numbers::Numbers,
 };
 
@@ -50,20 +51,20 @@ impl Index {
         index
     }
 
-    /// Follows the changes of one command; mesh and ledger are still as before.
-    pub(super) fn apply(&mut self, mesh: &Mesh, ledger: &Ledger, changes: &[Change], rows: &Rows) {
+    /// Follows what one command does; the ledger is still as before.
+    pub(super) fn apply(&mut self, transition: &Transition, ledger: &Ledger) {
         // Everything old first: within one revision an address may move from one record to another.
-        for change in changes {
-            if let Some(old) = mesh.get(&change.key()) {
-                self.remove(old);
+        for (_, former) in transition.changes() {
+            if let Some(old) = former {
+                self.remove(&old.record);
             }
         }
-        for change in changes {
+        for (change, _) in transition.changes() {
             if let Change::Put(record) = change {
                 self.insert(record);
             }
         }
-        for (key, row) in rows {
+        for (key, row) in &transition.rows {
             let RowKey::Number(identity) = key else { continue };
             if let Some(old) = ledger.numbers().get(identity) {
                 self.remove_state(*identity, *old);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ringfence_policy::{
-    command::{Command, Committed, Housekeeping, Refusal},
+    command::{Command, Committed, Housekeeping},
     mesh::Mesh,
     record::{Change, Delta, RecordKey},
     revision::Revision,
@@ -13,7 +13,7 @@ use ringfence_proto::follow::SharedHistory;
 use crate::{
     codec::{self, EncodedDeltas},
     machine::{
-        self, Book,
+        self, Book, Transition,
         ledger::{Ledger, Row, RowKey},
     },
     raft::Answer,
@@ -64,18 +64,15 @@ impl Position {
     /// Carries out one command.
     pub(super) fn execute(&mut self, history: &SharedHistory, command: &Command) -> Answer {
         let revision = self.marker.revision.next();
-        let (changes, identity) = history.read(|history| {
-            let mesh = history.mesh();
-            let transition = machine::transition(mesh, &self.book, command)?;
-            if !transition.changes.is_empty() {
-                self.pass(mesh, revision, &transition.changes);
-            }
-            for (key, row) in &transition.rows {
-                self.change_row(key, row.as_ref());
-            }
-            self.book.apply(mesh, &transition);
-            Ok::<_, Refusal>((transition.changes, transition.identity))
-        })?;
+        let transition = history.read(|history| machine::transition(history.mesh(), &self.book, command))?;
+        if transition.changes().len() > 0 {
+            self.pass(revision, &transition);
+        }
+        for (key, row) in &transition.rows {
+            self.change_row(key, row.as_ref());
+        }
+        self.book.apply(&transition);
+        let (changes, identity) = transition.into_parts();
         if let Command::Housekeeping(Housekeeping::Found(_)) = command {
             self.book.ledger().store().into_iter().for_each(|store| history.found(store));
         }
@@ -88,14 +85,12 @@ impl Position {
         Ok(Committed { revision: self.marker.revision, changed, identity })
     }
 
-    /// Counts the changes of one revision into the digest and adds its delta. Each record is encoded once for both. A
-    /// revision changes a record at most once, so `mesh` still has the one from before.
-    fn pass(&mut self, mesh: &Mesh, revision: Revision, changes: &[Change]) {
+    /// Counts the changes of one revision into the digest and adds its delta. Each record is encoded once for both.
+    fn pass(&mut self, revision: Revision, transition: &Transition) {
         let Self { marker, passed, dirty, buffer, .. } = self;
-        passed.begin(revision, changes.len());
-        for change in changes {
-            let key = change.key();
-            if let Some(before) = mesh.records().get(&key) {
+        passed.begin(revision, transition.changes().len());
+        for (change, former) in transition.changes() {
+            if let Some(before) = former {
                 buffer.clear();
                 codec::encode_into(buffer, before);
                 marker.digest = marker.digest.wrapping_sub(state::encoded_record_digest(buffer));
@@ -109,7 +104,7 @@ impl Position {
                 }
                 Change::Delete(key) => passed.delete(key),
             }
-            dirty.records.insert(key);
+            dirty.records.insert(change.key());
         }
         passed.end(revision);
     }
