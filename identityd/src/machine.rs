@@ -134,7 +134,7 @@ impl Transition {
     }
 
     fn set(&mut self, key: RowKey, row: Option<Row>) {
-        self.rows.insert(key, row);
+        self.rows.set(key, row);
     }
 }
 
@@ -191,6 +191,7 @@ pub fn transition(mesh: &Mesh, book: &Book, command: &Command) -> Result<Transit
         Command::Housekeeping(Housekeeping::Found(store)) => Ok(found(view, *store)),
     }?;
     identity::follow_references(view, &mut transition);
+    transition.rows.settle();
     Ok(transition)
 }
 
@@ -232,7 +233,7 @@ fn overlap(a: &Cidr, b: &Cidr) -> bool {
 fn put_node(view: View<'_>, node: &Node) -> Result<Transition, Refusal> {
     view.cluster(&node.cluster)?;
     let record = Record::Node(node.clone());
-    view.index().check_addresses(&record.key(), &node.addresses)?;
+    view.index().check_addresses(&record.key(), node.addresses.iter())?;
     let mut transition = Transition::default();
     transition.put(view, record);
     lease::renew(view, &(node.cluster.clone(), node.name.clone()), None, &mut transition);

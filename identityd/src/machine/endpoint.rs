@@ -21,9 +21,10 @@ pub(super) fn put(view: View<'_>, spec: &EndpointSpec) -> Result<Transition, Ref
     // The names as the mesh has them already, so that nobody holds them twice.
     let (cluster, node) = (owner.name.clone(), node.name.clone());
     let key = RecordKey::Endpoint(cluster.clone(), node.clone(), spec.name.clone());
-    view.index().check_addresses(&key, &spec.addresses)?;
     let former = view.former(&key);
     let old = if let Some(Record::Endpoint(old)) = former.map(|former| &former.record) { Some(old) } else { None };
+    let own = old.map_or(&[][..], |old| &old.addresses);
+    view.index().check_addresses(&key, spec.addresses.iter().filter(|address| !own.contains(address)))?;
     identity::check(&cluster, &spec.labels)?;
     let (mut transition, labels) = match old.filter(|old| identity::is_relevant(view, &spec.labels, &old.labels)) {
         // It refers to its number, so that stands for the same labels still.

@@ -7,11 +7,12 @@ use ringfence_policy::{
     identity::Identity,
     label::{CLUSTER_KEY, Label, LabelSet, SOURCE_CIDR, SOURCE_K8S, SOURCE_RESERVED},
     name::Name,
-    record::{Change, Cluster, IdentityRecord, Record, RecordKey},
+    record::{Cluster, IdentityRecord, Record, RecordKey},
 };
 
 use super::{
     Transition, View,
+    index::{put, worn},
     ledger::{NumberState, Row, RowKey},
 };
 
@@ -101,9 +102,8 @@ pub(super) fn idle(view: View<'_>) -> NumberState {
 pub(super) fn follow_references(view: View<'_>, transition: &mut Transition) {
     let mut moved: BTreeMap<Identity, i64> = BTreeMap::new();
     for (change, former) in transition.changes() {
-        let old = if let Some(Record::Endpoint(old)) = former.map(|former| &former.record) { Some(old) } else { None };
-        let new = if let Change::Put(Record::Endpoint(new)) = change { Some(new) } else { None };
-        let (old, new) = (old.map(|old| old.identity), new.map(|new| new.identity));
+        let old = former.and_then(|former| worn(&former.record));
+        let new = put(change).and_then(worn);
         if old == new {
             continue;
         }

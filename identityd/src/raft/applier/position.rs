@@ -68,8 +68,8 @@ impl Position {
         if transition.changes().len() > 0 {
             self.pass(revision, &transition);
         }
-        for (key, row) in &transition.rows {
-            self.change_row(key, row.as_ref());
+        for (key, row) in transition.rows.iter() {
+            self.change_row(key, row);
         }
         self.book.apply(&transition);
         let (changes, identity) = transition.into_parts();
