@@ -8,7 +8,7 @@
 //!                         free ◄──────────── quarantine time over ──────────── Resting
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, hash::Hash};
 
 use ringfence_policy::{
     identity::{ClusterId, Identity},
@@ -231,7 +231,7 @@ fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
     };
 }
 
-fn share<K: Ord + Clone, V: Clone>(map: &mut SharedMap<K, V>, key: &K, value: Option<V>) {
+fn share<K: Ord + Hash + Clone, V: Clone>(map: &mut SharedMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key.clone(), value),
         None => map.remove(key),
