@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use ringfence_policy::{
     command::{Command, Committed, Housekeeping},
+    identity::Identity,
     mesh::Mesh,
-    record::{Change, Delta, RecordKey},
+    record::{Change, Delta, IdentityRecord, Record, RecordKey},
     revision::Revision,
 };
 use ringfence_proto::follow::SharedHistory;
@@ -33,10 +34,15 @@ pub(super) struct Position {
     buffer: Vec<u8>,
 }
 
-/// What has changed since a moment; what it is now is looked up when it is written.
+/// What has changed since a moment; what it is now is looked up when it is written. There can be many identities at once,
+/// so they and their numbers are not noted as keys.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
+    identities: HashSet<Identity>,
+    /// Apart from identities.
     records: HashSet<RecordKey>,
+    numbers: HashSet<Identity>,
+    /// Apart from numbers.
     rows: HashSet<RowKey>,
     /// Entries were applied, whether they changed something or not.
     pub(super) has_moved: bool,
@@ -104,7 +110,7 @@ impl Position {
                 }
                 Change::Delete(key) => passed.delete(key),
             }
-            dirty.records.insert(change.key());
+            dirty.note(change);
         }
         passed.end(revision);
     }
@@ -122,22 +128,44 @@ impl Position {
         let before = book.ledger().get(key).map_or(0, |row| share(&row));
         let after = row.map_or(0, share);
         marker.digest = marker.digest.wrapping_sub(before).wrapping_add(after);
-        dirty.rows.insert(key.clone());
+        dirty.note_row(key);
     }
 }
 
 impl Dirty {
-    /// How many records and rows.
-    pub(super) fn len(&self) -> usize {
-        self.records.len() + self.rows.len()
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Put(Record::Identity(IdentityRecord { identity, .. }))
+            | Change::Delete(RecordKey::Identity(identity)) => self.identities.insert(*identity),
+            _ => self.records.insert(change.key()),
+        };
     }
 
-    /// What is written of them, in the order in which they lie.
+    fn note_row(&mut self, key: &RowKey) {
+        match key {
+            RowKey::Number(number) => self.numbers.insert(*number),
+            _ => self.rows.insert(key.clone()),
+        };
+    }
+
+    /// How many records and rows.
+    pub(super) fn len(&self) -> usize {
+        self.identities.len() + self.records.len() + self.numbers.len() + self.rows.len()
+    }
+
+    /// What is written of them; each kind in the order in which it lies.
     pub(super) fn changes(self, image: &Image) -> impl Iterator<Item = EncodedChange> {
-        let mut records: Vec<_> = self.records.into_iter().collect();
-        records.sort_unstable();
-        let records = records.into_iter().map(|key| state::record_change(&key, image.mesh.records().get(&key)));
-        let rows = self.rows.into_iter().map(|key| state::row_change(&key, image.ledger.get(&key).as_ref()));
+        let identities = sorted(self.identities).into_iter().map(RecordKey::Identity);
+        let records = identities.chain(sorted(self.records));
+        let records = records.map(|key| state::record_change(&key, image.mesh.records().get(&key)));
+        let rows = sorted(self.numbers).into_iter().map(RowKey::Number).chain(self.rows);
+        let rows = rows.map(|key| state::row_change(&key, image.ledger.get(&key).as_ref()));
         records.chain(rows)
     }
+}
+
+fn sorted<K: Ord>(keys: HashSet<K>) -> Vec<K> {
+    let mut keys: Vec<_> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys
 }
