@@ -18,7 +18,7 @@ mod numbers;
 mod objects;
 mod tick;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ringfence_policy::{
     cidr::Cidr,
@@ -26,7 +26,7 @@ use ringfence_policy::{
     identity::Identity,
     mesh::Mesh,
     name::Name,
-    record::{Change, Cluster, Endpoint, MeshSettings, Node, Record, RecordKey},
+    record::{Change, Cluster, Endpoint, MeshSettings, Node, Record, RecordKey, Versioned},
     store::StoreId,
 };
 
@@ -36,8 +36,10 @@ use ledger::{Ledger, Row, RowKey, Rows};
 /// What a command does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transition {
-    /// The changes of one revision; none if everything is so already.
-    pub changes: Vec<Change>,
+    /// The changes of one revision, at most one for each key; none if everything is so already.
+    changes: Vec<Change>,
+    /// What the records of `changes` were, in the same order: whoever needs it looks for no key again.
+    former: Vec<Option<Arc<Versioned>>>,
     /// The changes of the ledger.
     pub rows: Rows,
     /// The number of the label set, for commands that ask for one.
@@ -89,20 +91,50 @@ impl Book {
         mesh.clusters().map(|cluster| (cluster.name.clone(), self.index.usage(cluster.id))).collect()
     }
 
-    /// Follows a transition; `before` is the mesh that it is about to change.
-    pub fn apply(&mut self, before: &Mesh, transition: &Transition) {
-        self.index.apply(before, &self.ledger, &transition.changes, &transition.rows);
+    /// Follows a transition.
+    pub fn apply(&mut self, transition: &Transition) {
+        self.index.apply(transition, &self.ledger);
         self.ledger.apply(&transition.rows);
     }
 }
 
 impl Transition {
-    fn of(changes: Vec<Change>) -> Self {
-        Self { changes, ..Self::default() }
+    /// The changes of one revision, each with what the record was.
+    pub fn changes(&self) -> impl ExactSizeIterator<Item = (&Change, Option<&Versioned>)> {
+        self.changes.iter().zip(self.former.iter().map(Option::as_deref))
+    }
+
+    /// The changes of one revision, and the identity asked for.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Change>, Option<Identity>) {
+        (self.changes, self.identity)
+    }
+
+    fn of(identity: Identity) -> Self {
+        Self { identity: Some(identity), ..Self::default() }
+    }
+
+    /// A put that changes nothing makes no change.
+    fn put(&mut self, view: View<'_>, record: Record) {
+        let former = view.former(&record.key());
+        self.replace(former, record);
+    }
+
+    /// As `put`, of a record that was looked for already.
+    fn replace(&mut self, former: Option<&Arc<Versioned>>, record: Record) {
+        if former.is_none_or(|former| former.record != record) {
+            self.changes.push(Change::Put(record));
+            self.former.push(former.cloned());
+        }
+    }
+
+    fn delete(&mut self, view: View<'_>, key: RecordKey) {
+        self.former.push(view.former(&key).cloned());
+        self.changes.push(Change::Delete(key));
     }
 
     fn set(&mut self, key: RowKey, row: Option<Row>) {
-        self.rows.insert(key, row);
+        self.rows.set(key, row);
     }
 }
 
@@ -115,9 +147,8 @@ impl<'v> View<'v> {
         &self.book.index
     }
 
-    /// A put that changes nothing makes no revision.
-    fn put(self, record: Record) -> Vec<Change> {
-        if self.mesh.get(&record.key()) == Some(&record) { Vec::new() } else { vec![Change::Put(record)] }
+    fn former(self, key: &RecordKey) -> Option<&'v Arc<Versioned>> {
+        self.mesh.records().get_shared(key)
     }
 
     fn cluster(self, name: &Name) -> Result<&'v Cluster, Refusal> {
@@ -160,6 +191,7 @@ pub fn transition(mesh: &Mesh, book: &Book, command: &Command) -> Result<Transit
         Command::Housekeeping(Housekeeping::Found(store)) => Ok(found(view, *store)),
     }?;
     identity::follow_references(view, &mut transition);
+    transition.rows.settle();
     Ok(transition)
 }
 
@@ -189,7 +221,9 @@ fn put_cluster(view: View<'_>, new: &Cluster) -> Result<Transition, Refusal> {
             return Err(Refusal::PodCidrOverlap { range: *range, owner: other.name.clone() });
         }
     }
-    Ok(Transition::of(view.put(Record::Cluster(new.clone()))))
+    let mut transition = Transition::default();
+    transition.put(view, Record::Cluster(new.clone()));
+    Ok(transition)
 }
 
 fn overlap(a: &Cidr, b: &Cidr) -> bool {
@@ -199,8 +233,9 @@ fn overlap(a: &Cidr, b: &Cidr) -> bool {
 fn put_node(view: View<'_>, node: &Node) -> Result<Transition, Refusal> {
     view.cluster(&node.cluster)?;
     let record = Record::Node(node.clone());
-    view.index().check_addresses(&record.key(), &node.addresses)?;
-    let mut transition = Transition::of(view.put(record));
+    view.index().check_addresses(&record.key(), node.addresses.iter())?;
+    let mut transition = Transition::default();
+    transition.put(view, record);
     lease::renew(view, &(node.cluster.clone(), node.name.clone()), None, &mut transition);
     Ok(transition)
 }
@@ -220,7 +255,8 @@ fn delete(view: View<'_>, key: &RecordKey) -> Result<Transition, Refusal> {
     if let Some(user) = user {
         return Err(Refusal::InUse { key: key.clone(), user });
     }
-    let mut transition = Transition::of(vec![Change::Delete(key.clone())]);
+    let mut transition = Transition::default();
+    transition.delete(view, key.clone());
     match key {
         RecordKey::Cluster(name) => transition.set(RowKey::Gateway(name.clone()), None),
         RecordKey::Node(cluster, name) => transition.set(RowKey::Lease((cluster.clone(), name.clone())), None),

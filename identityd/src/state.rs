@@ -41,7 +41,7 @@ const MARKER_KEY: &[u8] = b"marker";
 const RECORD_PREFIX: &[u8] = b"record/";
 const ROW_PREFIX: &[u8] = b"row/";
 /// What sled keeps in memory: it is read as a whole when it is opened, and only written afterwards.
-const CACHE_BYTES: u64 = 4 << 20;
+const CACHE_BYTES: u64 = 1 << 20;
 /// Reads after which sled has freed what a write replaced: it looks at every 128th, some epochs later.
 const COLLECTING_READS: usize = 1024;
 /// How long a database that was just closed is waited for.

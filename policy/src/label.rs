@@ -1,10 +1,13 @@
 //! Labels and label sets (LBL-1 … LBL-7).
 
+mod shared;
+
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::text::Text;
+use shared::Shared;
 
 /// Label key that carries the cluster's name (LBL-24).
 pub const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
@@ -109,6 +112,12 @@ impl Label {
     /// # Errors
     /// As `parse`.
     pub fn parse_with(text: &str, default_source: &str) -> Result<Self, InvalidLabel> {
+        let (source, key, value) = Self::split(text, default_source)?;
+        Ok(Self::new(source, key, value))
+    }
+
+    /// Source, key and value of a label's text.
+    fn split<'a>(text: &'a str, default_source: &'a str) -> Result<(&'a str, &'a str, &'a str), InvalidLabel> {
         if text.len() > MAX_LABEL_BYTES {
             return Err(InvalidLabel::TooLong { text: text.chars().take(64).collect(), length: text.len() });
         }
@@ -122,7 +131,7 @@ impl Label {
         if key.is_empty() {
             return Err(InvalidLabel::NoKey { text: text.to_owned() });
         }
-        Ok(Self::new(source, key, value))
+        Ok((source, key, value))
     }
 
     /// LBL-1 … LBL-4: the source, which is all before the first `:`, and what follows it.
@@ -154,9 +163,10 @@ impl fmt::Debug for Label {
     }
 }
 
-/// A set of labels with each key once (LBL-6), ordered by key. Copies share one allocation.
+/// A set of labels with each key once (LBL-6), ordered by key. Copies share one allocation, and sets that were made apart
+/// share the labels that they have in common.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct LabelSet(Arc<[Label]>);
+pub struct LabelSet(Arc<[Shared]>);
 
 impl LabelSet {
     /// Parses label texts; a key that is given twice is an error here, because a person wrote it.
@@ -164,7 +174,11 @@ impl LabelSet {
     /// # Errors
     /// `InvalidLabel` for the first text that is wrong.
     pub fn parse<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Result<Self, InvalidLabel> {
-        let mut labels = texts.into_iter().map(|text| Label::parse(text.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let parse = |text: T| {
+            let (source, key, value) = Label::split(text.as_ref(), SOURCE_UNSPEC)?;
+            Ok(Shared::new(source, key, value))
+        };
+        let mut labels = texts.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         labels.sort_by(|one, other| one.key.cmp(&other.key));
         if let Some(twice) = labels.windows(2).find(|pair| pair[0].key == pair[1].key) {
             return Err(InvalidLabel::Duplicate { key: twice[0].key.to_string() });
@@ -179,9 +193,12 @@ impl LabelSet {
     pub fn insert(&mut self, label: Label) -> Option<Label> {
         let mut labels = self.0.to_vec();
         let replaced = match self.position(&label.key) {
-            Ok(at) => Some(std::mem::replace(&mut labels[at], label)),
+            Ok(at) => {
+                let replaced: Shared = std::mem::replace(&mut labels[at], label.into());
+                Some(Label::clone(&replaced))
+            }
             Err(at) => {
-                labels.insert(at, label);
+                labels.insert(at, label.into());
                 None
             }
         };
@@ -192,12 +209,12 @@ impl LabelSet {
     /// The label with this key, whatever its source.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Label> {
-        self.position(key).ok().map(|at| &self.0[at])
+        self.position(key).ok().map(|at| &*self.0[at])
     }
 
     /// All labels, ordered by key.
-    pub fn iter(&self) -> impl Iterator<Item = &Label> {
-        self.0.iter()
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Label> {
+        self.0.iter().map(|label| &**label)
     }
 
     /// How many labels.
@@ -225,7 +242,7 @@ impl LabelSet {
 
 impl FromIterator<Label> for LabelSet {
     fn from_iter<T: IntoIterator<Item = Label>>(labels: T) -> Self {
-        let mut labels: Vec<Label> = labels.into_iter().collect();
+        let mut labels: Vec<Shared> = labels.into_iter().map(Shared::from).collect();
         // Of those with one key the last stays: the sort keeps their order.
         labels.reverse();
         labels.sort_by(|one, other| one.key.cmp(&other.key));
@@ -236,7 +253,7 @@ impl FromIterator<Label> for LabelSet {
 
 impl<'de> Deserialize<'de> for LabelSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let labels = Vec::<Label>::deserialize(deserializer)?;
+        let labels = Vec::<Shared>::deserialize(deserializer)?;
         if labels.is_sorted_by(|one, next| one.key < next.key) {
             Ok(Self(labels.into()))
         } else {
@@ -247,7 +264,7 @@ impl<'de> Deserialize<'de> for LabelSet {
 
 impl fmt::Display for LabelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, label) in self.0.iter().enumerate() {
+        for (index, label) in self.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }

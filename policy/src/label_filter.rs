@@ -124,11 +124,14 @@ impl LabelFilter {
         }
     }
 
-    /// LBL-31. As in Cilium, an ignore that matches nothing of the key counts as none.
-    fn is_relevant(&self, label: &Label) -> bool {
+    /// Whether a label makes the identity (LBL-31). As in Cilium, an ignore that matches nothing of the key counts as none.
+    #[must_use]
+    pub fn is_relevant(&self, label: &Label) -> bool {
+        // A dot matches no end of a line.
+        let is_plain = !label.key.contains('\n');
         let (mut included, mut ignored) = (0, 0);
         for entry in &self.entries {
-            match entry.matched_bytes(label) {
+            match entry.matched_bytes(label, is_plain) {
                 Some(length) if entry.ignores && (ignored == 0 || length < ignored) => ignored = length,
                 Some(length) if !entry.ignores => included = included.max(length),
                 _ => {}
@@ -158,14 +161,13 @@ impl Entry {
     }
 
     /// LBL-30: how much of the key matches, from its beginning on.
-    fn matched_bytes(&self, label: &Label) -> Option<usize> {
+    fn matched_bytes(&self, label: &Label, is_plain: bool) -> Option<usize> {
         let applies = self.source.as_ref().is_none_or(|source| label.source == *source);
         if !applies {
             return None;
         }
         match &self.literal {
-            // A dot matches no end of a line.
-            Some(literal) if !label.key.contains('\n') => literal.matched_bytes(&label.key),
+            Some(literal) if is_plain => literal.matched_bytes(&label.key),
             _ => self.expression.matched_bytes(&label.key),
         }
     }
@@ -182,7 +184,11 @@ impl Literal {
     }
 
     fn matched_bytes(&self, key: &str) -> Option<usize> {
-        let start = if self.anywhere { key.rfind(&self.text)? } else { key.starts_with(&self.text).then_some(0)? };
+        let (bytes, text) = (key.as_bytes(), self.text.as_bytes());
+        // Most differ in their first byte: no call is made for these.
+        let is_at = |at: &usize| text.is_empty() || (bytes[*at] == text[0] && bytes[*at..].starts_with(text));
+        let last = key.len().checked_sub(text.len())?;
+        let start = if self.anywhere { (0..=last).rev().find(is_at)? } else { Some(0).filter(is_at)? };
         Some(if self.open_end { key.len() } else { start + self.text.len() })
     }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! map ── [chunk][chunk][chunk]        a copy takes the list, not the chunks
 //! copy ─ [  │  ][  │  ][chunk']       whoever changes an entry copies its chunk first, if the other one has it, too
+//! floors [key  ][key  ][key  ]        side by side: a chunk is found without touching the others
+//! chunk  [t t t t][key value] …       a byte of each key's hash: an entry is found without touching the others
 //! ```
 //!
 //! So a reader of the whole state takes a copy in a moment and reads it at leisure, while the writer goes on.
@@ -10,6 +12,7 @@
 use std::{
     borrow::Borrow,
     fmt,
+    hash::{Hash, Hasher},
     marker::PhantomData,
     ops::{Bound, Index, RangeBounds},
     sync::Arc,
@@ -18,15 +21,114 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The most entries of a chunk, and so the most that one change copies.
-pub const CHUNK: usize = 64;
+pub const CHUNK: usize = 128;
+/// A chunk grows by so many entries at a time.
+const GROWTH: usize = CHUNK / 8;
 
-type Chunk<K, V> = Vec<(K, V)>;
+/// Some entries, in order.
+#[derive(Clone)]
+struct Chunk<K, V> {
+    /// Those of the entries; what is behind them means nothing.
+    tags: [u8; CHUNK],
+    entries: Vec<(K, V)>,
+}
+
+/// A byte that equal keys have in common. Whatever it is, only the time to find a key depends on it.
+fn tag<Q: Hash + ?Sized>(key: &Q) -> u8 {
+    #[derive(Default)]
+    struct Mixed(u64);
+    impl Hasher for Mixed {
+        fn write(&mut self, bytes: &[u8]) {
+            let (words, rest) = bytes.as_chunks::<8>();
+            let rest = rest.iter().fold(0_u64, |rest, byte| rest << 8 | u64::from(*byte));
+            for word in words.iter().map(|word| u64::from_le_bytes(*word)).chain([rest]) {
+                self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            }
+        }
+
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut mixed = Mixed::default();
+    key.hash(&mut mixed);
+    mixed.finish().to_be_bytes()[0]
+}
+
+impl<K, V> Chunk<K, V> {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Where a key is.
+    fn find<Q: Eq + ?Sized>(&self, tag: u8, key: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+    {
+        const LOWEST: u64 = u64::from_le_bytes([1; 8]);
+        let wanted = LOWEST * u64::from(tag);
+        for (word, tags) in self.tags.as_chunks::<8>().0.iter().enumerate() {
+            let different = u64::from_le_bytes(*tags) ^ wanted;
+            // The highest bit of each byte that is 0; of others, too, but only behind one of these.
+            let mut equal = different.wrapping_sub(LOWEST) & !different & (LOWEST << 7);
+            while equal != 0 {
+                let at = word * 8 + equal.trailing_zeros() as usize / 8;
+                if self.entries.get(at).is_some_and(|(known, _)| known.borrow() == key) {
+                    return Some(at);
+                }
+                equal &= equal - 1;
+            }
+        }
+        None
+    }
+
+    fn insert(&mut self, at: usize, tag: u8, entry: (K, V)) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(GROWTH);
+        }
+        self.tags.copy_within(at..self.entries.len(), at + 1);
+        self.tags[at] = tag;
+        self.entries.insert(at, entry);
+    }
+
+    fn remove(&mut self, at: usize) -> (K, V) {
+        self.tags.copy_within(at + 1..self.entries.len(), at);
+        self.entries.remove(at)
+    }
+
+    /// Takes the entries from a place on.
+    fn split_off(&mut self, at: usize) -> Self {
+        let mut tags = [0; CHUNK];
+        tags[..self.len() - at].copy_from_slice(&self.tags[at..self.len()]);
+        let entries = self.entries.split_off(at);
+        self.entries.shrink_to(at + GROWTH);
+        Self { tags, entries }
+    }
+
+    fn extend(&mut self, other: Self) {
+        let length = self.len();
+        self.tags[length..length + other.len()].copy_from_slice(&other.tags[..other.len()]);
+        self.entries.extend(other.entries);
+    }
+}
+
+impl<K: Hash, V> FromIterator<(K, V)> for Chunk<K, V> {
+    /// Of at most [`CHUNK`] entries in order.
+    fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
+        let entries: Vec<(K, V)> = entries.into_iter().collect();
+        let mut tags = [0; CHUNK];
+        entries.iter().zip(&mut tags).for_each(|((key, _), place)| *place = tag(key));
+        Self { tags, entries }
+    }
+}
 
 /// A sorted map. Finding and changing an entry take logarithmic time, and a copy a `CHUNK`th of the map's length.
 #[derive(Clone)]
 pub struct SharedMap<K, V> {
     /// In order; none is empty.
     chunks: Vec<Arc<Chunk<K, V>>>,
+    /// For each chunk a key that none of its own is before, and that all of the chunk before are before.
+    floors: Vec<K>,
     length: usize,
 }
 
@@ -34,7 +136,7 @@ impl<K, V> SharedMap<K, V> {
     /// An empty map.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunks: Vec::new(), length: 0 }
+        Self { chunks: Vec::new(), floors: Vec::new(), length: 0 }
     }
 
     /// How many entries.
@@ -51,7 +153,7 @@ impl<K, V> SharedMap<K, V> {
 
     /// All entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, value)| (key, value))
+        self.chunks.iter().flat_map(|chunk| &chunk.entries).map(|(key, value)| (key, value))
     }
 
     /// All keys, in order.
@@ -65,10 +167,10 @@ impl<K, V> SharedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> SharedMap<K, V> {
+impl<K: Ord + Hash, V> SharedMap<K, V> {
     /// The value of a key.
     #[must_use]
-    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub fn get<Q: Ord + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -77,19 +179,18 @@ impl<K: Ord, V> SharedMap<K, V> {
 
     /// The entry of a key.
     #[must_use]
-    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    pub fn get_key_value<Q: Ord + Hash + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
     where
         K: Borrow<Q>,
     {
         let chunk = self.chunks.get(self.chunk_of(key)?)?;
-        let at = chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
-        let (key, value) = &chunk[at];
+        let (key, value) = &chunk.entries[chunk.find(tag(key), key)?];
         Some((key, value))
     }
 
     /// Whether there is a key.
     #[must_use]
-    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    pub fn contains_key<Q: Ord + Hash + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
     {
@@ -100,19 +201,19 @@ impl<K: Ord, V> SharedMap<K, V> {
     pub fn range<R: RangeBounds<K>>(&self, range: R) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, R> {
         let (first, start) = match range.start_bound() {
             Bound::Unbounded => (0, 0),
-            Bound::Included(key) => self.place(|known| known < key, key),
-            Bound::Excluded(key) => self.place(|known| known <= key, key),
+            Bound::Included(key) => self.place(|known| known.cmp(key).is_lt(), key),
+            Bound::Excluded(key) => self.place(|known| known.cmp(key).is_le(), key),
         };
         let (last, end) = match range.end_bound() {
             Bound::Unbounded => (self.chunks.len(), 0),
-            Bound::Included(key) => self.place(|known| known <= key, key),
-            Bound::Excluded(key) => self.place(|known| known < key, key),
+            Bound::Included(key) => self.place(|known| known.cmp(key).is_le(), key),
+            Bound::Excluded(key) => self.place(|known| known.cmp(key).is_lt(), key),
         };
         let chunks = self.chunks.iter().enumerate().take(last + 1).skip(first);
         let entries = chunks.flat_map(move |(at, chunk)| {
             let from = if at == first { start } else { 0 };
             let to = if at == last { end } else { chunk.len() };
-            chunk.get(from..to).unwrap_or_default()
+            chunk.entries.get(from..to).unwrap_or_default()
         });
         entries.map(|(key, value)| (key, value))
     }
@@ -120,7 +221,7 @@ impl<K: Ord, V> SharedMap<K, V> {
     /// The chunk of a key, and how many entries of it are before the place that is meant.
     fn place(&self, is_before: impl Fn(&K) -> bool, key: &K) -> (usize, usize) {
         let at = self.chunk_of(key).unwrap_or_default();
-        (at, self.chunks.get(at).map_or(0, |chunk| chunk.partition_point(|(known, _)| is_before(known))))
+        (at, self.chunks.get(at).map_or(0, |chunk| chunk.entries.partition_point(|(known, _)| is_before(known))))
     }
 
     /// The chunk that holds a key, if one does; none if the key is before all others.
@@ -128,54 +229,65 @@ impl<K: Ord, V> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.chunks.partition_point(|chunk| chunk[0].0.borrow() <= key).checked_sub(1)
+        self.floors.partition_point(|floor| floor.borrow().cmp(key).is_le()).checked_sub(1)
     }
 }
 
-impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
+impl<K: Ord + Hash + Clone, V: Clone> SharedMap<K, V> {
     /// Sets the value of a key; gives the one from before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let Some(last) = self.chunks.len().checked_sub(1) else {
-            self.chunks.push(Arc::new(vec![(key, value)]));
             self.length = 1;
+            self.push(key, value);
             return None;
         };
-        let at = self.chunk_of(&key).unwrap_or_default();
-        let place = match self.chunks[at].binary_search_by(|(known, _)| known.cmp(&key)) {
-            Ok(place) => {
-                let chunk = Arc::make_mut(&mut self.chunks[at]);
-                return Some(std::mem::replace(&mut chunk[place].1, value));
-            }
-            Err(place) => place,
-        };
-        self.length += 1;
-        let is_full = self.chunks[at].len() >= CHUNK;
-        if is_full && at == last && place == CHUNK {
-            // Keys that come in order fill their chunks.
-            self.chunks.push(Arc::new(vec![(key, value)]));
-            return None;
+        let at = self.chunk_of(&key).unwrap_or_else(|| {
+            self.floors[0] = key.clone();
+            0
+        });
+        let tag = tag(&key);
+        if let Some(place) = self.chunks[at].find(tag, &key) {
+            let chunk = Arc::make_mut(&mut self.chunks[at]);
+            return Some(std::mem::replace(&mut chunk.entries[place].1, value));
         }
-        let chunk = Arc::make_mut(&mut self.chunks[at]);
-        chunk.insert(place, (key, value));
-        if is_full {
-            let rest = chunk.split_off(CHUNK / 2);
-            chunk.shrink_to_fit();
+        let place = self.chunks[at].entries.partition_point(|(known, _)| known.cmp(&key).is_lt());
+        self.length += 1;
+        if self.chunks[at].len() < CHUNK {
+            Arc::make_mut(&mut self.chunks[at]).insert(place, tag, (key, value));
+        } else if at == last && place == CHUNK {
+            // Keys that come in order fill their chunks.
+            self.push(key, value);
+        } else {
+            let chunk = Arc::make_mut(&mut self.chunks[at]);
+            let mut rest = chunk.split_off(CHUNK / 2);
+            match place.checked_sub(CHUNK / 2) {
+                Some(place) if place > 0 => rest.insert(place, tag, (key, value)),
+                _ => chunk.insert(place, tag, (key, value)),
+            }
+            self.floors.insert(at + 1, rest.entries[0].0.clone());
             self.chunks.insert(at + 1, Arc::new(rest));
         }
         None
     }
 
+    /// Adds a chunk at the end.
+    fn push(&mut self, key: K, value: V) {
+        self.floors.push(key.clone());
+        self.chunks.push(Arc::new(std::iter::once((key, value)).collect()));
+    }
+
     /// Removes a key; gives the value that it had.
-    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub fn remove<Q: Ord + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
         let at = self.chunk_of(key)?;
-        let place = self.chunks[at].binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
+        let place = self.chunks[at].find(tag(key), key)?;
         self.length -= 1;
         if self.chunks[at].len() == 1 {
+            self.floors.remove(at);
             let chunk = Arc::unwrap_or_clone(self.chunks.remove(at));
-            return chunk.into_iter().next().map(|(_, value)| value);
+            return chunk.entries.into_iter().next().map(|(_, value)| value);
         }
         let (_, value) = Arc::make_mut(&mut self.chunks[at]).remove(place);
         self.join(at);
@@ -189,6 +301,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     fn join(&mut self, at: usize) {
         let length = |at: usize| self.chunks.get(at).map_or(CHUNK, |chunk| chunk.len());
         if length(at) + length(at + 1) <= CHUNK / 2 {
+            self.floors.remove(at + 1);
             let next = Arc::unwrap_or_clone(self.chunks.remove(at + 1));
             Arc::make_mut(&mut self.chunks[at]).extend(next);
         }
@@ -201,7 +314,7 @@ impl<K, V> Default for SharedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
+impl<K: Ord + Hash + Clone, V> FromIterator<(K, V)> for SharedMap<K, V> {
     /// In any order; of entries with one key the last counts.
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut entries: Vec<(K, V)> = entries.into_iter().collect();
@@ -211,13 +324,12 @@ impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
             entries.dedup_by(|(next, _), (kept, _)| next == kept);
         }
         let length = entries.len();
-        let mut chunks = Vec::with_capacity(length.div_ceil(CHUNK));
+        let (mut chunks, mut floors) = (Vec::with_capacity(length.div_ceil(CHUNK)), Vec::new());
         let mut entries = entries.into_iter();
         loop {
             let chunk: Chunk<K, V> = entries.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Self { chunks, length };
-            }
+            let Some((first, _)) = chunk.entries.first() else { return Self { chunks, floors, length } };
+            floors.push(first.clone());
             chunks.push(Arc::new(chunk));
         }
     }
@@ -225,15 +337,33 @@ impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
 
 impl<K: Clone, V: Clone> IntoIterator for SharedMap<K, V> {
     type Item = (K, V);
-    type IntoIter =
-        std::iter::FlatMap<std::vec::IntoIter<Arc<Chunk<K, V>>>, Chunk<K, V>, fn(Arc<Chunk<K, V>>) -> Chunk<K, V>>;
+    type IntoIter = IntoIter<K, V>;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.chunks.into_iter().flat_map(Arc::unwrap_or_clone)
+    fn into_iter(self) -> IntoIter<K, V> {
+        IntoIter { chunks: self.chunks.into_iter(), entries: Vec::new().into_iter() }
     }
 }
 
-impl<K: Borrow<Q> + Ord, Q: Ord + ?Sized, V> Index<&Q> for SharedMap<K, V> {
+/// The entries of a map, in order; those that nobody else has are not copied.
+pub struct IntoIter<K, V> {
+    chunks: std::vec::IntoIter<Arc<Chunk<K, V>>>,
+    entries: std::vec::IntoIter<(K, V)>,
+}
+
+impl<K: Clone, V: Clone> Iterator for IntoIter<K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                return Some(entry);
+            }
+            self.entries = Arc::unwrap_or_clone(self.chunks.next()?).entries.into_iter();
+        }
+    }
+}
+
+impl<K: Borrow<Q> + Ord + Hash, Q: Ord + Hash + ?Sized, V> Index<&Q> for SharedMap<K, V> {
     type Output = V;
 
     /// Panics where there is no such key.
@@ -262,10 +392,10 @@ impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
+impl<'de, K: Deserialize<'de> + Ord + Hash + Clone, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries<K, V>(PhantomData<(K, V)>);
-        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Entries<K, V> {
+        impl<'de, K: Deserialize<'de> + Ord + Hash + Clone, V: Deserialize<'de>> de::Visitor<'de> for Entries<K, V> {
             type Value = SharedMap<K, V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -325,7 +455,7 @@ mod tests {
     fn keys_in_order_fill_their_chunks_and_removals_leave_few() {
         let mut map = SharedMap::new();
         (0..6400_u32).for_each(|key| assert_eq!(map.insert(key, key), None));
-        assert_eq!(map.chunks.len(), 100);
+        assert_eq!(map.chunks.len(), 6400 / CHUNK);
         (0..6400).filter(|key| key % 64 != 0).for_each(|key| assert_eq!(map.remove(&key), Some(key)));
         assert_eq!(map.len(), 100);
         assert!(map.chunks.len() <= 10, "{} chunks for 100 entries", map.chunks.len());
@@ -334,8 +464,8 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_what_a_sorted_map_does(
-            first in prop::collection::vec((0_u16..500, 0_u8..3), 0..400),
-            steps in prop::collection::vec((0_u16..500, prop::option::of(0_u8..3), prop::bool::weighted(0.02)), 0..2000),
+            first in prop::collection::vec((0_u16..1000, 0_u8..3), 0..800),
+            steps in prop::collection::vec((0_u16..1000, prop::option::of(0_u8..3), prop::bool::weighted(0.02)), 0..2000),
         ) {
             let (mut map, mut model): (SharedMap<u16, u8>, BTreeMap<u16, u8>) =
                 (first.iter().copied().collect(), first.iter().copied().collect());
@@ -350,12 +480,15 @@ mod tests {
                 }
                 prop_assert_eq!(map.get(&key), model.get(&key));
                 prop_assert!(map.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
+                prop_assert_eq!(map.floors.len(), map.chunks.len());
+                prop_assert!(map.chunks.iter().zip(&map.floors).all(|(chunk, floor)| chunk.entries[0].0 >= *floor));
+                prop_assert!(map.chunks.iter().zip(&map.floors[1.min(map.floors.len())..]).all(|(chunk, next)| chunk.entries[chunk.len() - 1].0 < *next));
             }
             copies.push((map, model));
             for (map, model) in copies {
                 prop_assert!(map.iter().eq(model.iter()));
                 prop_assert_eq!(map.len(), model.len());
-                for from in [0, 17, 250, 499, 500] {
+                for from in [0, 17, 250, 999, 1000] {
                     prop_assert_eq!(map.get_key_value(&from), model.get_key_value(&from));
                     prop_assert!(map.range(from..).eq(model.range(from..)));
                     prop_assert!(map.range(..from).eq(model.range(..from)));

@@ -32,14 +32,21 @@ impl Text {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Where a thread may remember the text.
     fn place(text: &str) -> usize {
-        let bytes = text.as_bytes();
-        let word = |at: usize| bytes[at..].iter().take(8).fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
-        let (first, middle, last) = (word(0), word(bytes.len() / 2), word(bytes.len().saturating_sub(8)));
-        let mixed = (first ^ middle.rotate_left(21) ^ last.rotate_left(42) ^ bytes.len() as u64)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        usize::try_from(mixed >> 32).map_or(0, |mixed| mixed % REMEMBERED)
+        usize::try_from(mixed(text) >> 32).map_or(0, |mixed| mixed % REMEMBERED)
     }
+}
+
+/// A number of a text's ends, its middle and its length: cheap, and good enough to find the same text again.
+pub(crate) fn mixed(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let word = |at: usize| match bytes[at..].first_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => bytes[at..].iter().fold(0_u64, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    let (first, middle, last) = (word(0), word(bytes.len() / 2), word(bytes.len().saturating_sub(8)));
+    (first ^ middle.rotate_left(21) ^ last.rotate_left(42) ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl From<&str> for Text {

@@ -5,7 +5,7 @@ use ringfence_policy::{
     identity::Identity,
     label::LabelSet,
     name::Name,
-    record::{Change, IdentityBlock, IdentityRecord, MAX_BLOCK_NUMBERS, Record, RecordKey},
+    record::{IdentityBlock, IdentityRecord, MAX_BLOCK_NUMBERS, Record, RecordKey},
 };
 
 use super::{
@@ -30,7 +30,8 @@ pub(super) fn grant(view: View<'_>, cluster: &Name, holder: &Name, count: u32) -
     }
     let (first, counter) = view.index().free_run(view.ledger(), owner.id, cluster, count)?;
     let block = IdentityBlock { cluster: cluster.clone(), holder: holder.clone(), first, count, spent: 0 };
-    let mut transition = Transition { changes: vec![Change::Put(Record::Block(block))], ..Transition::default() };
+    let mut transition = Transition::default();
+    transition.put(view, Record::Block(block));
     transition.set(RowKey::Counter(owner.id), Some(Row::Counter(counter)));
     Ok(transition)
 }
@@ -39,7 +40,8 @@ pub(super) fn grant(view: View<'_>, cluster: &Name, holder: &Name, count: u32) -
 pub(super) fn give_back(view: View<'_>, cluster: &Name, holder: &Name) -> Result<Transition, Refusal> {
     let (key, block) = find(view, cluster, holder)?;
     let gone = view.mesh.revision().next();
-    let mut transition = Transition { changes: vec![Change::Delete(key)], ..Transition::default() };
+    let mut transition = Transition::default();
+    transition.delete(view, key);
     for number in block.numbers() {
         let stands = view.mesh.get(&RecordKey::Identity(number)).is_some();
         if !stands && !view.ledger().numbers().contains_key(&number) {
@@ -60,11 +62,12 @@ pub(super) fn adopt(
     let Some(position) = block.position(number) else {
         return Err(Refusal::NotInBlock { identity: number, block: key });
     };
-    let labels = identity::relevant(view, cluster, labels)?;
+    identity::check(cluster, labels)?;
+    let labels = identity::relevant(view, cluster, labels);
     match view.index().number(&labels) {
         // The answer to the first attempt was lost.
         Some(identity) if identity == number => {
-            return Ok(Transition { identity: Some(number), ..Transition::default() });
+            return Ok(Transition::of(number));
         }
         Some(identity) => return Err(Refusal::LabelsTaken { labels, identity, wanted: number }),
         None => {}
@@ -77,9 +80,9 @@ pub(super) fn adopt(
         return Err(Refusal::NumberTaken { identity: number, labels, state: NumberTaken::Quarantine });
     }
     let spent = block.spent.max(position + 1);
-    let mut transition = Transition { identity: Some(number), ..Transition::default() };
-    transition.changes.push(Change::Put(Record::Identity(IdentityRecord { identity: number, labels })));
-    transition.changes.extend(view.put(Record::Block(IdentityBlock { spent, ..block.clone() })));
+    let mut transition = Transition::of(number);
+    transition.put(view, Record::Identity(IdentityRecord { identity: number, labels }));
+    transition.put(view, Record::Block(IdentityBlock { spent, ..block.clone() }));
     transition.set(RowKey::Number(number), Some(Row::Number(identity::idle(view))));
     Ok(transition)
 }

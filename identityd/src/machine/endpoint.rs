@@ -21,24 +21,33 @@ pub(super) fn put(view: View<'_>, spec: &EndpointSpec) -> Result<Transition, Ref
     // The names as the mesh has them already, so that nobody holds them twice.
     let (cluster, node) = (owner.name.clone(), node.name.clone());
     let key = RecordKey::Endpoint(cluster.clone(), node.clone(), spec.name.clone());
-    view.index().check_addresses(&key, &spec.addresses)?;
-    let (labels, mut transition) = identity::of_endpoint(view, owner, &spec.labels)?;
-    let identity = transition.identity.expect("`of_endpoint` gives a number or refuses");
-    transition.changes.extend(view.put(Record::Endpoint(Arc::new(Endpoint {
+    let former = view.former(&key);
+    let old = if let Some(Record::Endpoint(old)) = former.map(|former| &former.record) { Some(&**old) } else { None };
+    let own = old.map_or(&[][..], |old| &old.addresses);
+    view.index().check_addresses(&key, spec.addresses.iter().filter(|address| !own.contains(address)))?;
+    let (mut transition, labels) = identity::of_endpoint(view, owner, &spec.labels, old)?;
+    let record = Record::Endpoint(Arc::new(Endpoint {
         cluster: cluster.clone(),
         node: node.clone(),
         name: spec.name.clone(),
         addresses: each_once(&spec.addresses),
-        labels: view.index().shared(labels),
-        identity,
+        labels,
+        identity: transition.identity.expect("`of_endpoint` gives a number or refuses"),
         named_ports: spec.named_ports.clone(),
-    }))));
+    }));
+    transition.replace(former, record);
     // Who declares endpoints is alive.
     lease::renew(view, &(cluster, node), None, &mut transition);
     Ok(transition)
 }
 
 fn each_once(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    // As most endpoints have it: one of each family.
+    if let [one, other] = addresses
+        && one != other
+    {
+        return addresses.to_vec();
+    }
     let mut seen = BTreeSet::new();
     addresses.iter().copied().filter(|address| seen.insert(*address)).collect()
 }

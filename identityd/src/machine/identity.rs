@@ -7,19 +7,21 @@ use ringfence_policy::{
     identity::Identity,
     label::{CLUSTER_KEY, Label, LabelSet, SOURCE_CIDR, SOURCE_K8S, SOURCE_RESERVED},
     name::Name,
-    record::{Change, Cluster, IdentityRecord, Record, RecordKey},
+    record::{Cluster, Endpoint, IdentityRecord, Record, RecordKey},
     reserved::reserved_endpoint,
 };
 
 use super::{
     Transition, View,
+    index::{put, worn},
     ledger::{NumberState, Row, RowKey},
 };
 
 /// Gives a label set its number without an endpoint; its grace begins again.
 pub(super) fn allocate(view: View<'_>, name: &Name, labels: &LabelSet) -> Result<Transition, Refusal> {
     let owner = view.cluster(name)?;
-    let mut transition = number(view, owner, &relevant(view, name, labels)?)?;
+    check(name, labels)?;
+    let mut transition = number(view, owner, &relevant(view, name, labels))?;
     if let Some(identity) = transition.identity.filter(|identity| view.index().references(*identity) == 0) {
         transition.set(RowKey::Number(identity), Some(Row::Number(idle(view))));
     }
@@ -29,45 +31,64 @@ pub(super) fn allocate(view: View<'_>, name: &Name, labels: &LabelSet) -> Result
 /// One label set, one number (S5): the one it has, or the cluster's next.
 pub(super) fn number(view: View<'_>, owner: &Cluster, labels: &LabelSet) -> Result<Transition, Refusal> {
     if let Some(identity) = view.index().number(labels) {
-        return Ok(Transition { identity: Some(identity), ..Transition::default() });
+        return Ok(Transition::of(identity));
     }
     let (identity, counter) = view.index().free_run(view.ledger(), owner.id, &owner.name, 1)?;
-    let record = Record::Identity(IdentityRecord { identity, labels: labels.clone() });
-    let mut transition =
-        Transition { changes: vec![Change::Put(record)], identity: Some(identity), ..Transition::default() };
+    let mut transition = Transition::of(identity);
+    transition.put(view, Record::Identity(IdentityRecord { identity, labels: labels.clone() }));
     transition.set(RowKey::Counter(owner.id), Some(Row::Counter(counter)));
     Ok(transition)
 }
 
-/// What an endpoint's labels come to, and their number: a reserved one for a node's proxy and health check, whose label sets
-/// need no record; else the one that the store gives.
+/// The number of an endpoint's labels, and those that make it: a reserved one for a node's proxy and health check, whose
+/// label sets need no record; else the one that it has, or that the store gives.
 pub(super) fn of_endpoint(
     view: View<'_>,
     owner: &Cluster,
     labels: &LabelSet,
-) -> Result<(LabelSet, Transition), Refusal> {
+    old: Option<&Endpoint>,
+) -> Result<(Transition, LabelSet), Refusal> {
     if let Some(identity) = reserved_endpoint(labels) {
-        return Ok((labels.clone(), Transition { identity: Some(identity), ..Transition::default() }));
+        return Ok((Transition::of(identity), labels.clone()));
     }
-    let labels = relevant(view, &owner.name, labels)?;
-    let transition = number(view, owner, &labels)?;
-    Ok((labels, transition))
+    check(&owner.name, labels)?;
+    if let Some(old) = old.filter(|old| is_relevant(view, labels, &old.labels)) {
+        // It refers to its number, so that stands for the same labels still.
+        return Ok((Transition::of(old.identity), old.labels.clone()));
+    }
+    let labels = relevant(view, &owner.name, labels);
+    Ok((number(view, owner, &labels)?, view.index().shared(labels)))
 }
 
-/// The labels that make the identity, with the cluster's own, whatever the filter says of that one.
-pub(super) fn relevant(view: View<'_>, cluster: &Name, labels: &LabelSet) -> Result<LabelSet, Refusal> {
+/// Whether endpoints of a cluster may have these labels.
+///
+/// # Errors
+/// `ReservedLabel`, `ForeignClusterLabel`.
+pub(super) fn check(cluster: &Name, labels: &LabelSet) -> Result<(), Refusal> {
     if let Some(label) = labels.iter().find(|label| [SOURCE_RESERVED, SOURCE_CIDR].contains(&label.source.as_str())) {
         return Err(Refusal::ReservedLabel { label: label.to_string() });
     }
     if let Some(label) = labels.get(CLUSTER_KEY).filter(|label| label.value != cluster.as_str()) {
         return Err(Refusal::ForeignClusterLabel { label: label.to_string(), cluster: cluster.clone() });
     }
+    Ok(())
+}
+
+/// The labels that make the identity, with the cluster's own, whatever the filter says of that one.
+pub(super) fn relevant(view: View<'_>, cluster: &Name, labels: &LabelSet) -> LabelSet {
     let own = Label::new(SOURCE_K8S, CLUSTER_KEY, cluster.as_str());
     let mut labels = view.index().filter.relevant(labels);
     if labels.get(CLUSTER_KEY) != Some(&own) {
         labels.insert(own);
     }
-    Ok(labels)
+    labels
+}
+
+/// Whether `known`, which is of the same cluster, is what `relevant` makes of labels.
+fn is_relevant(view: View<'_>, labels: &LabelSet, known: &LabelSet) -> bool {
+    let is_other = |label: &&Label| label.key != CLUSTER_KEY;
+    let relevant = labels.iter().filter(is_other).filter(|label| view.index().filter.is_relevant(label));
+    relevant.eq(known.iter().filter(is_other))
 }
 
 /// Ends the grace of a number that nobody refers to.
@@ -89,7 +110,7 @@ pub(super) fn release(view: View<'_>, identity: Identity) -> Result<Transition, 
 /// Removes the record of a number in the next revision.
 pub(super) fn quarantine(view: View<'_>, identity: Identity, transition: &mut Transition) {
     let state = NumberState::Quarantined { gone: view.mesh.revision().next() };
-    transition.changes.push(Change::Delete(RecordKey::Identity(identity)));
+    transition.delete(view, RecordKey::Identity(identity));
     transition.set(RowKey::Number(identity), Some(Row::Number(state)));
 }
 
@@ -101,13 +122,14 @@ pub(super) fn idle(view: View<'_>) -> NumberState {
 /// A number whose last reference goes becomes idle, one that gets its first is idle no more (S6).
 pub(super) fn follow_references(view: View<'_>, transition: &mut Transition) {
     let mut moved: BTreeMap<Identity, i64> = BTreeMap::new();
-    for change in &transition.changes {
-        if let Some(Record::Endpoint(old)) = view.mesh.get(&change.key()) {
-            *moved.entry(old.identity).or_default() -= 1;
+    for (change, former) in transition.changes() {
+        let old = former.and_then(|former| worn(&former.record));
+        let new = put(change).and_then(worn);
+        if old == new {
+            continue;
         }
-        if let Change::Put(Record::Endpoint(new)) = change {
-            *moved.entry(new.identity).or_default() += 1;
-        }
+        old.into_iter().for_each(|old| *moved.entry(old).or_default() -= 1);
+        new.into_iter().for_each(|new| *moved.entry(new).or_default() += 1);
     }
     // A reserved number is always there, whoever refers to it.
     let given = moved.into_iter().filter(|(identity, _)| identity.reserved_name().is_none());

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ringfence_policy::{
@@ -12,12 +13,13 @@ use ringfence_policy::{
     label_filter::LabelFilter,
     mesh::Mesh,
     name::Name,
-    record::{BoundAddress, Change, FqdnRecord, MeshSettings, Record, RecordKey},
+    record::{BoundAddress, Change, Endpoint, FqdnRecord, MeshSettings, Record, RecordKey},
     revision::Revision,
 };
 
 use super::{
-    ledger::{Counter, Ledger, NumberState, Row, RowKey, Rows},
+    Transition,
+    ledger::{Counter, Ledger, NumberState, Row, RowKey},
     numbers::Numbers,
 };
 
@@ -25,7 +27,7 @@ use super::{
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Index {
     by_labels: HashMap<LabelSet, Identity>,
-    addresses: HashMap<IpAddr, RecordKey>,
+    addresses: HashMap<IpAddr, Owner>,
     references: HashMap<Identity, u32>,
     numbers: BTreeMap<ClusterId, Numbers>,
     /// Idle numbers, by the time since when they are.
@@ -40,30 +42,55 @@ pub(super) struct Index {
     pub(super) filter: LabelFilter,
 }
 
+/// Whose an address is: a record that lies in the mesh anyway, or its key.
+#[derive(Debug, Clone, PartialEq)]
+enum Owner {
+    Endpoint(Arc<Endpoint>),
+    Node(Arc<RecordKey>),
+}
+
+impl Owner {
+    /// Of an address of a record that has some.
+    fn of(record: &Record) -> Option<Self> {
+        match record {
+            Record::Endpoint(endpoint) => Some(Self::Endpoint(endpoint.clone())),
+            Record::Node(_) => Some(Self::Node(Arc::new(record.key()))),
+            _ => None,
+        }
+    }
+
+    fn key(&self) -> RecordKey {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.key(),
+            Self::Node(key) => RecordKey::clone(key),
+        }
+    }
+}
+
 impl Index {
     pub(super) fn of(mesh: &Mesh, ledger: &Ledger) -> Self {
         let mut index = Self::default();
-        mesh.records().values().for_each(|versioned| index.insert(&versioned.record));
+        mesh.records().values().for_each(|versioned| index.insert(&versioned.record, None));
         for (identity, state) in ledger.numbers().iter() {
             index.insert_state(*identity, *state);
         }
         index
     }
 
-    /// Follows the changes of one command; mesh and ledger are still as before.
-    pub(super) fn apply(&mut self, mesh: &Mesh, ledger: &Ledger, changes: &[Change], rows: &Rows) {
+    /// Follows what one command does; the ledger is still as before.
+    pub(super) fn apply(&mut self, transition: &Transition, ledger: &Ledger) {
         // Everything old first: within one revision an address may move from one record to another.
-        for change in changes {
-            if let Some(old) = mesh.get(&change.key()) {
-                self.remove(old);
+        for (change, former) in transition.changes() {
+            if let Some(old) = former {
+                self.remove(&old.record, put(change));
             }
         }
-        for change in changes {
-            if let Change::Put(record) = change {
-                self.insert(record);
+        for (change, former) in transition.changes() {
+            if let Some(new) = put(change) {
+                self.insert(new, former.map(|former| &former.record));
             }
         }
-        for (key, row) in rows {
+        for (key, row) in transition.rows.iter() {
             let RowKey::Number(identity) = key else { continue };
             if let Some(old) = ledger.numbers().get(identity) {
                 self.remove_state(*identity, *old);
@@ -142,25 +169,34 @@ impl Index {
     ///
     /// # Errors
     /// `AddressInUse` for the first one that belongs to another record.
-    pub(super) fn check_addresses(&self, key: &RecordKey, addresses: &[IpAddr]) -> Result<(), Refusal> {
+    pub(super) fn check_addresses<'a>(
+        &self,
+        key: &RecordKey,
+        addresses: impl Iterator<Item = &'a IpAddr>,
+    ) -> Result<(), Refusal> {
         for address in addresses {
-            if let Some(owner) = self.addresses.get(address).filter(|owner| *owner != key) {
-                return Err(Refusal::AddressInUse { address: *address, owner: owner.clone() });
+            if let Some(owner) = self.addresses.get(address).map(Owner::key).filter(|owner| owner != key) {
+                return Err(Refusal::AddressInUse { address: *address, owner });
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, record: &Record) {
-        for address in addresses(record) {
-            self.addresses.insert(*address, record.key());
+    /// `old` is what the record was; `remove` has left of it what stays.
+    fn insert(&mut self, record: &Record, old: Option<&Record>) {
+        if let Some(owner) = Owner::of(record) {
+            for address in addresses(record) {
+                self.addresses.insert(*address, owner.clone());
+            }
         }
         match record {
             Record::Identity(record) => {
                 self.by_labels.insert(record.labels.clone(), record.identity);
                 self.change(record.identity, |numbers, number| numbers.recorded.insert(number));
             }
-            Record::Endpoint(endpoint) => *self.references.entry(endpoint.identity).or_default() += 1,
+            Record::Endpoint(endpoint) if old.and_then(worn) != Some(endpoint.identity) => {
+                *self.references.entry(endpoint.identity).or_default() += 1;
+            }
             Record::Block(block) => self.change(block.first, |numbers, first| {
                 (first..first + block.count).for_each(|number| numbers.granted.insert(number));
             }),
@@ -171,12 +207,19 @@ impl Index {
                 self.settings = settings.clone();
                 self.filter = settings.check().expect("only settings that were checked get into the mesh");
             }
-            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
+            Record::Endpoint(_)
+            | Record::Cluster(_)
+            | Record::Node(_)
+            | Record::Policy(_)
+            | Record::CidrGroup(_)
+            | Record::Service(_) => {}
         }
     }
 
-    fn remove(&mut self, record: &Record) {
-        for address in addresses(record) {
+    /// `new` is what the record becomes: what both have stays for `insert` to replace it.
+    fn remove(&mut self, record: &Record, new: Option<&Record>) {
+        let staying = new.map_or(&[][..], addresses);
+        for address in addresses(record).iter().filter(|address| !staying.contains(address)) {
             self.addresses.remove(address);
         }
         match record {
@@ -184,7 +227,7 @@ impl Index {
                 self.by_labels.remove(&record.labels);
                 self.change(record.identity, |numbers, number| numbers.recorded.remove(number));
             }
-            Record::Endpoint(endpoint) => {
+            Record::Endpoint(endpoint) if new.and_then(worn) != Some(endpoint.identity) => {
                 let count = self.references(endpoint.identity);
                 match count {
                     0 | 1 => self.references.remove(&endpoint.identity),
@@ -198,7 +241,12 @@ impl Index {
                 self.expiring.remove(&(first_expiry(fqdn), record.key()));
             }
             Record::Settings(_) => (self.settings, self.filter) = Default::default(),
-            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
+            Record::Endpoint(_)
+            | Record::Cluster(_)
+            | Record::Node(_)
+            | Record::Policy(_)
+            | Record::CidrGroup(_)
+            | Record::Service(_) => {}
         }
     }
 
@@ -241,6 +289,16 @@ fn addresses(record: &Record) -> &[IpAddr] {
         Record::Endpoint(endpoint) => &endpoint.addresses,
         _ => &[],
     }
+}
+
+/// The number that an endpoint has.
+pub(super) fn worn(record: &Record) -> Option<Identity> {
+    if let Record::Endpoint(endpoint) = record { Some(endpoint.identity) } else { None }
+}
+
+/// What a record is after a change.
+pub(super) fn put(change: &Change) -> Option<&Record> {
+    if let Change::Put(record) = change { Some(record) } else { None }
 }
 
 fn first_expiry(fqdn: &FqdnRecord) -> u64 {

@@ -3,7 +3,7 @@
 use ringfence_policy::{
     command::{Refusal, SignOfLife},
     name::Name,
-    record::{Change, Endpoint, RecordKey},
+    record::{Endpoint, RecordKey},
     revision::Revision,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn expire(view: View<'_>, node: &NodeKey, renewals: u64) -> Transitio
     let lease = view.ledger().leases().get(node).filter(|lease| lease.renewals == renewals && !lease.gone);
     if let Some(lease) = lease {
         let endpoints = view.mesh.endpoints_of(&node.0, &node.1);
-        transition.changes = endpoints.map(Endpoint::key).map(Change::Delete).collect();
+        endpoints.map(Endpoint::key).for_each(|key| transition.delete(view, key));
         transition.set(RowKey::Lease(node.clone()), Some(Row::Lease(Lease { gone: true, ..lease.clone() })));
     }
     transition

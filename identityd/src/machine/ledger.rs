@@ -8,7 +8,7 @@
 //!                         free ◄──────────── quarantine time over ──────────── Resting
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, hash::Hash};
 
 use ringfence_policy::{
     identity::{ClusterId, Identity},
@@ -107,8 +107,29 @@ pub enum Row {
     Store(StoreId),
 }
 
-/// What a command does to the ledger: rows with their new content, or none where they are gone.
-pub type Rows = BTreeMap<RowKey, Option<Row>>;
+/// What a command does to the ledger: rows with their new content, or none where they are gone. Most do something to one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows(Vec<(RowKey, Option<Row>)>);
+
+impl Rows {
+    /// Each row once, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&RowKey, Option<&Row>)> {
+        self.0.iter().map(|(key, row)| (key, row.as_ref()))
+    }
+
+    pub(super) fn set(&mut self, key: RowKey, row: Option<Row>) {
+        self.0.push((key, row));
+    }
+
+    /// Of a row that was set twice the last content counts.
+    pub(super) fn settle(&mut self) {
+        if self.0.len() > 1 {
+            self.0.reverse();
+            self.0.sort_by(|(one, _), (other, _)| one.cmp(other));
+            self.0.dedup_by(|(next, _), (kept, _)| next == kept);
+        }
+    }
+}
 
 impl Ledger {
     /// The store's clock: starts at 0, never goes back.
@@ -179,7 +200,7 @@ impl Ledger {
 
     /// Replaces rows.
     pub fn apply(&mut self, rows: &Rows) {
-        rows.iter().for_each(|(key, row)| self.set(key, row.clone()));
+        rows.iter().for_each(|(key, row)| self.set(key, row.cloned()));
     }
 
     /// Replaces a row. One whose key and content do not belong together is none.
@@ -210,7 +231,7 @@ fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
     };
 }
 
-fn share<K: Ord + Clone, V: Clone>(map: &mut SharedMap<K, V>, key: &K, value: Option<V>) {
+fn share<K: Ord + Hash + Clone, V: Clone>(map: &mut SharedMap<K, V>, key: &K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key.clone(), value),
         None => map.remove(key),

@@ -9,8 +9,8 @@ use std::{
 use ringfence_policy::{
     command::{FqdnSpec, Housekeeping, Refusal},
     record::{
-        BoundAddress, Change, CidrGroupRecord, FqdnRecord, MAX_FQDN_ADDRESSES, MeshSettings, PolicyKey, PolicyRecord,
-        Record, RecordKey, ServiceRecord,
+        BoundAddress, CidrGroupRecord, FqdnRecord, MAX_FQDN_ADDRESSES, MeshSettings, PolicyKey, PolicyRecord, Record,
+        RecordKey, ServiceRecord,
     },
 };
 
@@ -25,7 +25,11 @@ pub(super) fn delete_policies(view: View<'_>, keys: &[PolicyKey]) -> Result<Tran
     let keys: BTreeSet<RecordKey> = keys.iter().cloned().map(RecordKey::Policy).collect();
     match keys.iter().find(|key| view.mesh.get(key).is_none()) {
         Some(missing) => Err(Refusal::NotFound { key: missing.clone() }),
-        None => Ok(Transition::of(keys.into_iter().map(Change::Delete).collect())),
+        None => {
+            let mut transition = Transition::default();
+            keys.into_iter().for_each(|key| transition.delete(view, key));
+            Ok(transition)
+        }
     }
 }
 
@@ -38,7 +42,7 @@ pub(super) fn put_services(view: View<'_>, services: &[ServiceRecord]) -> Result
 
 pub(super) fn put_settings(view: View<'_>, settings: &MeshSettings) -> Result<Transition, Refusal> {
     settings.check()?;
-    Ok(Transition::of(view.put(Record::Settings(settings.clone()))))
+    Ok(put_each(view, [Record::Settings(settings.clone())]))
 }
 
 pub(super) fn put_fqdns(view: View<'_>, specs: &[FqdnSpec]) -> Result<Transition, Refusal> {
@@ -66,7 +70,7 @@ pub(super) fn put_fqdns(view: View<'_>, specs: &[FqdnSpec]) -> Result<Transition
         let addresses = merged(known.into_iter().chain(new));
         records.insert(key, FqdnRecord { cluster: cluster.clone(), name: name.clone(), addresses });
     }
-    Ok(Transition::of(records.into_values().flat_map(|record| view.put(Record::Fqdn(record))).collect()))
+    Ok(put_each(view, records.into_values().map(Record::Fqdn)))
 }
 
 /// Each address once, with its latest expiry; of too many those that expire last stay.
@@ -87,5 +91,11 @@ fn merged(bound: impl Iterator<Item = BoundAddress>) -> Vec<BoundAddress> {
 /// The last record given for a key counts: one revision changes a record at most once.
 fn put_all(view: View<'_>, records: impl Iterator<Item = Record>) -> Transition {
     let last: BTreeMap<RecordKey, Record> = records.map(|record| (record.key(), record)).collect();
-    Transition::of(last.into_values().flat_map(|record| view.put(record)).collect())
+    put_each(view, last.into_values())
+}
+
+fn put_each(view: View<'_>, records: impl IntoIterator<Item = Record>) -> Transition {
+    let mut transition = Transition::default();
+    records.into_iter().for_each(|record| transition.put(view, record));
+    transition
 }

@@ -44,8 +44,11 @@ impl Scene {
 
     fn run_unchecked(&mut self, command: &Command) -> Result<(usize, Option<Identity>), Refusal> {
         let transition = transition(&self.mesh, &self.book, command)?;
-        self.book.apply(&self.mesh, &transition);
-        let Transition { changes, identity, .. } = transition;
+        for (change, former) in transition.changes() {
+            assert_eq!(former, self.mesh.records().get(&change.key()), "what {command:?} found stays what was there");
+        }
+        self.book.apply(&transition);
+        let (changes, identity) = transition.into_parts();
         let count = changes.len();
         if count > 0 {
             self.mesh.apply(&Delta { revision: self.mesh.revision().next(), changes }).unwrap();

@@ -2,7 +2,7 @@
 
 use ringfence_policy::{
     command::Housekeeping,
-    record::{BoundAddress, Change, FqdnRecord, Record, RecordKey},
+    record::{BoundAddress, FqdnRecord, Record, RecordKey},
 };
 
 use super::{
@@ -40,17 +40,17 @@ pub(super) fn tick(view: View<'_>, now_ms: u64) -> Transition {
     }
     let expiring = index.expiring.iter().take_while(|(first_ms, _)| *first_ms <= clock_ms);
     for (_, key) in expiring.take(MOST_PER_TICK) {
-        transition.changes.extend(without_expired(view, key, clock_ms));
+        without_expired(view, key, clock_ms, &mut transition);
     }
     transition
 }
 
-fn without_expired(view: View<'_>, key: &RecordKey, clock_ms: u64) -> Option<Change> {
-    let Some(Record::Fqdn(fqdn)) = view.mesh.get(key) else { return None };
+fn without_expired(view: View<'_>, key: &RecordKey, clock_ms: u64, transition: &mut Transition) {
+    let Some(Record::Fqdn(fqdn)) = view.mesh.get(key) else { return };
     let valid = |bound: &&BoundAddress| bound.expires_ms > clock_ms;
     let addresses: Vec<_> = fqdn.addresses.iter().filter(valid).copied().collect();
-    Some(match addresses.is_empty() {
-        true => Change::Delete(key.clone()),
-        false => Change::Put(Record::Fqdn(FqdnRecord { addresses, ..fqdn.clone() })),
-    })
+    match addresses.is_empty() {
+        true => transition.delete(view, key.clone()),
+        false => transition.put(view, Record::Fqdn(FqdnRecord { addresses, ..fqdn.clone() })),
+    }
 }

@@ -65,9 +65,10 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
 /// Carries out a command as the applier does; nothing changes where it is refused.
 fn run((mesh, book): &mut (Mesh, Book), command: &Command) {
     let Ok(transition) = transition(mesh, book, command) else { return };
-    book.apply(mesh, &transition);
-    if !transition.changes.is_empty() {
-        let delta = Delta { revision: mesh.revision().next(), changes: transition.changes };
+    book.apply(&transition);
+    let (changes, _) = transition.into_parts();
+    if !changes.is_empty() {
+        let delta = Delta { revision: mesh.revision().next(), changes };
         mesh.apply(&delta).expect("it is the next revision");
     }
 }

@@ -18,6 +18,12 @@ impl Records {
         self.0.get(key).map(|versioned| &**versioned)
     }
 
+    /// One record, to hold on to it.
+    #[must_use]
+    pub fn get_shared(&self, key: &RecordKey) -> Option<&Arc<Versioned>> {
+        self.0.get(key)
+    }
+
     /// One record, with the key that is kept.
     #[must_use]
     pub fn get_key_value(&self, key: &RecordKey) -> Option<(&RecordKey, &Versioned)> {

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use ringfence_policy::{
-    command::{Command, Committed, Housekeeping, Refusal},
+    command::{Command, Committed, Housekeeping},
+    identity::Identity,
     mesh::Mesh,
-    record::{Change, Delta, RecordKey},
+    record::{Change, Delta, IdentityRecord, Record, RecordKey},
     revision::Revision,
 };
 use ringfence_proto::follow::SharedHistory;
@@ -13,7 +14,7 @@ use ringfence_proto::follow::SharedHistory;
 use crate::{
     codec::{self, EncodedDeltas},
     machine::{
-        self, Book,
+        self, Book, Transition,
         ledger::{Ledger, Row, RowKey},
     },
     raft::Answer,
@@ -33,10 +34,15 @@ pub(super) struct Position {
     buffer: Vec<u8>,
 }
 
-/// What has changed since a moment; what it is now is looked up when it is written.
+/// What has changed since a moment; what it is now is looked up when it is written. There can be many identities at once,
+/// so they and their numbers are not noted as keys.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
+    identities: HashSet<Identity>,
+    /// Apart from identities.
     records: HashSet<RecordKey>,
+    numbers: HashSet<Identity>,
+    /// Apart from numbers.
     rows: HashSet<RowKey>,
     /// Entries were applied, whether they changed something or not.
     pub(super) has_moved: bool,
@@ -64,18 +70,15 @@ impl Position {
     /// Carries out one command.
     pub(super) fn execute(&mut self, history: &SharedHistory, command: &Command) -> Answer {
         let revision = self.marker.revision.next();
-        let (changes, identity) = history.read(|history| {
-            let mesh = history.mesh();
-            let transition = machine::transition(mesh, &self.book, command)?;
-            if !transition.changes.is_empty() {
-                self.pass(mesh, revision, &transition.changes);
-            }
-            for (key, row) in &transition.rows {
-                self.change_row(key, row.as_ref());
-            }
-            self.book.apply(mesh, &transition);
-            Ok::<_, Refusal>((transition.changes, transition.identity))
-        })?;
+        let transition = history.read(|history| machine::transition(history.mesh(), &self.book, command))?;
+        if transition.changes().len() > 0 {
+            self.pass(revision, &transition);
+        }
+        for (key, row) in transition.rows.iter() {
+            self.change_row(key, row);
+        }
+        self.book.apply(&transition);
+        let (changes, identity) = transition.into_parts();
         if let Command::Housekeeping(Housekeeping::Found(_)) = command {
             self.book.ledger().store().into_iter().for_each(|store| history.found(store));
         }
@@ -88,14 +91,12 @@ impl Position {
         Ok(Committed { revision: self.marker.revision, changed, identity })
     }
 
-    /// Counts the changes of one revision into the digest and adds its delta. Each record is encoded once for both. A
-    /// revision changes a record at most once, so `mesh` still has the one from before.
-    fn pass(&mut self, mesh: &Mesh, revision: Revision, changes: &[Change]) {
+    /// Counts the changes of one revision into the digest and adds its delta. Each record is encoded once for both.
+    fn pass(&mut self, revision: Revision, transition: &Transition) {
         let Self { marker, passed, dirty, buffer, .. } = self;
-        passed.begin(revision, changes.len());
-        for change in changes {
-            let key = change.key();
-            if let Some(before) = mesh.records().get(&key) {
+        passed.begin(revision, transition.changes().len());
+        for (change, former) in transition.changes() {
+            if let Some(before) = former {
                 buffer.clear();
                 codec::encode_into(buffer, before);
                 marker.digest = marker.digest.wrapping_sub(state::encoded_record_digest(buffer));
@@ -109,7 +110,7 @@ impl Position {
                 }
                 Change::Delete(key) => passed.delete(key),
             }
-            dirty.records.insert(key);
+            dirty.note(change);
         }
         passed.end(revision);
     }
@@ -127,22 +128,44 @@ impl Position {
         let before = book.ledger().get(key).map_or(0, |row| share(&row));
         let after = row.map_or(0, share);
         marker.digest = marker.digest.wrapping_sub(before).wrapping_add(after);
-        dirty.rows.insert(key.clone());
+        dirty.note_row(key);
     }
 }
 
 impl Dirty {
-    /// How many records and rows.
-    pub(super) fn len(&self) -> usize {
-        self.records.len() + self.rows.len()
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Put(Record::Identity(IdentityRecord { identity, .. }))
+            | Change::Delete(RecordKey::Identity(identity)) => self.identities.insert(*identity),
+            _ => self.records.insert(change.key()),
+        };
     }
 
-    /// What is written of them, in the order in which they lie.
+    fn note_row(&mut self, key: &RowKey) {
+        match key {
+            RowKey::Number(number) => self.numbers.insert(*number),
+            _ => self.rows.insert(key.clone()),
+        };
+    }
+
+    /// How many records and rows.
+    pub(super) fn len(&self) -> usize {
+        self.identities.len() + self.records.len() + self.numbers.len() + self.rows.len()
+    }
+
+    /// What is written of them; each kind in the order in which it lies.
     pub(super) fn changes(self, image: &Image) -> impl Iterator<Item = EncodedChange> {
-        let mut records: Vec<_> = self.records.into_iter().collect();
-        records.sort_unstable();
-        let records = records.into_iter().map(|key| state::record_change(&key, image.mesh.records().get(&key)));
-        let rows = self.rows.into_iter().map(|key| state::row_change(&key, image.ledger.get(&key).as_ref()));
+        let identities = sorted(self.identities).into_iter().map(RecordKey::Identity);
+        let records = identities.chain(sorted(self.records));
+        let records = records.map(|key| state::record_change(&key, image.mesh.records().get(&key)));
+        let rows = sorted(self.numbers).into_iter().map(RowKey::Number).chain(self.rows);
+        let rows = rows.map(|key| state::row_change(&key, image.ledger.get(&key).as_ref()));
         records.chain(rows)
     }
+}
+
+fn sorted<K: Ord>(keys: HashSet<K>) -> Vec<K> {
+    let mut keys: Vec<_> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys
 }

@@ -8,7 +8,7 @@ use std::{
 
 use openraft::CommittedLeaderId;
 use ringfence_policy::{
-    command::{Command, EndpointSpec},
+    command::{Command, EndpointSpec, SignOfLife},
     identity::ClusterId,
     label::LabelSet,
     mesh::Mesh,
@@ -108,6 +108,12 @@ fn s14_the_digest_that_is_kept_is_that_of_the_whole_state() {
         let ledger = opened.applier.read_book(|book| book.ledger().clone());
         assert_eq!(opened.applier.marker().digest, state::whole_digest(&opened.mesh(), &ledger), "round {round}");
     }
+    // One command that names a row twice.
+    let sign = |realised| SignOfLife { node: name("n1"), realised: Revision(realised) };
+    opened.apply(vec![Command::KeepAlive { cluster: name("east"), nodes: vec![sign(2), sign(3)] }]);
+    let ledger = opened.applier.read_book(|book| book.ledger().clone());
+    assert_eq!(ledger.leases()[&(name("east"), name("n1"))].realised, Revision(3), "the last one counts");
+    assert_eq!(opened.applier.marker().digest, state::whole_digest(&opened.mesh(), &ledger));
 }
 
 #[test]
