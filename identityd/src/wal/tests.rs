@@ -4,7 +4,10 @@ mod disk;
 use std::{
     fs, io,
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicI32, Ordering::SeqCst},
+    sync::{
+        atomic::{AtomicI32, Ordering::SeqCst},
+        mpsc,
+    },
     time::Duration,
 };
 
