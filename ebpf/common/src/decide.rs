@@ -14,7 +14,7 @@ use crate::{
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
     state::State,
-    table::FLOW_TICK_NS,
+    table::{Crowd, FLOW_TICK_NS},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -55,6 +55,8 @@ pub struct Work {
     pub now_ns: u64,
     /// For the caller: which tick of the clock `now_ns` belongs to.
     pub tick: u64,
+    /// As the last new connection of this CPU found it.
+    pub(crate) crowd: Crowd,
 }
 
 /// One end of the packet's connection.
@@ -123,7 +125,8 @@ impl Work {
         let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
-        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision, now_ns: 0, tick: 0 }
+        let (fragment, crowd) = (FragmentValue { key, ports }, Crowd::NONE);
+        Self { packet, own: end, theirs: end, fragment, decision, now_ns: 0, tick: 0, crowd }
     }
 
     /// Clears what the last packet left, for one that was not understood.
@@ -265,9 +268,9 @@ pub fn judge_ends<S: State>(state: &mut S, generation: u32, hook: Hook, work: &m
 /// Writes down what `judge_ends` says of the connection.
 #[inline(always)]
 pub fn remember<S: State>(state: &mut S, work: &mut Work) {
-    let Work { packet, own, theirs, fragment, decision, now_ns, .. } = work;
-    theirs.judgement.remember(state, &theirs.value);
-    own.judgement.remember(state, &own.value);
+    let Work { packet, own, theirs, fragment, decision, now_ns, crowd, .. } = work;
+    theirs.judgement.remember(state, &theirs.value, crowd);
+    own.judgement.remember(state, &own.value, crowd);
     if let Fragment::First = packet.fragment
         && decision.allow
     {

@@ -10,6 +10,7 @@ use crate::{
     packet::{Packet, PacketKind},
     reason::{Reason, Tally},
     state::State,
+    table::Crowd,
 };
 
 const TCP: u8 = 6;
@@ -92,10 +93,10 @@ impl Judgement {
 
     /// Writes or forgets the connection.
     #[inline(always)]
-    pub(crate) fn remember<S: State>(&self, state: &mut S, value: &FlowValue) {
+    pub(crate) fn remember<S: State>(&self, state: &mut S, value: &FlowValue, crowd: &mut Crowd) {
         match self.memory {
             Memory::Keep => {}
-            Memory::Write => state.set_flow(value),
+            Memory::Write => state.set_flow(value, crowd),
             Memory::Forget => state.remove_flow(&value.key),
         }
     }

@@ -6,6 +6,7 @@ use crate::{
         RowKey, RowValue,
     },
     reason::Tally,
+    table::Crowd,
 };
 
 /// The maps of one set, and what both sets share.
@@ -23,7 +24,7 @@ pub trait State {
     /// Reads the connection with this key, if it is known.
     fn flow(&self, value: &mut FlowValue) -> bool;
     /// Writes a connection under its own key; a full table may forget another one.
-    fn set_flow(&mut self, value: &FlowValue);
+    fn set_flow(&mut self, value: &FlowValue, crowd: &mut Crowd);
     /// Forgets a connection.
     fn remove_flow(&mut self, key: &FlowKey);
     /// What the first fragment of a datagram said.

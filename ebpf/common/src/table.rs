@@ -18,8 +18,8 @@ use crate::layout::{Address, FLOW_CLOSING, FLOW_ESTABLISHED, Flow, FlowKey, Flow
 
 /// Cells of a set; a power of two, and the bits of a home.
 pub const WAYS: u32 = 32;
-/// So many cells are looked at for a free one.
-const PROBES: u32 = 16;
+/// So many cells are looked at where the last newcomer found none free; else all of a set.
+const CROWDED_PROBES: u32 = 8;
 /// So many connections of one home are found.
 const LOOKS: u32 = 8;
 /// How often a cell that another CPU changes is tried.
@@ -295,12 +295,22 @@ pub fn value<C: Cells>(cells: &C, cell: C::Cell) -> Option<FlowValue> {
     }
 }
 
+/// Whether the last new connection found no free cell. Then most likely the next one finds none either: it looks at few.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Crowd(u32);
+
+impl Crowd {
+    /// Nobody has looked yet.
+    pub const NONE: Self = Self(0);
+}
+
 /// Writes a connection: where it is, else where there is room, else over the one that has used up most of its time.
 #[inline(always)]
-pub fn write<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
+pub fn write<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32, crowd: &mut Crowd) -> Written {
     match find(cells, table, &value.key) {
         Look::Known(there, place) => update(cells, table, value, &there, place),
-        Look::Unknown | Look::Moved => insert(cells, table, value, now),
+        Look::Unknown | Look::Moved => insert(cells, table, value, now, crowd),
     }
 }
 
@@ -335,16 +345,19 @@ fn update<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, there: &Flo
     Written::Not
 }
 
+/// Cells are looked at one after the other, from home on: the next ones are on their way while one is looked at, and most
+/// connections stay near their home.
 #[inline(always)]
-fn insert<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
-    let hash = table.hash(&value.key);
-    let home = table.home(hash);
+fn insert<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32, crowd: &mut Crowd) -> Written {
+    let home = table.home(table.hash(&value.key));
     let set = home & !(WAYS - 1);
-    let step = (hash >> 40) as u32 | 1;
-    let (mut way, mut best, mut most_spent) = (home, home, 0);
-    for probe in 0..PROBES {
-        let index = set | (way & (WAYS - 1));
-        way = way.wrapping_add(step);
+    let probes = if crowd.0 != 0 { CROWDED_PROBES } else { WAYS };
+    let (mut best, mut most_spent) = (home, 0);
+    for probe in 0..WAYS {
+        if probe >= probes {
+            break;
+        }
+        let index = set | (home.wrapping_add(probe) & (WAYS - 1));
         let Some(cell) = cells.cell(index) else { break };
         let version = cells.half(cell, field::VERSION);
         if version & (LOCKED | MOVING) != 0 {
@@ -355,12 +368,14 @@ fn insert<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -
         let spent = Flow::spent(phase, cells.half(cell, field::LAST_SEEN), now);
         if is_free || spent >= LIFETIME {
             if put(cells, value, home, cell, Place { index, version }) {
+                crowd.0 = 0;
                 return Written::Kept;
             }
         } else if probe == 0 || spent > most_spent {
             (best, most_spent) = (index, spent);
         }
     }
+    crowd.0 = 1;
     let Some(cell) = cells.cell(best) else { return Written::Not };
     let version = cells.half(cell, field::VERSION);
     if version & (LOCKED | MOVING) == 0 && put(cells, value, home, cell, Place { index: best, version }) {

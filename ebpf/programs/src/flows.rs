@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use ringfence_ebpf_common::{
     FlowCell, FlowKey, FlowTable, FlowValue, Tally, field,
-    table::{self, Cells, Home, Look, Written},
+    table::{self, Cells, Crowd, Home, Look, Written},
 };
 
 use crate::{maps, shared::tally};
@@ -126,15 +126,15 @@ extern "C" fn ringfence_find_flow(value: &mut FlowValue) -> u64 {
 
 /// As `State::set_flow`.
 #[inline(always)]
-pub fn set_flow(value: &FlowValue) {
-    ringfence_write_flow(value);
+pub fn set_flow(value: &FlowValue, crowd: &mut Crowd) {
+    ringfence_write_flow(value, crowd);
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ringfence_write_flow(value: &FlowValue) -> u64 {
+extern "C" fn ringfence_write_flow(value: &FlowValue, crowd: &mut Crowd) -> u64 {
     let Some(table) = table() else { return 0 };
-    match table::write(&Map, table, value, value.flow.last_seen) {
+    match table::write(&Map, table, value, value.flow.last_seen, crowd) {
         Written::Kept => {}
         Written::Evicted => tally(Tally::FlowsEvicted),
         // Its next packet is judged as a first one.

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use ringfence_ebpf_common::{
     Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, PortsKey,
-    RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
+    RANGE_KEY_BITS, RowKey, RowValue, State, Tally, table::Crowd,
 };
 
 use crate::{exact, flows, maps, shared};
@@ -56,8 +56,8 @@ macro_rules! state {
             }
 
             #[inline(always)]
-            fn set_flow(&mut self, value: &FlowValue) {
-                flows::set_flow(value);
+            fn set_flow(&mut self, value: &FlowValue, crowd: &mut Crowd) {
+                flows::set_flow(value, crowd);
             }
 
             #[inline(always)]

@@ -69,7 +69,8 @@ impl Flows {
     /// Adds a connection unless it is known.
     pub(super) fn add(&self, value: &FlowValue, now: u32) -> bool {
         let known = matches!(table::find(&self.cells(), &self.table, &value.key), table::Look::Known(..));
-        !known && table::write(&self.cells(), &self.table, value, now) == table::Written::Kept
+        !known
+            && table::write(&self.cells(), &self.table, value, now, &mut { table::Crowd::NONE }) == table::Written::Kept
     }
 
     fn cells(&self) -> Slice<'_> {

@@ -6,7 +6,7 @@ use ringfence_ebpf_common::{
     Address, AddressValue, BandCounter, Bucket, Decision, EndpointValue, Event, FLOW_TICK_NS, FlowKey, FlowTable,
     FlowValue, FragmentKey, FragmentPorts, FragmentValue, NO_COUNTER, Page, PortsKey, RANGE_KEY_BITS, RowKey, RowValue,
     State, Tally, capacity,
-    table::{self, Look, Written},
+    table::{self, Crowd, Look, Written},
 };
 
 use super::sets::{Set, mask};
@@ -142,9 +142,9 @@ impl State for MemoryState<'_> {
         matches!(found, Look::Known(..))
     }
 
-    fn set_flow(&mut self, value: &FlowValue) {
+    fn set_flow(&mut self, value: &FlowValue, crowd: &mut Crowd) {
         let now = u32::try_from(self.now_ns / FLOW_TICK_NS).unwrap_or(u32::MAX);
-        let written = table::write(&Slice(&self.shared.cells), &self.shared.table, value, now);
+        let written = table::write(&Slice(&self.shared.cells), &self.shared.table, value, now, crowd);
         match written {
             Written::Kept => {}
             Written::Evicted => self.tally(Tally::FlowsEvicted),
