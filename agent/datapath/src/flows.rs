@@ -86,7 +86,7 @@ mod tests {
 
     use ringfence_ebpf_common::{
         Address, EGRESS, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, Flow, FlowKey, NO_COUNTER,
-        table::{Crowd, Look, Written, find, remove, value},
+        table::{Crowd, Look, Written, value},
     };
 
     use super::*;
@@ -123,9 +123,23 @@ mod tests {
         (0..versions).any(|version| Flow { last_seen: found.last_seen, ..flow(number, version) } == *found)
     }
 
-    /// As a CPU whose last newcomer found room.
+    /// As a packet does, on a CPU whose last newcomer found room.
     fn write<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
-        table::write(cells, table, value, now, &mut { Crowd::NONE })
+        write_in(cells, table, value, now, &mut { Crowd::NONE })
+    }
+
+    /// On a CPU whose last newcomer found this.
+    fn write_in<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32, crowd: &mut Crowd) -> Written {
+        let found = matches!(find(cells, table, &value.key), Look::Known(..));
+        table::write(cells, table.home(&value.key), value, found, now, crowd)
+    }
+
+    fn find<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Look {
+        table::find(cells, table.home(key), key)
+    }
+
+    fn remove<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) {
+        table::remove(cells, table.home(key), key);
     }
 
     fn cells(count: u32) -> Vec<AtomicCell> {
@@ -141,10 +155,8 @@ mod tests {
             let homes: Vec<u32> = (0..WAYS)
                 .filter(|way| slice.half(slice.cell(set | way).unwrap(), field::HOMES) >> (index - set) & 1 != 0)
                 .collect();
-            let expected: Vec<u32> = value(&slice, cell)
-                .map(|value| u32::try_from(table.hash(&value.key) & u64::from(table.mask)).unwrap() - set)
-                .into_iter()
-                .collect();
+            let expected: Vec<u32> =
+                value(&slice, cell).map(|value| table.home(&value.key) - set).into_iter().collect();
             assert_eq!(homes, expected, "cell {index}");
         }
     }
@@ -306,7 +318,7 @@ mod tests {
         let mut fill = |numbers: std::ops::Range<u32>| -> usize {
             let value = |number| FlowValue { flow: Flow { endpoint: 1, ..flow(number, 0) }, ..connection(number) };
             numbers
-                .filter(|number| table::write(&slice, &table, &value(*number), 0, &mut crowd) == Written::Evicted)
+                .filter(|number| write_in(&slice, &table, &value(*number), 0, &mut crowd) == Written::Evicted)
                 .count()
         };
         // Each port of each of many hosts, as a node sees them: half as many as there are cells.
@@ -355,7 +367,7 @@ mod tests {
             let counted =
                 Interrupted { inner: slice, at: Cell::new(usize::MAX), interrupt: &|| (), sees_versions: true };
             let flow = Flow { last_seen: now, ..flow(number, 0) };
-            let written = table::write(&counted, &table, &FlowValue { flow, ..connection(number) }, now, &mut crowd);
+            let written = write_in(&counted, &table, &FlowValue { flow, ..connection(number) }, now, &mut crowd);
             (usize::MAX - counted.at.get(), written)
         };
         for number in 0..WAYS {
