@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn twice_as_many_cells_as_connections_hardly_ever_evict_one() {
         let cells_count = 1 << 16;
-        let (all, table) = (cells(cells_count), super::table(KEY, cells_count));
+        let (all, table) = (cells(cells_count), table(KEY, cells_count));
         let slice = Slice(&all);
         // One CPU makes all of them.
         let mut crowd = Crowd::NONE;

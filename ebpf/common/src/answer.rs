@@ -29,12 +29,14 @@ pub struct Question {
 pub struct Answer {
     /// How the endpoint is judged.
     pub own: EndpointValue,
+    /// What the policy says of the port to anyone: a class.
+    pub anyone: u64,
     /// The band of the port.
     pub band: u16,
-    /// What the policy says of it to anyone: a class.
-    pub anyone: u16,
     /// 1 if the address is the endpoint's.
-    pub owned: u32,
+    pub owned: u8,
+    /// Zero.
+    pub padding: [u8; 5],
 }
 
 /// A question and its answer; a cache line.
@@ -51,7 +53,6 @@ impl Question {
     /// Where it is remembered.
     #[must_use]
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper bits of a product")]
     pub const fn slot(&self) -> u32 {
         let mixed = (self.port ^ (self.endpoint as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 48) as u32 & (ANSWERS - 1)
@@ -60,8 +61,13 @@ impl Question {
 
 impl Answer {
     /// Before there is one.
-    pub(crate) const NONE: Self =
-        Self { own: EndpointValue { identity: 0, policy: 0, shadow: 0, flags: 0 }, band: 0, anyone: 0, owned: 0 };
+    pub(crate) const NONE: Self = Self {
+        own: EndpointValue { identity: 0, policy: 0, shadow: 0, flags: 0 },
+        anyone: 0,
+        band: 0,
+        owned: 0,
+        padding: [0; 5],
+    };
 }
 
 impl Answered {

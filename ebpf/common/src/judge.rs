@@ -174,7 +174,7 @@ fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, 
     }
     S::settle(answer);
     let own = answer.own;
-    flow.owned = answer.owned as u8;
+    flow.owned = answer.owned;
     if side == EGRESS && flow.owned == 0 {
         return Judgement::plain(Reason::Spoofed, memory);
     }
@@ -218,7 +218,7 @@ fn ask<S: State>(state: &mut S, moment: Moment, key: &FlowKey, flow: &Flow, answ
     let Some(own) = state.endpoint(flow.endpoint) else { return false };
     answer.own = own;
     // The node has whatever comes from itself.
-    answer.owned = (flow.endpoint == HOST_ENDPOINT || endpoint_of(state, &key.local) == flow.endpoint) as u32;
+    answer.owned = (flow.endpoint == HOST_ENDPOINT || endpoint_of(state, &key.local) == flow.endpoint) as u8;
     (answer.band, answer.anyone) = of_anyone(state, own.policy, key, flow);
     // Whoever makes addresses up makes nobody forget.
     if answer.owned != 0 {
@@ -253,11 +253,11 @@ fn classify<S: State>(
 
 /// In which band of a policy a connection is, and the class that has for anyone.
 #[inline(always)]
-fn of_anyone<S: State>(state: &S, policy: u32, key: &FlowKey, flow: &Flow) -> (u16, u16) {
+fn of_anyone<S: State>(state: &S, policy: u32, key: &FlowKey, flow: &Flow) -> (u16, u64) {
     let ports = PortsKey { policy, direction: flow.direction, protocol: key.protocol(), padding: 0 };
     let band = state.band(&ports, flow.port);
     let class = match state.row(&row_key(policy, IDENTITY_UNKNOWN, band, flow)) {
-        Some(row) => row.class(band) as u16,
+        Some(row) => row.class(band),
         None => 0,
     };
     (band, class)
@@ -270,8 +270,8 @@ const fn row_key(policy: u32, peer: u32, band: u16, flow: &Flow) -> RowKey {
 
 /// What one policy says of a connection, of whose band is known what it says to anyone.
 #[inline(always)]
-fn class<S: State>(state: &S, policy: u32, peer: u32, flow: &Flow, (band, anyone): (u16, u16)) -> Reason {
-    let mut class = anyone as u64;
+fn class<S: State>(state: &S, policy: u32, peer: u32, flow: &Flow, (band, anyone): (u16, u64)) -> Reason {
+    let mut class = anyone;
     if peer != IDENTITY_UNKNOWN
         && let Some(row) = state.row(&row_key(policy, peer, band, flow))
     {

@@ -204,7 +204,7 @@ mod tests {
         let mut datapath = MemoryDatapath::default();
         let endpoint = datapath.attach(&Name::new("pod").unwrap(), "ep0").unwrap();
         let [allows, denies] = [Class::Allow, Class::Deny].map(|class| tables(endpoint, class));
-        let mut ask = |datapath: &mut MemoryDatapath, source: [u8; 4], source_port| {
+        let ask = |datapath: &mut MemoryDatapath, source: [u8; 4], source_port| {
             let packet = ProbePacket {
                 source: source.into(),
                 destination: [192, 0, 2, 1].into(),
