@@ -86,7 +86,7 @@ mod tests {
 
     use ringfence_ebpf_common::{
         Address, EGRESS, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, Flow, FlowKey, NO_COUNTER,
-        table::{Look, Written, find, remove, value, write},
+        table::{Crowd, Look, Written, value},
     };
 
     use super::*;
@@ -123,6 +123,25 @@ mod tests {
         (0..versions).any(|version| Flow { last_seen: found.last_seen, ..flow(number, version) } == *found)
     }
 
+    /// As a packet does, on a CPU whose last newcomer found room.
+    fn write<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
+        write_in(cells, table, value, now, &mut { Crowd::NONE })
+    }
+
+    /// On a CPU whose last newcomer found this.
+    fn write_in<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32, crowd: &mut Crowd) -> Written {
+        let found = matches!(find(cells, table, &value.key), Look::Known(..));
+        table::write(cells, table.home(&value.key), value, found, now, crowd)
+    }
+
+    fn find<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Look {
+        table::find(cells, table.home(key), key)
+    }
+
+    fn remove<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) {
+        table::remove(cells, table.home(key), key);
+    }
+
     fn cells(count: u32) -> Vec<AtomicCell> {
         (0..count).map(|_| AtomicCell::default()).collect()
     }
@@ -136,10 +155,8 @@ mod tests {
             let homes: Vec<u32> = (0..WAYS)
                 .filter(|way| slice.half(slice.cell(set | way).unwrap(), field::HOMES) >> (index - set) & 1 != 0)
                 .collect();
-            let expected: Vec<u32> = value(&slice, cell)
-                .map(|value| u32::try_from(table.hash(&value.key) & u64::from(table.mask)).unwrap() - set)
-                .into_iter()
-                .collect();
+            let expected: Vec<u32> =
+                value(&slice, cell).map(|value| table.home(&value.key) - set).into_iter().collect();
             assert_eq!(homes, expected, "cell {index}");
         }
     }
@@ -296,9 +313,13 @@ mod tests {
         let cells_count = 1 << 16;
         let (all, table) = (cells(cells_count), table(KEY, cells_count));
         let slice = Slice(&all);
-        let fill = |numbers: std::ops::Range<u32>| -> usize {
+        // One CPU makes all of them.
+        let mut crowd = Crowd::NONE;
+        let mut fill = |numbers: std::ops::Range<u32>| -> usize {
             let value = |number| FlowValue { flow: Flow { endpoint: 1, ..flow(number, 0) }, ..connection(number) };
-            numbers.filter(|number| write(&slice, &table, &value(*number), 0) == Written::Evicted).count()
+            numbers
+                .filter(|number| write_in(&slice, &table, &value(*number), 0, &mut crowd) == Written::Evicted)
+                .count()
         };
         // Each port of each of many hosts, as a node sees them: half as many as there are cells.
         let half = fill(0..cells_count / 2);
@@ -326,15 +347,52 @@ mod tests {
                 write(&slice, &table, &FlowValue { flow, ..connection(number) }, now)
             };
             put(0, phase, now - idle);
-            // The rest was idle for a second. A newcomer looks at half of the set: a dozen see every cell.
-            for number in 1..3 * WAYS {
+            // The rest was idle for a second.
+            for number in 1..WAYS {
                 put(number, FLOW_ESTABLISHED, now - second);
             }
             let is_there = || matches!(find(&slice, &table, &connection(0).key), Look::Known(..));
-            for number in (1000..1012).filter(|_| is_there()) {
-                put(number, FLOW_ESTABLISHED, now);
-            }
+            assert!(is_there());
+            assert_eq!(put(1000, FLOW_ESTABLISHED, now), Written::Evicted);
             assert_eq!(is_there(), !goes, "phase {phase}, idle for {idle} ticks");
         }
+    }
+
+    #[test]
+    fn where_nothing_is_free_a_newcomer_looks_at_few_and_still_takes_the_most_spent_of_them() {
+        let (all, table) = (cells(WAYS), table(KEY, WAYS));
+        let (slice, mut crowd) = (Slice(&all), Crowd::NONE);
+        // The cells that a newcomer's search reads, and what became of it.
+        let mut put = |number: u32, now: u32| {
+            let counted =
+                Interrupted { inner: slice, at: Cell::new(usize::MAX), interrupt: &|| (), sees_versions: true };
+            let flow = Flow { last_seen: now, ..flow(number, 0) };
+            let written = write_in(&counted, &table, &FlowValue { flow, ..connection(number) }, now, &mut crowd);
+            (usize::MAX - counted.at.get(), written)
+        };
+        for number in 0..WAYS {
+            assert_eq!(put(number, number).1, Written::Kept);
+        }
+        // Not known to be full yet: all of the set, of which the oldest goes.
+        let (thorough, written) = put(100, 100);
+        assert_eq!((written, find(&slice, &table, &connection(0).key)), (Written::Evicted, Look::Unknown));
+        let (brief, written) = put(101, 101);
+        assert_eq!(written, Written::Evicted);
+        assert!(brief * 2 < thorough, "{brief} and {thorough} accesses");
+        // However few it looks at, it does not take the youngest ones there are: both newcomers are still there.
+        for number in 102..2000 {
+            let before = number - 1;
+            assert_eq!(put(number, number).1, Written::Evicted);
+            assert!(matches!(find(&slice, &table, &connection(before).key), Look::Known(..)), "{before}");
+        }
+        // One that finds room makes the next one look everywhere again.
+        for number in 0..2000 {
+            remove(&slice, &table, &connection(number).key);
+        }
+        assert_eq!(put(3000, 2000).1, Written::Kept);
+        for number in 3001..3000 + WAYS {
+            assert_eq!(put(number, 2000).1, Written::Kept, "{number}");
+        }
+        assert_consistent(slice, &table);
     }
 }

@@ -5,6 +5,7 @@
 //! judges a packet on its whole way through the node (S1).
 
 use crate::{
+    answer::Answer,
     host,
     judge::{Judgement, judge, look},
     layout::{
@@ -14,7 +15,7 @@ use crate::{
     packet::{Fragment, Hook, Packet, PacketKind},
     reason::Reason,
     state::State,
-    table::FLOW_TICK_NS,
+    table::{Crowd, FLOW_TICK_NS},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -55,6 +56,8 @@ pub struct Work {
     pub now_ns: u64,
     /// For the caller: which tick of the clock `now_ns` belongs to.
     pub tick: u64,
+    /// As the last new connection of this CPU found it.
+    pub(crate) crowd: Crowd,
 }
 
 /// One end of the packet's connection.
@@ -65,6 +68,11 @@ pub(crate) struct End {
     pub(crate) peer_endpoint: u32,
     /// 1 if the connection is known.
     pub(crate) known: u32,
+    /// Where it is looked for.
+    pub(crate) home: u32,
+    /// 1 if anything was there under its key.
+    pub(crate) found: u32,
+    pub(crate) answer: Answer,
     pub(crate) subject: Subject,
     pub(crate) judgement: Judgement,
 }
@@ -107,6 +115,24 @@ pub struct Subject {
     pub flags: u8,
 }
 
+impl End {
+    /// Reads what is known of the connection whose key is set; false if that is nothing.
+    #[inline(always)]
+    pub(crate) fn find<S: State>(&mut self, state: &S) -> bool {
+        let home = state.home(&self.value.key);
+        let found = state.flow(home, &mut self.value);
+        self.note(home, found);
+        found
+    }
+
+    /// Keeps for `remember` what a lookup came to.
+    #[inline(always)]
+    const fn note(&mut self, home: u32, found: bool) {
+        self.home = home;
+        self.found = found as u32;
+    }
+}
+
 impl Work {
     /// For one packet.
     #[must_use]
@@ -117,13 +143,17 @@ impl Work {
             value: FlowValue { key, flow: Flow::NONE },
             peer_endpoint: 0,
             known: 0,
+            home: 0,
+            found: 0,
+            answer: Answer::NONE,
             subject: Subject::of(0, 0),
             judgement: Judgement::NONE,
         };
         let decision = Decision::plain(Reason::Internal);
         let ports = FragmentPorts { seen_ns: 0, source_port: 0, destination_port: 0, port: 0, protocol: 0 };
         let key = FragmentKey { source: NOWHERE, destination: NOWHERE, identification: 0, protocol: 0 };
-        Self { packet, own: end, theirs: end, fragment: FragmentValue { key, ports }, decision, now_ns: 0, tick: 0 }
+        let (fragment, crowd) = (FragmentValue { key, ports }, Crowd::NONE);
+        Self { packet, own: end, theirs: end, fragment, decision, now_ns: 0, tick: 0, crowd }
     }
 
     /// Clears what the last packet left, for one that was not understood.
@@ -207,7 +237,8 @@ pub fn recall<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u3
     }
     own.value.key = packet.flow_key(hook.side());
     let moment = Moment::new(generation, *now_ns);
-    let found = state.flow(&mut own.value);
+    let home = state.home(&own.value.key);
+    let found = state.flow(home, &mut own.value);
     let flow = &own.value.flow;
     if found
         && flow.endpoint == endpoint
@@ -225,6 +256,7 @@ pub fn recall<S: State>(state: &mut S, generation: u32, hook: Hook, endpoint: u3
         };
         return true;
     }
+    own.note(home, found);
     look(moment, hook.side(), endpoint, own, packet, found);
     false
 }
@@ -248,7 +280,7 @@ pub fn judge_ends<S: State>(state: &mut S, generation: u32, hook: Hook, work: &m
     } else {
         let side = if of_host { EGRESS } else { INGRESS };
         theirs.value.key = packet.flow_key(side);
-        let found = state.flow(&mut theirs.value);
+        let found = theirs.find(state);
         if of_host && packet.passed {
             host::borrow(moment, theirs, packet, found);
             *decision = Decision::of(own);
@@ -265,9 +297,9 @@ pub fn judge_ends<S: State>(state: &mut S, generation: u32, hook: Hook, work: &m
 /// Writes down what `judge_ends` says of the connection.
 #[inline(always)]
 pub fn remember<S: State>(state: &mut S, work: &mut Work) {
-    let Work { packet, own, theirs, fragment, decision, now_ns, .. } = work;
-    theirs.judgement.remember(state, &theirs.value);
-    own.judgement.remember(state, &own.value);
+    let Work { packet, own, theirs, fragment, decision, now_ns, crowd, .. } = work;
+    theirs.remember(state, crowd);
+    own.remember(state, crowd);
     if let Fragment::First = packet.fragment
         && decision.allow
     {

@@ -52,7 +52,7 @@ fn decision<S: State>(state: &mut S, generation: u32, hook: Hook, work: &mut Wor
     }
     let moment = Moment::new(generation, *now_ns);
     own.value.key = packet.flow_key(side);
-    let found = state.flow(&mut own.value);
+    let found = own.find(state);
     if side == EGRESS && packet.passed {
         borrow(moment, own, packet, found);
         Decision::plain(Reason::Passing)

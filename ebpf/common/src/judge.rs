@@ -1,15 +1,17 @@
 //! The judgement of one end of a connection.
 
 use crate::{
+    answer::{Answer, Question},
     decide::{End, Moment, NOTE_TICKS, Subject},
     event::{EVENT_CUT, EVENT_SHADOW_DIFFERS},
     layout::{
-        Address, AddressValue, EGRESS, ENDPOINT_AUDIT, EndpointValue, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING,
-        Flow, FlowKey, FlowValue, HOST_ENDPOINT, NO_COUNTER, PortsKey, RowKey, band_owner,
+        Address, AddressValue, EGRESS, ENDPOINT_AUDIT, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_OPENING, Flow, FlowKey,
+        FlowValue, HOST_ENDPOINT, NO_COUNTER, PortsKey, RowKey, band_owner,
     },
     packet::{Packet, PacketKind},
     reason::{Reason, Tally},
     state::State,
+    table::Crowd,
 };
 
 const TCP: u8 = 6;
@@ -89,14 +91,16 @@ impl Judgement {
     pub(crate) const fn keep(&mut self) {
         self.memory = Memory::Keep;
     }
+}
 
+impl End {
     /// Writes or forgets the connection.
     #[inline(always)]
-    pub(crate) fn remember<S: State>(&self, state: &mut S, value: &FlowValue) {
-        match self.memory {
+    pub(crate) fn remember<S: State>(&self, state: &mut S, crowd: &mut Crowd) {
+        match self.judgement.memory {
             Memory::Keep => {}
-            Memory::Write => state.set_flow(value),
-            Memory::Forget => state.remove_flow(&value.key),
+            Memory::Write => state.set_flow(self.home, &self.value, self.found != 0, crowd),
+            Memory::Forget => state.remove_flow(self.home, &self.value.key),
         }
     }
 }
@@ -162,14 +166,15 @@ fn go_on(moment: Moment, side: u8, flow: &mut Flow, packet: &Packet) -> Judgemen
 /// A connection that is new, or that another generation judged.
 #[inline(always)]
 fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, packet: &Packet) -> Judgement {
-    let End { value: FlowValue { key, flow }, peer_endpoint, known, subject, .. } = end;
+    let End { value: FlowValue { key, flow }, peer_endpoint, known, answer, subject, .. } = end;
     let (endpoint, known) = (flow.endpoint, *known != 0);
     let memory = if known { Memory::Forget } else { Memory::Keep };
-    let Some(own) = state.endpoint(endpoint) else {
+    if !ask(state, moment, key, flow, answer) {
         return Judgement::plain(Reason::NotRealised, memory);
-    };
-    // The node has whatever comes from itself.
-    flow.owned = (endpoint == HOST_ENDPOINT || endpoint_of(state, &key.local) == endpoint) as u8;
+    }
+    S::settle(answer);
+    let own = answer.own;
+    flow.owned = answer.owned;
     if side == EGRESS && flow.owned == 0 {
         return Judgement::plain(Reason::Spoofed, memory);
     }
@@ -184,7 +189,7 @@ fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, 
     subject.policy = own.policy;
     subject.port = flow.port;
     subject.direction = flow.direction;
-    let reason = classify(state, own, peer.identity, key, flow, subject);
+    let reason = classify(state, answer, peer.identity, key, flow, subject);
     flow.counter = state.counter(band_owner(subject.policy, subject.direction, subject.band));
     if !reason.passes() {
         subject.flags |= if known { EVENT_CUT } else { 0 };
@@ -202,20 +207,42 @@ fn ask_policy<S: State>(state: &mut S, moment: Moment, side: u8, end: &mut End, 
     Judgement { reason, memory: Memory::Write, tell: !unchanged }
 }
 
+/// What the endpoint's policy says of the connection to anyone; false if there is no such endpoint.
+#[inline(always)]
+fn ask<S: State>(state: &mut S, moment: Moment, key: &FlowKey, flow: &Flow, answer: &mut Answer) -> bool {
+    let port = flow.port as u64 | (key.protocol() as u64) << 16 | (flow.direction as u64) << 24;
+    let question = Question { local: key.local, generation: moment.generation, endpoint: flow.endpoint, port };
+    if state.answer(&question, answer) {
+        return true;
+    }
+    let Some(own) = state.endpoint(flow.endpoint) else { return false };
+    answer.own = own;
+    // The node has whatever comes from itself.
+    answer.owned = (flow.endpoint == HOST_ENDPOINT || endpoint_of(state, &key.local) == flow.endpoint) as u8;
+    (answer.band, answer.anyone) = of_anyone(state, own.policy, key, flow);
+    // Whoever makes addresses up makes nobody forget.
+    if answer.owned != 0 {
+        state.keep_answer(&question, answer);
+    }
+    true
+}
+
 /// Asks the endpoint's policy, and its shadow, about a connection. `New` if it passes.
 #[inline(always)]
 fn classify<S: State>(
     state: &mut S,
-    own: EndpointValue,
+    answer: &Answer,
     peer: u32,
     key: &FlowKey,
     flow: &Flow,
     subject: &mut Subject,
 ) -> Reason {
-    let (reason, band) = class(state, own.policy, peer, key, flow);
-    subject.band = band;
+    let own = answer.own;
+    let reason = class(state, own.policy, peer, flow, (answer.band, answer.anyone));
+    subject.band = answer.band;
     if own.shadow != 0 {
-        let (shadow, _) = class(state, own.shadow, peer, key, flow);
+        let of_anyone = of_anyone(state, own.shadow, key, flow);
+        let shadow = class(state, own.shadow, peer, flow, of_anyone);
         if shadow.passes() != reason.passes() {
             subject.flags = EVENT_SHADOW_DIFFERS;
             state.tally(if shadow.passes() { Tally::ShadowAllows } else { Tally::ShadowRefuses });
@@ -224,29 +251,39 @@ fn classify<S: State>(
     if own.flags & ENDPOINT_AUDIT != 0 { reason.under_audit() } else { reason }
 }
 
-/// What one policy says of a connection, and in which band.
+/// In which band of a policy a connection is, and the class that has for anyone.
 #[inline(always)]
-fn class<S: State>(state: &S, policy: u32, peer: u32, key: &FlowKey, flow: &Flow) -> (Reason, u16) {
+fn of_anyone<S: State>(state: &S, policy: u32, key: &FlowKey, flow: &Flow) -> (u16, u64) {
     let ports = PortsKey { policy, direction: flow.direction, protocol: key.protocol(), padding: 0 };
     let band = state.band(&ports, flow.port);
-    let anyone = RowKey { policy, peer: IDENTITY_UNKNOWN, chunk: band >> 6, direction: flow.direction, padding: 0 };
-    let mut class = match state.row(&anyone) {
+    let class = match state.row(&row_key(policy, IDENTITY_UNKNOWN, band, flow)) {
         Some(row) => row.class(band),
         None => 0,
     };
+    (band, class)
+}
+
+#[inline(always)]
+const fn row_key(policy: u32, peer: u32, band: u16, flow: &Flow) -> RowKey {
+    RowKey { policy, peer, chunk: band >> 6, direction: flow.direction, padding: 0 }
+}
+
+/// What one policy says of a connection, of whose band is known what it says to anyone.
+#[inline(always)]
+fn class<S: State>(state: &S, policy: u32, peer: u32, flow: &Flow, (band, anyone): (u16, u64)) -> Reason {
+    let mut class = anyone;
     if peer != IDENTITY_UNKNOWN
-        && let Some(row) = state.row(&RowKey { peer, ..anyone })
+        && let Some(row) = state.row(&row_key(policy, peer, band, flow))
     {
         let said = row.class(band);
         class = if said > class { said } else { class };
     }
-    let reason = match class {
+    match class {
         CLASS_ALLOW => Reason::New,
         CLASS_REDIRECT => Reason::NoProxy,
         CLASS_DENY => Reason::DenyExplicit,
         _ => Reason::DenyDefault,
-    };
-    (reason, band)
+    }
 }
 
 /// Exact address, then range, then world (S12: a range of the mesh says `unknown`, so that no pod is ever world).

@@ -11,6 +11,7 @@
 //! of `LAYOUT`, which names the directory the maps are pinned in.
 #![no_std]
 
+pub mod answer;
 pub mod decide;
 pub mod event;
 pub mod exact;
@@ -22,6 +23,7 @@ pub mod reason;
 pub mod state;
 pub mod table;
 
+pub use answer::{ANSWERS, Answer, Answered, Question};
 pub use decide::{Decision, Subject, Work, decide, judge_ends, recall, remember};
 pub use event::{Bucket, EVENT_CUT, EVENT_SHADOW_DIFFERS, Event};
 pub use host::judge_uplink;

@@ -18,8 +18,8 @@ use crate::layout::{Address, FLOW_CLOSING, FLOW_ESTABLISHED, Flow, FlowKey, Flow
 
 /// Cells of a set; a power of two, and the bits of a home.
 pub const WAYS: u32 = 32;
-/// So many cells are looked at for a free one.
-const PROBES: u32 = 16;
+/// So many cells are looked at where the last newcomer found none free; else all of a set.
+const CROWDED_PROBES: u32 = 8;
 /// So many connections of one home are found.
 const LOOKS: u32 = 8;
 /// How often a cell that another CPU changes is tried.
@@ -111,9 +111,8 @@ pub(crate) const fn part(word: u64, key: u64) -> u64 {
 impl FlowTable {
     /// The hash of a connection: NH of UMAC (RFC 4418 §5.2.2), so that nobody who does not know the key can aim at one
     /// set, and a multiplication that carries every bit upwards.
-    #[must_use]
     #[inline(always)]
-    pub const fn hash(&self, key: &FlowKey) -> u64 {
+    const fn hash(&self, key: &FlowKey) -> u64 {
         let FlowKey { local, remote, transport } = key;
         let sum = part(local.words[0], self.key[0])
             .wrapping_add(part(local.words[1], self.key[1]))
@@ -124,11 +123,12 @@ impl FlowTable {
         mixed ^ mixed >> 32
     }
 
-    /// The home of a connection with this hash.
+    /// The home of a connection.
+    #[must_use]
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the mask has 32 bits")]
-    const fn home(&self, hash: u64) -> u32 {
-        hash as u32 & self.mask
+    pub const fn home(&self, key: &FlowKey) -> u32 {
+        self.hash(key) as u32 & self.mask
     }
 }
 
@@ -215,8 +215,7 @@ pub enum Home {
 
 /// Looks at the home of a connection only.
 #[inline(always)]
-pub fn find_at_home<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Home {
-    let home = table.home(table.hash(key));
+pub fn find_at_home<C: Cells>(cells: &C, home: u32, key: &FlowKey) -> Home {
     let Some(cell) = cells.cell(home) else { return Home::Unknown };
     let homes = cells.half(cell, field::HOMES);
     if homes == 0 {
@@ -232,8 +231,7 @@ pub fn find_at_home<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Ho
 
 /// Finds a connection.
 #[inline(always)]
-pub fn find<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) -> Look {
-    let home = table.home(table.hash(key));
+pub fn find<C: Cells>(cells: &C, home: u32, key: &FlowKey) -> Look {
     let (set, own) = (home & !(WAYS - 1), home & (WAYS - 1));
     let Some(cell) = cells.cell(home) else { return Look::Unknown };
     let mut left = cells.half(cell, field::HOMES);
@@ -295,17 +293,28 @@ pub fn value<C: Cells>(cells: &C, cell: C::Cell) -> Option<FlowValue> {
     }
 }
 
-/// Writes a connection: where it is, else where there is room, else over the one that has used up most of its time.
+/// Whether the last new connection found no free cell. Then most likely the next one finds none either: it looks at few.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Crowd(u32);
+
+impl Crowd {
+    /// Nobody has looked yet.
+    pub const NONE: Self = Self(0);
+}
+
+/// Writes a connection: where it is, if it was found; else where there is room, else over the one that has used up most of its
+/// time.
 #[inline(always)]
-pub fn write<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
-    match find(cells, table, &value.key) {
-        Look::Known(there, place) => update(cells, table, value, &there, place),
-        Look::Unknown | Look::Moved => insert(cells, table, value, now),
+pub fn write<C: Cells>(cells: &C, home: u32, value: &FlowValue, found: bool, now: u32, crowd: &mut Crowd) -> Written {
+    if found && let Look::Known(there, place) = find(cells, home, &value.key) {
+        return update(cells, home, value, &there, place);
     }
+    insert(cells, home, value, now, crowd)
 }
 
 #[inline(always)]
-fn update<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, there: &Flow, place: Place) -> Written {
+fn update<C: Cells>(cells: &C, home: u32, value: &FlowValue, there: &Flow, place: Place) -> Written {
     let (flow, Some(cell)) = (&value.flow, cells.cell(place.index)) else { return Written::Not };
     let same_owner = there.endpoint == flow.endpoint && there.port == flow.port;
     if same_owner && there.state() == flow.state() {
@@ -322,7 +331,7 @@ fn update<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, there: &Flo
                 cells.set_half(cell, field::LAST_SEEN, flow.last_seen);
                 cells.set_half(cell, field::VERSION, free);
             } else {
-                fill(cells, cell, value, table.home(table.hash(&value.key)));
+                fill(cells, cell, value, home);
                 cells.set_half(cell, field::VERSION, free.wrapping_add(NEXT));
             }
             return Written::Kept;
@@ -335,16 +344,18 @@ fn update<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, there: &Flo
     Written::Not
 }
 
+/// Cells are looked at one after the other, from home on: the next ones are on their way while one is looked at, and most
+/// connections stay near their home.
 #[inline(always)]
-fn insert<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -> Written {
-    let hash = table.hash(&value.key);
-    let home = table.home(hash);
+fn insert<C: Cells>(cells: &C, home: u32, value: &FlowValue, now: u32, crowd: &mut Crowd) -> Written {
     let set = home & !(WAYS - 1);
-    let step = (hash >> 40) as u32 | 1;
-    let (mut way, mut best, mut most_spent) = (home, home, 0);
-    for probe in 0..PROBES {
-        let index = set | (way & (WAYS - 1));
-        way = way.wrapping_add(step);
+    let probes = if crowd.0 != 0 { CROWDED_PROBES } else { WAYS };
+    let (mut best, mut most_spent) = (home, 0);
+    for probe in 0..WAYS {
+        if probe >= probes {
+            break;
+        }
+        let index = set | (home.wrapping_add(probe) & (WAYS - 1));
         let Some(cell) = cells.cell(index) else { break };
         let version = cells.half(cell, field::VERSION);
         if version & (LOCKED | MOVING) != 0 {
@@ -355,12 +366,14 @@ fn insert<C: Cells>(cells: &C, table: &FlowTable, value: &FlowValue, now: u32) -
         let spent = Flow::spent(phase, cells.half(cell, field::LAST_SEEN), now);
         if is_free || spent >= LIFETIME {
             if put(cells, value, home, cell, Place { index, version }) {
+                crowd.0 = 0;
                 return Written::Kept;
             }
         } else if probe == 0 || spent > most_spent {
             (best, most_spent) = (index, spent);
         }
     }
+    crowd.0 = 1;
     let Some(cell) = cells.cell(best) else { return Written::Not };
     let version = cells.half(cell, field::VERSION);
     if version & (LOCKED | MOVING) == 0 && put(cells, value, home, cell, Place { index: best, version }) {
@@ -412,8 +425,8 @@ fn fill<C: Cells>(cells: &C, cell: C::Cell, value: &FlowValue, home: u32) {
 
 /// Forgets a connection. If somebody else changes it just now, it stays, judged by the generation that it carries.
 #[inline(always)]
-pub fn remove<C: Cells>(cells: &C, table: &FlowTable, key: &FlowKey) {
-    let Look::Known(_, Place { index, version }) = find(cells, table, key) else { return };
+pub fn remove<C: Cells>(cells: &C, home: u32, key: &FlowKey) {
+    let Look::Known(_, Place { index, version }) = find(cells, home, key) else { return };
     let Some(cell) = cells.cell(index) else { return };
     if version & LOCKED == 0 && cells.take(cell, version, version | LOCKED | MOVING) {
         leave_home(cells, cell, index);

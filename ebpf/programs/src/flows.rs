@@ -3,8 +3,8 @@
 use core::arch::asm;
 
 use ringfence_ebpf_common::{
-    FlowCell, FlowKey, FlowTable, FlowValue, Tally, field,
-    table::{self, Cells, Home, Look, Written},
+    FlowCell, FlowKey, FlowValue, Tally, field,
+    table::{self, Cells, Crowd, Home, Look, Written},
 };
 
 use crate::{maps, shared::tally};
@@ -86,24 +86,23 @@ impl Cells for Map {
     }
 }
 
-/// How connections are found.
+/// As `State::home`. Without a table, one that no cell has: nothing is found, nothing is kept.
 #[inline(always)]
-fn table() -> Option<&'static FlowTable> {
+pub fn home(key: &FlowKey) -> u32 {
     // SAFETY: points to a value of the map, which is written before any program reads it.
-    maps::FLOW_TABLE.get_ptr(0).map(|table| unsafe { &*table })
+    maps::FLOW_TABLE.get_ptr(0).map_or(u32::MAX, |table| unsafe { &*table }.home(key))
 }
 
 /// As `State::flow`.
 #[inline(always)]
-pub fn flow(value: &mut FlowValue) -> bool {
-    let Some(table) = table() else { return false };
-    match table::find_at_home(&Map, table, &value.key) {
+pub fn flow(home: u32, value: &mut FlowValue) -> bool {
+    match table::find_at_home(&Map, home, &value.key) {
         Home::Known(flow) => {
             value.flow = flow;
             true
         }
         Home::Unknown => false,
-        Home::Elsewhere => ringfence_find_flow(value) != 0,
+        Home::Elsewhere => ringfence_find_flow(home, value) != 0,
     }
 }
 
@@ -111,9 +110,8 @@ pub fn flow(value: &mut FlowValue) -> bool {
 /// the sources lie in them.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ringfence_find_flow(value: &mut FlowValue) -> u64 {
-    let Some(table) = table() else { return 0 };
-    match table::find(&Map, table, &value.key) {
+extern "C" fn ringfence_find_flow(home: u32, value: &mut FlowValue) -> u64 {
+    match table::find(&Map, home, &value.key) {
         Look::Known(flow, _) => {
             value.flow = flow;
             return 1;
@@ -126,15 +124,14 @@ extern "C" fn ringfence_find_flow(value: &mut FlowValue) -> u64 {
 
 /// As `State::set_flow`.
 #[inline(always)]
-pub fn set_flow(value: &FlowValue) {
-    ringfence_write_flow(value);
+pub fn set_flow(home: u32, value: &FlowValue, found: bool, crowd: &mut Crowd) {
+    ringfence_write_flow(home, value, found as u64, crowd);
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ringfence_write_flow(value: &FlowValue) -> u64 {
-    let Some(table) = table() else { return 0 };
-    match table::write(&Map, table, value, value.flow.last_seen) {
+extern "C" fn ringfence_write_flow(home: u32, value: &FlowValue, found: u64, crowd: &mut Crowd) -> u64 {
+    match table::write(&Map, home, value, found != 0, value.flow.last_seen, crowd) {
         Written::Kept => {}
         Written::Evicted => tally(Tally::FlowsEvicted),
         // Its next packet is judged as a first one.
@@ -145,15 +142,13 @@ extern "C" fn ringfence_write_flow(value: &FlowValue) -> u64 {
 
 /// As `State::remove_flow`.
 #[inline(always)]
-pub fn remove_flow(key: &FlowKey) {
-    ringfence_remove_flow(key);
+pub fn remove_flow(home: u32, key: &FlowKey) {
+    ringfence_remove_flow(home, key);
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ringfence_remove_flow(key: &FlowKey) -> u64 {
-    if let Some(table) = table() {
-        table::remove(&Map, table, key);
-    }
+extern "C" fn ringfence_remove_flow(home: u32, key: &FlowKey) -> u64 {
+    table::remove(&Map, home, key);
     0
 }

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use ringfence_ebpf_common::{
-    BandCounter, Bucket, Directory, EndpointValue, EpochCell, ExactCell, FlowCell, FlowTable, FragmentKey,
-    FragmentValue, Index, Page, PortsKey, RangeKey, Reason, Tally, Work, capacity,
+    ANSWERS as ANSWERS_KEPT, Answered, BandCounter, Bucket, Directory, EndpointValue, EpochCell, ExactCell, FlowCell,
+    FlowTable, FragmentKey, FragmentValue, Index, Page, PortsKey, RangeKey, Reason, Tally, Work, capacity,
 };
 
 #[map]
@@ -42,6 +42,9 @@ pub static BUCKETS: PerCpuArray<Bucket> = PerCpuArray::pinned(1, 0);
 /// Not pinned: see `Work`.
 #[map]
 pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+/// Not pinned: the last answers of each CPU, for the programs of one object.
+#[map]
+pub static ANSWERS: PerCpuArray<Answered> = PerCpuArray::with_max_entries(ANSWERS_KEPT, 0);
 
 #[map]
 pub static INDEX: Array<Index> = Array::pinned(1, BPF_F_MMAPABLE);

@@ -5,8 +5,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use ringfence_ebpf_common::{
-    Decision, Fragment, HOST_ENDPOINT, Hook, MARK_JUDGED, MARK_MASK, MARK_PASSED, NO_COUNTER, Packet, PacketKind, Reason,
-    Work, judge_ends, judge_uplink, recall, remember,
+    Decision, Fragment, HOST_ENDPOINT, Hook, MARK_JUDGED, MARK_MASK, MARK_PASSED, NO_COUNTER, Packet, PacketKind,
+    Reason, Work, judge_ends, judge_uplink, recall, remember,
 };
 
 use crate::{

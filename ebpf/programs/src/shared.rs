@@ -3,7 +3,9 @@
 use core::ptr::addr_of;
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
-use ringfence_ebpf_common::{FragmentKey, FragmentPorts, FragmentValue, Tally, Work, capacity};
+use ringfence_ebpf_common::{
+    Answer, Answered, FragmentKey, FragmentPorts, FragmentValue, Question, Tally, Work, capacity,
+};
 
 use crate::maps;
 
@@ -19,6 +21,28 @@ pub fn set_clock(work: &mut Work) {
         work.tick = tick;
         // SAFETY: the helper has no preconditions.
         work.now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    }
+}
+
+/// As `State::answer`.
+#[inline(always)]
+pub fn answer(question: &Question, answer: &mut Answer) -> bool {
+    let Some(answered) = maps::ANSWERS.get_ptr(question.slot()) else { return false };
+    // SAFETY: points to this CPU's own value; programs on one CPU do not nest.
+    let answered = unsafe { &*answered };
+    if !answered.is_about(question) {
+        return false;
+    }
+    *answer = answered.answer;
+    true
+}
+
+/// As `State::keep_answer`.
+#[inline(always)]
+pub fn keep_answer(question: &Question, answer: &Answer) {
+    if let Some(answered) = maps::ANSWERS.get_ptr_mut(question.slot()) {
+        // SAFETY: as above.
+        unsafe { *answered = Answered { question: *question, answer: *answer } }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use ringfence_ebpf_common::{
-    Address, AddressValue, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue, PortsKey,
-    RANGE_KEY_BITS, RowKey, RowValue, State, Tally,
+    Address, AddressValue, Answer, EndpointValue, FlowKey, FlowValue, FragmentKey, FragmentPorts, FragmentValue,
+    PortsKey, Question, RANGE_KEY_BITS, RowKey, RowValue, State, Tally, table::Crowd,
 };
 
 use crate::{exact, flows, maps, shared};
@@ -51,18 +51,33 @@ macro_rules! state {
             }
 
             #[inline(always)]
-            fn flow(&self, value: &mut FlowValue) -> bool {
-                flows::flow(value)
+            fn answer(&self, question: &Question, answer: &mut Answer) -> bool {
+                shared::answer(question, answer)
             }
 
             #[inline(always)]
-            fn set_flow(&mut self, value: &FlowValue) {
-                flows::set_flow(value);
+            fn keep_answer(&mut self, question: &Question, answer: &Answer) {
+                shared::keep_answer(question, answer);
             }
 
             #[inline(always)]
-            fn remove_flow(&mut self, key: &FlowKey) {
-                flows::remove_flow(key);
+            fn home(&self, key: &FlowKey) -> u32 {
+                flows::home(key)
+            }
+
+            #[inline(always)]
+            fn flow(&self, home: u32, value: &mut FlowValue) -> bool {
+                flows::flow(home, value)
+            }
+
+            #[inline(always)]
+            fn set_flow(&mut self, home: u32, value: &FlowValue, found: bool, crowd: &mut Crowd) {
+                flows::set_flow(home, value, found, crowd);
+            }
+
+            #[inline(always)]
+            fn remove_flow(&mut self, home: u32, key: &FlowKey) {
+                flows::remove_flow(home, key);
             }
 
             #[inline(always)]

@@ -6,7 +6,10 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
 };
-use ringfence_ebpf_common::{FlowCell, FlowTable, FlowValue, map, table};
+use ringfence_ebpf_common::{
+    FlowCell, FlowTable, FlowValue, map,
+    table::{self, Crowd, Look, Written},
+};
 
 use super::{
     cells::Mapping,
@@ -68,8 +71,9 @@ impl Flows {
 
     /// Adds a connection unless it is known.
     pub(super) fn add(&self, value: &FlowValue, now: u32) -> bool {
-        let known = matches!(table::find(&self.cells(), &self.table, &value.key), table::Look::Known(..));
-        !known && table::write(&self.cells(), &self.table, value, now) == table::Written::Kept
+        let (cells, home) = (self.cells(), self.table.home(&value.key));
+        let known = matches!(table::find(&cells, home, &value.key), Look::Known(..));
+        !known && table::write(&cells, home, value, false, now, &mut { Crowd::NONE }) == Written::Kept
     }
 
     fn cells(&self) -> Slice<'_> {

@@ -168,3 +168,65 @@ impl Datapath for MemoryDatapath {
         "memory"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use ringfence_policy::{
+        flow::{Direction, protocol},
+        identity::Identity,
+        tables::{AddressEntry, Class, EndpointEntry, Interval, PolicyId, PortsKey, PortsOfProtocol, Row, RowKey},
+    };
+
+    use super::*;
+    use crate::{PacketKind, Reason};
+
+    const OWN: [u8; 4] = [10, 0, 0, 1];
+
+    /// One endpoint, whose policy says this of port 80 to anyone.
+    fn tables(endpoint: EndpointId, class: Class) -> Tables {
+        let (identity, policy, direction) = (Identity::from_bits(0x0010_0001), PolicyId(1), Direction::Egress);
+        let mut tables = Tables::default();
+        tables.addresses.insert(IpAddr::from(OWN), AddressEntry { identity, endpoint: Some(endpoint) });
+        tables.endpoints.insert(endpoint, EndpointEntry { identity, policy, shadow: None, audit: false });
+        let bands = [(0, 0), (80, 1), (81, 0)].map(|(first, band)| Interval { first, band });
+        let ports = PortsKey { policy, direction, protocol: protocol::TCP };
+        tables.ports.insert(ports, PortsOfProtocol::new(bands).unwrap());
+        let mut row = Row::default();
+        row.set(1, class);
+        tables.rows.insert(RowKey::of(policy, direction, Identity::UNKNOWN, 1), row);
+        tables
+    }
+
+    #[test]
+    fn answers_are_remembered_of_one_generation_and_of_own_addresses() {
+        let mut datapath = MemoryDatapath::default();
+        let endpoint = datapath.attach(&Name::new("pod").unwrap(), "ep0").unwrap();
+        let [allows, denies] = [Class::Allow, Class::Deny].map(|class| tables(endpoint, class));
+        let ask = |datapath: &mut MemoryDatapath, source: [u8; 4], source_port| {
+            let packet = ProbePacket {
+                source: source.into(),
+                destination: [192, 0, 2, 1].into(),
+                protocol: protocol::TCP,
+                source_port,
+                destination_port: 80,
+                kind: PacketKind::Open,
+                judged: false,
+            };
+            let reason = datapath.probe(Hook::FromEndpoint, endpoint, &packet).unwrap().reason;
+            (reason, datapath.flip.sets().shared().answers())
+        };
+        datapath.apply(Revision(1), &Tables::default().diff(&allows)).unwrap();
+        for last in 2..200 {
+            assert_eq!(ask(&mut datapath, [10, 0, 0, last], 1), (Reason::Spoofed, 0), "it would take somebody's place");
+        }
+        assert_eq!(ask(&mut datapath, OWN, 1), (Reason::New, 1));
+        assert_eq!(ask(&mut datapath, OWN, 2), (Reason::New, 1));
+        datapath.apply(Revision(2), &allows.diff(&denies)).unwrap();
+        assert_eq!(ask(&mut datapath, OWN, 3), (Reason::DenyExplicit, 1));
+        // The same set again, two generations later.
+        datapath.apply(Revision(3), &denies.diff(&allows)).unwrap();
+        assert_eq!(ask(&mut datapath, OWN, 4), (Reason::New, 1));
+    }
+}

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringfence_ebpf_common::{
-    Address, AddressValue, BandCounter, Bucket, Decision, EndpointValue, Event, FLOW_TICK_NS, FlowKey, FlowTable,
-    FlowValue, FragmentKey, FragmentPorts, FragmentValue, NO_COUNTER, Page, PortsKey, RANGE_KEY_BITS, RowKey, RowValue,
-    State, Tally, capacity,
-    table::{self, Look, Written},
+    ANSWERS, Address, AddressValue, Answer, Answered, BandCounter, Bucket, Decision, EndpointValue, Event,
+    FLOW_TICK_NS, FlowKey, FlowTable, FlowValue, FragmentKey, FragmentPorts, FragmentValue, NO_COUNTER, Page, PortsKey,
+    Question, RANGE_KEY_BITS, RowKey, RowValue, State, Tally, capacity,
+    table::{self, Crowd, Look, Written},
 };
 
 use super::sets::{Set, mask};
@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub(super) tallies: Tallies,
     pub(super) events: VecDeque<Event>,
     bucket: Bucket,
+    answers: [Answered; ANSWERS as usize],
 }
 
 impl Shared {
@@ -54,7 +55,14 @@ impl Shared {
             tallies: Tallies::default(),
             events: VecDeque::new(),
             bucket: Bucket::default(),
+            answers: [Answered::NOTHING; ANSWERS as usize],
         }
+    }
+
+    /// How many answers are remembered.
+    #[cfg(test)]
+    pub(super) fn answers(&self) -> usize {
+        self.answers.iter().filter(|answered| **answered != Answered::NOTHING).count()
     }
 
     /// Counts a packet for the bands that decided it.
@@ -134,17 +142,33 @@ impl State for MemoryState<'_> {
         self.set.rows.get(key).copied()
     }
 
-    fn flow(&self, value: &mut FlowValue) -> bool {
-        let found = table::find(&Slice(&self.shared.cells), &self.shared.table, &value.key);
+    fn answer(&self, question: &Question, answer: &mut Answer) -> bool {
+        let answered = &self.shared.answers[question.slot() as usize];
+        if answered.is_about(question) {
+            *answer = answered.answer;
+        }
+        answered.is_about(question)
+    }
+
+    fn keep_answer(&mut self, question: &Question, answer: &Answer) {
+        self.shared.answers[question.slot() as usize] = Answered { question: *question, answer: *answer };
+    }
+
+    fn home(&self, key: &FlowKey) -> u32 {
+        self.shared.table.home(key)
+    }
+
+    fn flow(&self, home: u32, value: &mut FlowValue) -> bool {
+        let found = table::find(&Slice(&self.shared.cells), home, &value.key);
         if let Look::Known(flow, _) = found {
             value.flow = flow;
         }
         matches!(found, Look::Known(..))
     }
 
-    fn set_flow(&mut self, value: &FlowValue) {
+    fn set_flow(&mut self, home: u32, value: &FlowValue, found: bool, crowd: &mut Crowd) {
         let now = u32::try_from(self.now_ns / FLOW_TICK_NS).unwrap_or(u32::MAX);
-        let written = table::write(&Slice(&self.shared.cells), &self.shared.table, value, now);
+        let written = table::write(&Slice(&self.shared.cells), home, value, found, now, crowd);
         match written {
             Written::Kept => {}
             Written::Evicted => self.tally(Tally::FlowsEvicted),
@@ -152,8 +176,8 @@ impl State for MemoryState<'_> {
         }
     }
 
-    fn remove_flow(&mut self, key: &FlowKey) {
-        table::remove(&Slice(&self.shared.cells), &self.shared.table, key);
+    fn remove_flow(&mut self, home: u32, key: &FlowKey) {
+        table::remove(&Slice(&self.shared.cells), home, key);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
