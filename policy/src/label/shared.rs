@@ -102,5 +102,8 @@ mod tests {
             assert_eq!(**made, Label::new(source, &key, &value));
             assert_eq!(Shared::new(source, &key, &value), *made);
         }
+        for (source, key, value) in [("k8s", "a", "b"), ("any", "a", "b"), ("any", "b", "a"), ("k8s", "ab", "")] {
+            assert_eq!(*Shared::new(source, key, value), Label::new(source, key, value), "of one place, perhaps");
+        }
     }
 }
