@@ -166,10 +166,15 @@ fn lbl_30_the_settings_of_the_mesh_say_which_labels_make_an_identity() {
     scene.run(&endpoint("east", "web-1", &["10.101.1.1"], &noisy)).unwrap();
     let other = ["k8s:app=web", "k8s:pod-template-hash=b2", "k8s:team=a"];
     assert_eq!(scene.run(&endpoint("east", "web-2", &["10.101.1.2"], &other)), Ok((1, number(1, 1))));
+    // Comes with all the labels that it is known to have.
+    let exact = endpoint("east", "web-3", &["10.101.1.3"], &["k8s:app=web", "k8s:team=a"]);
+    assert_eq!(scene.run(&exact), Ok((1, number(1, 1))));
+    assert_eq!(scene.run(&exact), Ok((0, number(1, 1))));
     let mut settings = MeshSettings::default();
     settings.label_filter.entries = vec!["k8s:app".to_owned()];
     scene.run(&Command::PutSettings(settings.clone())).unwrap();
     assert_eq!(scene.run(&endpoint("east", "web-1", &["10.101.1.1"], &noisy)), Ok((2, number(1, 2))));
+    assert_eq!(scene.run(&exact), Ok((1, number(1, 2))), "what it has is not what counts any more");
     let Some(Record::Endpoint(web)) = scene.mesh.get(&key("east", "web-1")) else { panic!("no endpoint") };
     assert_eq!(web.labels, labels(&["k8s:app=web", "k8s:io.cilium.k8s.policy.cluster=east"]));
     settings.label_filter.entries = vec!["k8s:(".to_owned()];

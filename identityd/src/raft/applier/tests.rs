@@ -166,11 +166,12 @@ fn what_changes_often_is_written_once_and_in_the_end_the_disk_has_all() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = Opened::new(directory.path());
     opened.applier.persist().unwrap();
+    let idle = Command::AllocateIdentity { cluster: name("east"), labels: LabelSet::parse(["k8s:app=idle"]).unwrap() };
     for round in 0..20 {
-        opened.apply((0..10).map(|number| put(number, round)).collect());
+        opened.apply((0..10).map(|number| put(number, round)).chain([idle.clone()]).collect());
     }
-    // Ten endpoints, seven identities of theirs, the counter and the lease.
-    assert_eq!(opened.applier.behind.position().dirty.len(), 10 + 7 + 1 + 1);
+    // Ten endpoints, seven identities of theirs, the counter and the lease; one more identity, with its number.
+    assert_eq!(opened.applier.behind.position().dirty.len(), 10 + 7 + 1 + 1 + 2);
     opened.applier.persist().unwrap();
     assert_eq!(opened.applier.behind.position().dirty.len(), 0);
     let (mesh, marker) = (opened.mesh(), opened.applier.marker());
