@@ -46,7 +46,6 @@ struct Store {
 /// Builds what is under test and runs the drill.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Drill::Store(store) = &arguments.drill;
-    // Before ours: both builds share what they depend on, and the place where binaries end up.
     let older = store.from.as_deref().map(|revision| build_older(revision, store.profile)).transpose()?;
     let mut command = demo::prepare(store.profile)?;
     command.args(["store", "--seconds", &(store.minutes * 60).to_string()]);
@@ -73,7 +72,7 @@ fn build_older(revision: &str, profile: Profile) -> Result<PathBuf> {
     let commit =
         shell::read(git().args(["rev-parse", "--verify", "--end-of-options", &format!("{revision}^{{commit}}")]))
             .with_context(|| format!("--from {revision}: no commit of this repository"))?;
-    let (older, built) = (demo::target().join("xtask/older").join(commit.trim()), demo::binaries(profile));
+    let older = demo::target().join("xtask/older").join(commit.trim());
     let (sources, unpacked) = (older.join("sources"), older.join("sources.new"));
     if !sources.is_dir() {
         // Of the commit's files only: a worktree would have to be taken off the repository's list again.
@@ -85,12 +84,10 @@ fn build_older(revision: &str, profile: Profile) -> Result<PathBuf> {
     }
     let mut build = shell::cargo();
     build.current_dir(&sources).args(["build", "--locked", "-p", "ringfence-identityd", "--bin", "identityd"]);
-    build.arg("--target-dir").arg(demo::target()).args((profile == Profile::Release).then_some("--release"));
+    // A target folder of its own: cargo tells crates of two checkouts apart by their place in the workspace, which is the
+    // same in both.
+    let target = older.join("target");
+    build.arg("--target-dir").arg(&target).args((profile == Profile::Release).then_some("--release"));
     shell::show(&mut build)?;
-    // The next build takes its place there.
-    let kept = older.join(built.file_name().unwrap_or_default());
-    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
-    fs::copy(built.join("identityd"), kept.join("identityd"))
-        .with_context(|| format!("cannot copy {}/identityd to {}", built.display(), kept.display()))?;
-    Ok(kept)
+    Ok(demo::folder(&target, profile))
 }

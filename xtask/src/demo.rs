@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: set up, build, hand over to `ringfence-demo`.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -85,6 +85,11 @@ pub(crate) fn target() -> PathBuf {
 }
 
 /// Where cargo puts binaries.
-pub(crate) fn binaries(profile: Profile) -> PathBuf {
-    target().join(if profile == Profile::Release { "release" } else { "debug" })
+fn binaries(profile: Profile) -> PathBuf {
+    folder(&target(), profile)
+}
+
+/// A profile's folder of a target folder.
+pub(crate) fn folder(target: &Path, profile: Profile) -> PathBuf {
+    target.join(if profile == Profile::Release { "release" } else { "debug" })
 }
