@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Everything between a command's first byte and its answer runs on one thread, so that nothing of it waits for another
-//! thread to wake up, and followers by the thousand cannot stand before it in a queue. The disk has threads of its own; the
-//! log is synced here all the same while it is calm and the disk quick (`wal/turns.rs`).
+//! thread to wake up, and followers by the thousand cannot stand before it in a queue. The disk has threads of its own.
 
 use std::{future::Future, io, thread};
 

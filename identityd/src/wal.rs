@@ -1,29 +1,25 @@
 //! The write-ahead log: what a member has promised lies here before it says so.
 //!
 //! ```text
-//! append, save_vote, … ─► queue ─► writer: takes all that waits ─► one write ─► one fdatasync ─► callbacks
-//!        └─► Contents in memory (readers)  └─ segment full: the spare one, which another thread has made ready
+//! append, save_vote, … ─► queue ─► writer thread: takes all that waits ─► one write ─► one fdatasync ─► callbacks
+//!        └─► Contents in memory (readers)       └─ segment full: the spare one, which another thread has made ready
 //! open: segments ─► replay ─► Contents; a torn tail is cut, any other damage refuses to start
 //! ```
 //!
 //! A failed write or sync poisons the log: nobody can tell what is on the disk then, so nothing is acknowledged any
 //! more until the process is started again, has read it, and has written anew what no record vouches for.
-//!
-//! The writer belongs to a thread, or for a moment to the one who appends, while the log is calm (`turns.rs`).
 
 mod contents;
 mod disk;
-mod pace;
 mod replay;
 mod spare;
-mod turns;
 mod writer;
 
 use std::{
     fmt,
     ops::RangeBounds,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, mpsc},
     thread::JoinHandle,
 };
 
@@ -35,7 +31,6 @@ use crate::raft::{Entry, LogId, Vote};
 pub use contents::{Contents, weight};
 pub use disk::{Disk, RealDisk, SegmentFile, sync_parent};
 pub use replay::WalError;
-use turns::Turns;
 use writer::{Done, Record, Request, Writer};
 
 /// Ending of a segment's name.
@@ -69,9 +64,9 @@ pub struct WalFailed {
 /// The log of one member.
 pub struct Wal {
     contents: Arc<Mutex<Contents>>,
-    turns: Arc<Turns>,
+    requests: mpsc::Sender<Request>,
     failed: watch::Receiver<Option<WalFailed>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Default for WalOptions {
@@ -95,15 +90,13 @@ impl Wal {
         let replayed = replay::replay(directory, member)?;
         let contents = Arc::new(Mutex::new(replayed.contents.clone()));
         let (failure, failed) = watch::channel(None);
-        let turns = Turns::new(Writer::start(directory, member, options, replayed, failure)?);
+        let writer = Writer::start(directory, member, options, replayed, failure)?;
+        let (requests, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
-            .spawn({
-                let turns = turns.clone();
-                move || turns.run()
-            })
+            .spawn(move || writer.run(&queue))
             .map_err(|source| WalError::Io { path: directory.to_owned(), source })?;
-        Ok(Self { contents, turns, failed, thread: Mutex::new(Some(thread)) })
+        Ok(Self { contents, requests, failed, writer: Mutex::new(Some(thread)) })
     }
 
     /// Whether the log takes nothing any more.
@@ -136,27 +129,16 @@ impl Wal {
 
     /// Appends entries; readers see them at once, `done` is called when they are on stable storage, or will never be.
     pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), WalFailed>) + Send + 'static) {
-        let request = self.keep(entries, Box::new(done));
-        self.turns.send(request);
-    }
-
-    /// As `append`, with a note of how far entries are committed behind them. Returns true while the log is calm: nothing
-    /// is written then before the caller has called `write_here`, on this thread, as soon as it has nothing more urgent.
-    #[must_use]
-    pub fn append_calmly(
-        &self,
-        entries: Vec<Entry>,
-        committed: Option<LogId>,
-        done: impl FnOnce(Result<(), WalFailed>) + Send + 'static,
-    ) -> bool {
-        let request = self.keep(entries, Box::new(done));
-        let note = committed.map(|committed| self.note(Some(committed)));
-        self.turns.send_calmly([request].into_iter().chain(note))
-    }
-
-    /// Writes what `append_calmly` left, and waits for the disk; wakes the log's thread instead if the log is calm no more.
-    pub fn write_here(&self) {
-        self.turns.write_here();
+        let record = |entry: &Entry| Record {
+            kind: RecordKind::Entry,
+            index: Some(entry.log_id.index),
+            payload: codec::encode(entry),
+        };
+        let records = entries.iter().map(record).collect();
+        let mut contents = self.contents();
+        entries.into_iter().for_each(|entry| contents.push(entry));
+        drop(contents);
+        self.send(Request { records, durable: true, purge: None, done: Done::Call(Box::new(done)) });
     }
 
     /// Saves the vote. Durable on return.
@@ -192,14 +174,15 @@ impl Wal {
 
     /// Notes how far entries are committed. Not waited for: after a crash the leader tells it again.
     pub fn save_committed(&self, committed: Option<LogId>) {
-        let note = self.note(committed);
-        self.turns.send(note);
+        self.contents().committed = committed;
+        let records = vec![Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }];
+        self.send(Request { records, durable: false, purge: None, done: Done::Nothing });
     }
 
     /// Writes what waits and stops the writer; its file is closed on return.
     pub fn close(&self) {
-        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
-        self.turns.close(Request { records: Vec::new(), durable: true, purge: None, done: Done::Nothing });
+        self.send(Request { records: Vec::new(), durable: true, purge: None, done: Done::Close });
+        let thread = self.writer.lock().ok().and_then(|mut writer| writer.take());
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the write-ahead log's thread panicked");
         }
@@ -212,27 +195,14 @@ impl Wal {
             let _nobody_waits = answer.send(result);
         }));
         let records = vec![Record { kind, index: None, payload }];
-        self.turns.send(Request { records, durable: true, purge, done });
+        self.send(Request { records, durable: true, purge, done });
         answered.await.unwrap_or_else(|_| Err(WalFailed::new("it is closed")))
     }
 
-    /// Shows entries to readers; what is to be written of them.
-    fn keep(&self, entries: Vec<Entry>, done: Box<dyn FnOnce(Result<(), WalFailed>) + Send>) -> Request {
-        let record = |entry: &Entry| Record {
-            kind: RecordKind::Entry,
-            index: Some(entry.log_id.index),
-            payload: codec::encode(entry),
-        };
-        let records = entries.iter().map(record).collect();
-        let mut contents = self.contents();
-        entries.into_iter().for_each(|entry| contents.push(entry));
-        Request { records, durable: true, purge: None, done: Done::Call(done) }
-    }
-
-    fn note(&self, committed: Option<LogId>) -> Request {
-        self.contents().committed = committed;
-        let records = vec![Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }];
-        Request { records, durable: false, purge: None, done: Done::Nothing }
+    fn send(&self, request: Request) {
+        if let Err(mpsc::SendError(request)) = self.requests.send(request) {
+            request.done.call(&Err(WalFailed::new("it is closed")));
+        }
     }
 }
 

@@ -50,12 +50,6 @@ impl Log {
         self.newest.subscribe()
     }
 
-    /// Whether entries that come now are this member's own.
-    fn leads(&self) -> bool {
-        let vote = self.wal.contents().vote;
-        vote.is_some_and(|vote| vote.leader_id.voted_for() == Some(self.member))
-    }
-
     /// Whether openraft may go on before the entries are durable (`Durable`): a leader made them itself, or the leader
     /// that this member follows sent them and is answered later (`service.rs`). Nobody else can make entries under a
     /// leader's vote.
@@ -137,8 +131,6 @@ impl RaftLogStorage<TypeConfig> for Log {
         let entries: Vec<_> = entries.into_iter().collect();
         let last = entries.last().map(|entry| entry.log_id);
         let durable = self.durable.clone();
-        let committed = self.committed.take();
-        let leads = self.leads();
         let mut callback = Some(callback);
         if self.may_go_on(&entries)
             && !self.wal.has_failed()
@@ -149,7 +141,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         if let Some(last) = last {
             self.newest.send_replace(last.index);
         }
-        let is_calm = self.wal.append_calmly(entries, committed, move |result: Result<(), WalFailed>| {
+        self.wal.append(entries, move |result: Result<(), WalFailed>| {
             if let (Ok(()), Some(last)) = (&result, last) {
                 durable.advance(last);
             }
@@ -157,16 +149,8 @@ impl RaftLogStorage<TypeConfig> for Log {
                 callback.log_io_completed(result.map_err(io::Error::other));
             }
         });
-        if is_calm && leads {
-            let wal = self.wal.clone();
-            tokio::spawn(async move {
-                // Comes back when nothing else is to be done: the followers' messages are with the kernel by then.
-                tokio::task::yield_now().await;
-                wal.write_here();
-            });
-        } else if is_calm {
-            // A follower has nothing to do that would be more urgent: the leader waits for its answer.
-            self.wal.write_here();
+        if let Some(committed) = self.committed.take() {
+            self.wal.save_committed(Some(committed));
         }
         Ok(())
     }

@@ -4,10 +4,7 @@ mod disk;
 use std::{
     fs, io,
     os::unix::fs::FileExt,
-    sync::{
-        atomic::{AtomicI32, Ordering::SeqCst},
-        mpsc,
-    },
+    sync::atomic::{AtomicI32, Ordering::SeqCst},
     time::Duration,
 };
 

@@ -1,20 +1,16 @@
-//! Batches of requests onto the disk: one write, one sync, and what to do when either fails.
-//!
-//! One owner at a time: `turns.rs` says whose turn it is, and in which order requests come.
+//! The one thread that writes the log.
 
 use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
+    sync::{Arc, mpsc},
 };
 
 use tokio::sync::watch;
 
 use super::{
     Disk, SegmentFile, WalError, WalFailed, WalOptions,
-    pace::Pace,
     replay::{Replayed, Segment},
     segment_path,
     spare::{Blank, Spare},
@@ -22,12 +18,16 @@ use super::{
 use crate::codec::{self, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::raft::{LogId, Vote};
 
+/// A batch is closed when it has this many bytes, so that the first one in it does not wait for ever.
+const BATCH_BYTES: usize = 4 << 20;
+
 type Callback = Box<dyn FnOnce(Result<(), WalFailed>) + Send>;
 
 /// What happens once a request is written.
 pub(super) enum Done {
     Nothing,
     Call(Callback),
+    Close,
 }
 
 pub(super) struct Record {
@@ -47,12 +47,6 @@ pub(super) struct Request {
     pub(super) done: Done,
 }
 
-impl Request {
-    pub(super) fn bytes(&self) -> usize {
-        self.records.iter().map(|record| codec::RECORD_HEADER_BYTES + record.payload.len()).sum()
-    }
-}
-
 pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
@@ -67,7 +61,6 @@ pub(super) struct Writer {
     /// Encoded copies of what a new segment begins with.
     vote: Option<Vec<u8>>,
     purged: Option<Vec<u8>>,
-    pace: Pace,
     failed: watch::Sender<Option<WalFailed>>,
 }
 
@@ -103,24 +96,27 @@ impl Writer {
         let mut segments: VecDeque<_> = replayed.segments.into();
         segments.extend(segment);
         let (directory, synced) = (directory.to_owned(), end);
-        let pace = Pace::default();
-        Ok(Self { disk, directory, member, spare, file, segments, size, end, synced, vote, purged, pace, failed })
+        Ok(Self { disk, directory, member, spare, file, segments, size, end, synced, vote, purged, failed })
     }
 
-    /// How quick the disk has been of late.
-    pub(super) const fn pace(&self) -> &Pace {
-        &self.pace
-    }
-
-    /// Whether that many bytes of records need no other segment.
-    pub(super) const fn has_room_for(&self, bytes: usize) -> bool {
-        self.end as usize + bytes <= self.size as usize
-    }
-
-    /// Writes requests in their order and tells those who wait.
-    pub(super) fn serve(&mut self, mut batch: Vec<Request>) {
-        let result = self.write_batch(&mut batch);
-        batch.into_iter().for_each(|request| request.done.call(&result));
+    /// Serves requests until it is told to close or nobody can ask any more.
+    pub(super) fn run(mut self, queue: &mpsc::Receiver<Request>) {
+        while let Ok(first) = queue.recv() {
+            let mut batch = vec![first];
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES
+                && let Ok(request) = queue.try_recv()
+            {
+                bytes += request.records.iter().map(|record| record.payload.len()).sum::<usize>();
+                batch.push(request);
+            }
+            let closing = batch.iter().any(|request| matches!(request.done, Done::Close));
+            let result = self.write_batch(&mut batch);
+            batch.into_iter().for_each(|request| request.done.call(&result));
+            if closing {
+                return;
+            }
+        }
     }
 
     fn write_batch(&mut self, batch: &mut [Request]) -> Result<(), WalFailed> {
@@ -187,9 +183,7 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         if self.synced < self.end {
-            let started = Instant::now();
             self.file.sync()?;
-            self.pace.note(started.elapsed());
             self.synced = self.end;
         }
         Ok(())
