@@ -97,12 +97,6 @@ impl Snapshots {
         self.directory.join(CURRENT).exists()
     }
 
-    /// How large the current snapshot is; 0 if there is none.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        std::fs::metadata(self.directory.join(CURRENT)).map_or(0, |metadata| metadata.len())
-    }
-
     /// Writes a snapshot and makes it the current one; durable on return.
     ///
     /// # Errors

@@ -216,7 +216,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
     let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
-    tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), storage.applier.clone(), stopping.clone()));
+    tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
     let links = tokio::spawn(links.serve(sessions));
     let housekeeper = housekeeper(&transfer, &storage, peers);
     let guard = tokio::spawn(members.clone().guard(channels, times, stopping.clone()));

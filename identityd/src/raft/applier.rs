@@ -95,12 +95,6 @@ impl Applier {
         self.behind.position().marker.clone()
     }
 
-    /// How large the current snapshot is; 0 if there is none.
-    #[must_use]
-    pub fn snapshot_bytes(&self) -> u64 {
-        self.snapshots.bytes()
-    }
-
     /// One entry, with an answer for each of its commands.
     fn apply_entry(&self, position: &mut Position, entry: Entry) -> Result<Vec<Answer>, StorageError> {
         let mut answers = Vec::new();

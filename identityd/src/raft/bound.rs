@@ -1,25 +1,22 @@
 //! Keeps the log small: its entries lie in memory, too, so they are bounded in bytes, not only in number.
 //!
 //! ```text
-//! log ─ more than its bound ─► snapshot ─► purge behind it; KEPT_BYTES stay for members that lag a little
+//! log ─ more than LOG_BYTES ─► snapshot ─► purge behind it; KEPT_BYTES stay for members that lag a little
 //! ```
 //!
-//! The bound is what a snapshot takes: so a small state has a small log, and a large one, whose snapshot costs more, is
-//! written no more often for it. openraft counts entries (`snapshot_every`), and an entry may hold one command or hundreds.
+//! openraft counts entries (`snapshot_every`), and an entry may hold one command or hundreds.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Raft, applier::Applier};
+use super::Raft;
 use crate::wal::{self, Wal};
 
-/// The log is cut when it has this many bytes, whatever a snapshot takes.
-const MOST_BYTES: usize = 32 << 20;
-/// … and not before it has this many.
-const LEAST_BYTES: usize = 16 << 20;
+/// The log is cut when it has this many bytes.
+const LOG_BYTES: usize = 32 << 20;
 /// Bytes that stay behind a snapshot at most.
-const KEPT_BYTES: usize = 6 << 20;
+const KEPT_BYTES: usize = 8 << 20;
 /// How often the log is weighed: at 100 MB/s it grows by 20 MB in that time.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -33,7 +30,7 @@ enum Step {
 }
 
 /// Keeps the log of a member small until cancelled.
-pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, applier: Applier, token: CancellationToken) {
+pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, token: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -46,15 +43,10 @@ pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, applier: Applier, token: 
             let metrics = metrics.borrow();
             (metrics.snapshot.map(|log_id| log_id.index), metrics.last_applied.map(|log_id| log_id.index))
         };
-        let total = wal.contents().bytes();
-        if total < LEAST_BYTES {
-            continue;
-        }
-        let bound = bound(applier.snapshot_bytes());
         let step = {
             let contents = wal.contents();
             let weights = contents.entries().iter().map(|(index, entry)| (*index, wal::weight(entry)));
-            next(bound, contents.bytes(), weights, snapshot, applied)
+            next(contents.bytes(), weights, snapshot, applied)
         };
         let taken = match step {
             Step::Nothing => continue,
@@ -68,20 +60,15 @@ pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, applier: Applier, token: 
     }
 }
 
-fn bound(snapshot_bytes: u64) -> usize {
-    usize::try_from(snapshot_bytes).unwrap_or(usize::MAX).clamp(LEAST_BYTES, MOST_BYTES)
-}
-
 /// What to do about entries (index and bytes of each, in order, and all their bytes) behind a snapshot that covers some of
 /// them. Looks only at the entries that stay.
 fn next(
-    bound: usize,
     total: usize,
     entries: impl DoubleEndedIterator<Item = (u64, usize)>,
     snapshot: Option<u64>,
     applied: Option<u64>,
 ) -> Step {
-    if total < bound {
+    if total < LOG_BYTES {
         return Step::Nothing;
     }
     let (mut kept, mut purged) = (0, None);
@@ -94,7 +81,7 @@ fn next(
         }
     }
     match purged {
-        Some(upto) if kept < bound => Step::Purge(upto),
+        Some(upto) if kept < LOG_BYTES => Step::Purge(upto),
         _ if applied > snapshot => Step::Snapshot,
         _ => Step::Nothing,
     }
@@ -109,24 +96,14 @@ mod tests {
     #[test]
     fn a_log_of_few_large_entries_is_cut_behind_a_snapshot() {
         let log = |from: u64, to: u64| (from..=to).map(|index| (index, MIB)).collect();
-        let next = |log: Vec<(u64, usize)>, snapshot, applied| {
-            next(32 * MIB, log.len() * MIB, log.into_iter(), snapshot, applied)
-        };
+        let next =
+            |log: Vec<(u64, usize)>, snapshot, applied| next(log.len() * MIB, log.into_iter(), snapshot, applied);
         assert_eq!(next(log(1, 31), None, Some(31)), Step::Nothing);
         assert_eq!(next(log(1, 32), None, Some(31)), Step::Snapshot);
-        assert_eq!(next(log(1, 33), Some(31), Some(33)), Step::Purge(27), "6 MiB stay: 28 to 33");
+        assert_eq!(next(log(1, 33), Some(31), Some(33)), Step::Purge(25), "8 MiB stay: 26 to 33");
         assert_eq!(next(log(1, 50), Some(31), Some(50)), Step::Purge(31), "what no snapshot covers stays");
         assert_eq!(next(log(32, 70), Some(31), Some(70)), Step::Snapshot);
         assert_eq!(next(log(1, 70), Some(31), Some(70)), Step::Snapshot, "purging alone is not enough");
         assert_eq!(next(log(1, 40), None, None), Step::Nothing, "nothing is applied that a snapshot could hold");
-    }
-
-    #[test]
-    fn a_log_may_be_as_large_as_a_snapshot_within_bounds() {
-        assert_eq!([0, 20 << 20, u64::MAX].map(bound), [LEAST_BYTES, 20 * MIB, MOST_BYTES]);
-        let log = || (1..=20).map(|index| (index, MIB));
-        assert_eq!(next(bound(0), 20 * MIB, log(), None, Some(20)), Step::Snapshot);
-        assert_eq!(next(bound(0), 20 * MIB, log(), Some(20), Some(20)), Step::Purge(14));
-        assert_eq!(next(bound(24 << 20), 20 * MIB, log(), None, Some(20)), Step::Nothing);
     }
 }
