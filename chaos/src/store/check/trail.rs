@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Bound;
 
 use ringfence_policy::{
     mesh::Mesh,
@@ -234,7 +235,7 @@ impl Trail {
         for (key, value) in &self.begin.values {
             values.entry(key).or_default().insert(begin, Some(*value));
         }
-        for (revision, step) in self.steps.range(begin + 1..=known) {
+        for (revision, step) in self.steps.range((Bound::Excluded(begin), Bound::Included(known))) {
             for (key, value) in step.changes.iter().flatten() {
                 values.entry(key).or_default().insert(*revision, *value);
             }
@@ -367,6 +368,7 @@ mod tests {
         let mut beginning = Watcher::new("late".to_owned());
         let whole = watcher("a", &[delta(1, &["p"], 1), delta(2, &["q"], 2)], &mut Trail::default());
         beginning.take_snapshot(whole.mesh.snapshot(), &mut late).unwrap();
+        assert_eq!(late.explains(&[call(2, Action::Read { seen: Some(2) })]), Ok(1), "nothing came behind it");
         beginning.take_delta(&delta(3, &["q"], 3), &mut late).unwrap();
         let known = [call(2, Action::Read { seen: Some(2) }), call(3, put(3)), call(1, put(7)), call(2, put(2))];
         assert_eq!(late.explains(&known), Ok(2), "what led to the snapshot is not known");
