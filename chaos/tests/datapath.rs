@@ -275,24 +275,15 @@ fn host_1_a_node_that_is_closed_still_hears_of_the_policy_that_opens_it() {
 /// Of the proxies of this node and of the one at the other end of its uplink.
 const PROXY: [&str; 2] = ["10.101.9.8", "fd01:0:0:9::8"];
 const FAR_PROXY: &str = "10.40.9.8";
-const PROXIES_ONLY: &str = "\
-apiVersion: cilium.io/v2
-kind: CiliumClusterwideNetworkPolicy
-metadata: {name: proxies}
-spec:
-  endpointSelector: {matchLabels: {app: api}}
-  ingress: [{fromEntities: [ingress]}]
-  ingressDeny: [{fromEntities: [host]}]
-";
-const NO_PROXIES: &str = "\
-apiVersion: cilium.io/v2
-kind: CiliumClusterwideNetworkPolicy
-metadata: {name: proxies}
-spec:
-  endpointSelector: {matchLabels: {app: api}}
-  ingress: [{fromEntities: [host, remote-node]}]
-  ingressDeny: [{fromEntities: [ingress]}]
-";
+
+/// Who may send to the endpoint `api`, and who may not.
+fn proxies(allowed: &str, denied: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: proxies}}\nspec:\n  \
+         endpointSelector: {{matchLabels: {{app: api}}}}\n  ingress: [{{fromEntities: [{allowed}]}}]\n  \
+         ingressDeny: [{{fromEntities: [{denied}]}}]\n"
+    )
+}
 
 /// From which addresses the node, and the machine behind its uplink, send to the endpoint `api`.
 fn send_from(own: [&str; 2], far: &str) {
@@ -320,7 +311,7 @@ fn a_proxys_packets_are_the_proxys_and_not_the_nodes() {
             // Over the uplink there is IPv4 only.
             let mut reach = |here: &mut Workload| (here.reaches(api(8080)), far.reaches(api(8080)[..1].to_vec()));
             let (as_proxies, as_nodes) = ((PROXY, FAR_PROXY), (["10.101.2.254", "fd01:0:0:2::fe"], "10.40.9.3"));
-            node.apply(PROXIES_ONLY);
+            node.apply(&proxies("ingress", "host"));
             send_from(as_proxies.0, as_proxies.1);
             assert_eq!(
                 reach(&mut here),
@@ -337,7 +328,7 @@ fn a_proxys_packets_are_the_proxys_and_not_the_nodes() {
             assert_eq!(reach(&mut here), (false, false), "and neither is its node");
             everybody_is_told(&node);
 
-            let revision = node.apply(NO_PROXIES);
+            let revision = node.apply(&proxies("host, remote-node", "ingress"));
             assert_eq!(reach(&mut here), (true, true), "nodes pass");
             send_from(as_proxies.0, as_proxies.1);
             let watcher = node.watch(&["--type", "drop", "--port", "8080"]);

@@ -33,7 +33,12 @@ pub fn reserved_labels(identity: Identity) -> LabelSet {
 /// no other (docs/decisions/0011). None for every other set, whose number the store gives.
 #[must_use]
 pub fn reserved_endpoint(labels: &LabelSet) -> Option<Identity> {
-    [Identity::HEALTH, Identity::INGRESS].into_iter().find(|identity| reserved_labels(*identity) == *labels)
+    let mut labels = labels.iter();
+    let (Some(label), None) = (labels.next(), labels.next()) else { return None };
+    // Asked of every endpoint that is put or decoded: so no labels are made to compare these with.
+    let is_one = |identity: &Identity| identity.reserved_name().is_some_and(|name| label.key == *name);
+    let is_reserved = label.source == *SOURCE_RESERVED && label.value.is_empty();
+    [Identity::HEALTH, Identity::INGRESS].into_iter().filter(|_| is_reserved).find(is_one)
 }
 
 #[cfg(test)]
@@ -50,6 +55,7 @@ mod tests {
             (&["reserved:ingress", "reserved:health"], None),
             (&["reserved:ingress=x"], None),
             (&["k8s:ingress"], None),
+            (&["reserved:remote-node"], None),
             (&[], None),
         ] {
             assert_eq!(reserved_endpoint(&LabelSet::parse(texts).unwrap()), expected, "{texts:?}");

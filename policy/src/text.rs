@@ -1,6 +1,6 @@
 //! Short texts that many records say again and again: names, and the parts of labels.
 
-use std::{borrow::Borrow, cell::RefCell, cmp::Ordering, fmt, ops::Deref, sync::Arc};
+use std::{borrow::Borrow, cell::RefCell, cmp::Ordering, fmt, ops::Deref, sync::Arc, thread::LocalKey};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -31,11 +31,22 @@ impl Text {
     pub fn is_shared_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+}
 
-    /// Where a thread may remember the text.
-    fn place(text: &str) -> usize {
-        usize::try_from(mixed(text) >> 32).map_or(0, |mixed| mixed % REMEMBERED)
-    }
+/// Of what a thread made last, what lies where `mixed` says; if that is something else, it is made anew and lies there.
+pub(crate) fn remembered<T: ?Sized, const N: usize>(
+    last: &'static LocalKey<RefCell<[Option<Arc<T>>; N]>>,
+    mixed: u64,
+    is_it: impl Fn(&T) -> bool,
+    make: impl Fn() -> Arc<T>,
+) -> Arc<T> {
+    let place = usize::try_from(mixed >> 32).map_or(0, |mixed| mixed % N);
+    // Gone only while the thread ends.
+    let known = last.try_with(|last| match &mut last.borrow_mut()[place] {
+        Some(known) if is_it(known) => known.clone(),
+        other => other.insert(make()).clone(),
+    });
+    known.unwrap_or_else(|_| make())
 }
 
 /// A number of a text's ends, its middle and its length: cheap, and good enough to find the same text again.
@@ -54,15 +65,7 @@ impl From<&str> for Text {
         if text.len() > LONGEST {
             return Self(text.into());
         }
-        // Gone only while the thread ends.
-        let known = LAST.try_with(|last| {
-            let known = &mut last.borrow_mut()[Self::place(text)];
-            match known {
-                Some(known) if **known == *text => known.clone(),
-                _ => known.insert(text.into()).clone(),
-            }
-        });
-        Self(known.unwrap_or_else(|_| text.into()))
+        Self(remembered(&LAST, mixed(text), |known| *known == *text, || text.into()))
     }
 }
 

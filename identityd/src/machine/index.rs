@@ -194,8 +194,10 @@ impl Index {
                 self.by_labels.insert(record.labels.clone(), record.identity);
                 self.change(record.identity, |numbers, number| numbers.recorded.insert(number));
             }
-            Record::Endpoint(endpoint) if old.and_then(worn) != Some(endpoint.identity) => {
-                *self.references.entry(endpoint.identity).or_default() += 1;
+            Record::Endpoint(endpoint) => {
+                if old.and_then(worn) != Some(endpoint.identity) {
+                    *self.references.entry(endpoint.identity).or_default() += 1;
+                }
             }
             Record::Block(block) => self.change(block.first, |numbers, first| {
                 (first..first + block.count).for_each(|number| numbers.granted.insert(number));
@@ -207,12 +209,7 @@ impl Index {
                 self.settings = settings.clone();
                 self.filter = settings.check().expect("only settings that were checked get into the mesh");
             }
-            Record::Endpoint(_)
-            | Record::Cluster(_)
-            | Record::Node(_)
-            | Record::Policy(_)
-            | Record::CidrGroup(_)
-            | Record::Service(_) => {}
+            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
         }
     }
 
@@ -227,7 +224,10 @@ impl Index {
                 self.by_labels.remove(&record.labels);
                 self.change(record.identity, |numbers, number| numbers.recorded.remove(number));
             }
-            Record::Endpoint(endpoint) if new.and_then(worn) != Some(endpoint.identity) => {
+            Record::Endpoint(endpoint) => {
+                if new.and_then(worn) == Some(endpoint.identity) {
+                    return;
+                }
                 let count = self.references(endpoint.identity);
                 match count {
                     0 | 1 => self.references.remove(&endpoint.identity),
@@ -241,12 +241,7 @@ impl Index {
                 self.expiring.remove(&(first_expiry(fqdn), record.key()));
             }
             Record::Settings(_) => (self.settings, self.filter) = Default::default(),
-            Record::Endpoint(_)
-            | Record::Cluster(_)
-            | Record::Node(_)
-            | Record::Policy(_)
-            | Record::CidrGroup(_)
-            | Record::Service(_) => {}
+            Record::Cluster(_) | Record::Node(_) | Record::Policy(_) | Record::CidrGroup(_) | Record::Service(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, cell::RefCell, ops::Deref, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Label;
-use crate::text::mixed;
+use crate::text::{mixed, remembered};
 
 /// A label whose copies share one allocation, and so do most of those that were made apart: each thread remembers the
 /// labels that it made last, as it does texts.
@@ -22,27 +22,19 @@ thread_local! {
 
 impl Shared {
     pub(super) fn new(source: &str, key: &str, value: &str) -> Self {
-        Self::remembered(source, key, value, || Label::new(source, key, value))
+        Self::of(source, key, value, || Label::new(source, key, value))
     }
 
-    fn remembered(source: &str, key: &str, value: &str, make: impl Fn() -> Label) -> Self {
+    fn of(source: &str, key: &str, value: &str, make: impl Fn() -> Label) -> Self {
         let place = mixed(key) ^ mixed(value).rotate_left(7) ^ source.len() as u64;
-        let place = usize::try_from(place >> 32).map_or(0, |place| place % REMEMBERED);
-        // Gone only while the thread ends.
-        let known = LAST.try_with(|last| {
-            let known = &mut last.borrow_mut()[place];
-            match known {
-                Some(known) if known.value == *value && known.key == *key && known.source == *source => known.clone(),
-                _ => known.insert(Arc::new(make())).clone(),
-            }
-        });
-        Self(known.unwrap_or_else(|_| Arc::new(make())))
+        let is_it = |known: &Label| known.value == *value && known.key == *key && known.source == *source;
+        Self(remembered(&LAST, place, is_it, || Arc::new(make())))
     }
 }
 
 impl From<Label> for Shared {
     fn from(label: Label) -> Self {
-        Self::remembered(&label.source, &label.key, &label.value, || label.clone())
+        Self::of(&label.source, &label.key, &label.value, || label.clone())
     }
 }
 
