@@ -94,10 +94,15 @@ fn has_mark(pid: u32, mark: &str) -> bool {
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
 }
 
-/// Whether nothing is left of a process but its number, for its parent.
+/// Whether nothing is left of a process but its number, for its parent. One whose first thread is gone looks like that in its
+/// own line, while another thread may still be in the kernel, with all files open.
 fn has_ended(pid: u32) -> bool {
-    // proc_pid_stat(5): the state follows the name, which ends with the last parenthesis.
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| is_over(&stat)))
+}
+
+/// proc_pid_stat(5): the state follows the name, which ends with the last parenthesis.
+fn is_over(stat: &str) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }
 
@@ -150,6 +155,32 @@ fn unmount_all(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Stdio;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_process_whose_first_thread_is_gone_has_not_ended_before_the_others_have() {
+        // exit(2), number 60, ends one thread; the other one lives on.
+        let script = "threads->create(sub { sleep 60 }); syscall(60, 0)";
+        let mut perl = Command::new("perl");
+        // Nothing of ours is its own: should this test fail, nobody waits for it.
+        perl.args(["-Mthreads", "-e", script]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = perl.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let of_the_first = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        while !is_over(&of_the_first(child.id())) {
+            assert!(Instant::now() < deadline, "its first thread does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!has_ended(child.id()));
+        child.kill().unwrap();
+        while !has_ended(child.id()) {
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+        assert!(has_ended(child.id()), "nor does one that is not there live");
+    }
 
     #[test]
     fn only_processes_that_carry_the_runs_id_are_killed() {
