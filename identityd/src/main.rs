@@ -1,5 +1,6 @@
 //! The store's process: read the configuration, start the member, run until told to stop, drain.
 
+mod allocator;
 mod command_line;
 
 use std::{process::ExitCode, time::Duration};
