@@ -5,6 +5,7 @@
 //! copy ─ [  │  ][  │  ][chunk']       whoever changes an entry copies its chunk first, if the other one has it, too
 //! floors [key  ][key  ][key  ]        side by side: a chunk is found without touching the others
 //! chunk  [t t t t][key value] …       a byte of each key's hash: an entry is found without touching the others
+//! near   │                            the chunk of the last key: who looks for it first and then changes it looks once
 //! ```
 //!
 //! So a reader of the whole state takes a copy in a moment and reads it at leisure, while the writer goes on.
@@ -15,7 +16,10 @@ use std::{
     hash::{Hash, Hasher},
     marker::PhantomData,
     ops::{Bound, Index, RangeBounds},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -130,13 +134,34 @@ pub struct SharedMap<K, V> {
     /// For each chunk a key that none of its own is before, and that all of the chunk before are before.
     floors: Vec<K>,
     length: usize,
+    near: Near,
+}
+
+/// The chunk in which a key was looked for last, perhaps: whatever it says, only the time to find a key depends on it.
+#[derive(Default)]
+struct Near(AtomicUsize);
+
+impl Near {
+    fn get(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    fn set(&self, chunk: usize) {
+        self.0.store(chunk, Relaxed);
+    }
+}
+
+impl Clone for Near {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl<K, V> SharedMap<K, V> {
     /// An empty map.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunks: Vec::new(), floors: Vec::new(), length: 0 }
+        Self { chunks: Vec::new(), floors: Vec::new(), length: 0, near: Near(AtomicUsize::new(0)) }
     }
 
     /// How many entries.
@@ -229,7 +254,14 @@ impl<K: Ord + Hash, V> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.floors.partition_point(|floor| floor.borrow().cmp(key).is_le()).checked_sub(1)
+        let is_behind = |floor: &K| floor.borrow().cmp(key).is_le();
+        let near = self.near.get();
+        if self.floors.get(near).is_some_and(is_behind) && !self.floors.get(near + 1).is_some_and(is_behind) {
+            return Some(near);
+        }
+        let at = self.floors.partition_point(is_behind).checked_sub(1)?;
+        self.near.set(at);
+        Some(at)
     }
 }
 
@@ -328,7 +360,9 @@ impl<K: Ord + Hash + Clone, V> FromIterator<(K, V)> for SharedMap<K, V> {
         let mut entries = entries.into_iter();
         loop {
             let chunk: Chunk<K, V> = entries.by_ref().take(CHUNK).collect();
-            let Some((first, _)) = chunk.entries.first() else { return Self { chunks, floors, length } };
+            let Some((first, _)) = chunk.entries.first() else {
+                return Self { chunks, floors, length, near: Near::default() };
+            };
             floors.push(first.clone());
             chunks.push(Arc::new(chunk));
         }
@@ -414,7 +448,7 @@ impl<'de, K: Deserialize<'de> + Ord + Hash + Clone, V: Deserialize<'de>> Deseria
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::{cell::Cell, collections::BTreeMap};
+    use std::{cell::Cell, cmp::Ordering, collections::BTreeMap};
 
     thread_local! { static COPIES: Cell<usize> = const { Cell::new(0) } }
 
@@ -459,6 +493,41 @@ mod tests {
         (0..6400).filter(|key| key % 64 != 0).for_each(|key| assert_eq!(map.remove(&key), Some(key)));
         assert_eq!(map.len(), 100);
         assert!(map.chunks.len() <= 10, "{} chunks for 100 entries", map.chunks.len());
+    }
+
+    thread_local! { static COMPARISONS: Cell<usize> = const { Cell::new(0) } }
+
+    /// Counts how often it is compared.
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    struct Watched(u32);
+
+    impl Ord for Watched {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for Watched {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    #[test]
+    fn who_looks_for_a_key_and_then_changes_it_searches_once() {
+        let mut map: SharedMap<Watched, u32> = (0..50_000).map(|key| (Watched(key), key)).collect();
+        let comparisons_of = |f: &mut dyn FnMut()| {
+            let before = COMPARISONS.get();
+            f();
+            COMPARISONS.get() - before
+        };
+        for key in (777..50_000).step_by(777).map(Watched) {
+            let found = comparisons_of(&mut || assert!(map.contains_key(&key)));
+            assert!(found >= 5, "{found} comparisons find one of {} chunks", map.chunks.len());
+            let changed = comparisons_of(&mut || assert!(map.insert(key.clone(), 0).is_some()));
+            assert!(changed <= 2, "{changed} comparisons");
+        }
     }
 
     proptest! {
