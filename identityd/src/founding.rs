@@ -76,6 +76,8 @@ struct Heard {
     /// The directory of every member that called, and when it did last.
     instances: BTreeMap<u64, (String, Instant)>,
     warned: Option<Instant>,
+    /// The store that was named last, as it is written.
+    named: Option<(StoreId, Arc<str>)>,
 }
 
 impl Fellowship {
@@ -97,8 +99,8 @@ impl Fellowship {
         if let Ok(value) = MetadataValue::try_from(&*self.instance) {
             request.metadata_mut().insert(INSTANCE, value);
         }
-        if let Some(store) = self.store() {
-            let value = MetadataValue::try_from(store.to_string()).expect("hexadecimal digits and dashes");
+        if let Some(store) = self.name() {
+            let value = MetadataValue::try_from(&*store).expect("hexadecimal digits and dashes");
             request.metadata_mut().insert(STORE, value);
         }
         request
@@ -106,9 +108,10 @@ impl Fellowship {
 
     /// A call over a link to another member: what `request` says, and then the payload.
     pub fn seal(&self, payload: &[u8]) -> Vec<u8> {
-        let store = self.store().map(|store| store.to_string()).unwrap_or_default();
+        let store = self.name();
+        let store = store.as_deref().unwrap_or_default();
         let mut sealed = Vec::with_capacity(2 + store.len() + self.instance.len() + payload.len());
-        for words in [&*store, &*self.instance] {
+        for words in [store, &*self.instance] {
             sealed.push(u8::try_from(words.len()).unwrap_or(0));
             // What is longer is no instance that `instance` made.
             sealed.extend_from_slice(if words.len() <= u8::MAX.into() { words.as_bytes() } else { &[] });
@@ -157,13 +160,23 @@ impl Fellowship {
     }
 
     fn check_store(&self, theirs: Option<&str>) -> Result<(), Status> {
-        let (Some(own), Some(theirs)) = (self.store(), theirs) else { return Ok(()) };
-        if theirs.parse().ok() == Some(own) {
+        let (Some(own), Some(theirs)) = (self.name(), theirs) else { return Ok(()) };
+        if *own == *theirs {
             return Ok(());
         }
         let reason = format!("a member of store {theirs} calls, and this is a member of store {own}");
         self.lock().warn(&reason);
         Err(Status::failed_precondition(reason))
+    }
+
+    /// The store as it is written, which is said in every message; none before its founding.
+    fn name(&self) -> Option<Arc<str>> {
+        let store = self.store()?;
+        let mut heard = self.lock();
+        match &heard.named {
+            Some((named, name)) if *named == store => Some(name.clone()),
+            _ => Some(heard.named.insert((store, store.to_string().into())).1.clone()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
