@@ -137,7 +137,7 @@ fn main() {
     let mut append = |count: u32| {
         for _ in 0..count {
             let done = done.clone();
-            wal.append(vec![entry(index)], move |result| done.send(result).expect("somebody waits"));
+            wal.append(vec![entry(index)], None, move |result| done.send(result).expect("somebody waits"));
             index += 1;
         }
         (0..count).for_each(|_| waiting.recv().expect("an answer").expect("a disk that writes"));

@@ -128,15 +128,25 @@ impl Wal {
     }
 
     /// Appends entries; readers see them at once, `done` is called when they are on stable storage, or will never be.
-    pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), WalFailed>) + Send + 'static) {
+    /// `committed` notes how far entries are committed, in the same write.
+    pub fn append(
+        &self,
+        entries: Vec<Entry>,
+        committed: Option<LogId>,
+        done: impl FnOnce(Result<(), WalFailed>) + Send + 'static,
+    ) {
         let record = |entry: &Entry| Record {
             kind: RecordKind::Entry,
             index: Some(entry.log_id.index),
             payload: codec::encode(entry),
         };
-        let records = entries.iter().map(record).collect();
+        let mut records: Vec<_> = entries.iter().map(record).collect();
         let mut contents = self.contents();
         entries.into_iter().for_each(|entry| contents.push(entry));
+        if committed.is_some() {
+            contents.committed = committed;
+            records.push(committed_record(committed));
+        }
         drop(contents);
         self.send(Request { records, durable: true, purge: None, done: Done::Call(Box::new(done)) });
     }
@@ -175,7 +185,7 @@ impl Wal {
     /// Notes how far entries are committed. Not waited for: after a crash the leader tells it again.
     pub fn save_committed(&self, committed: Option<LogId>) {
         self.contents().committed = committed;
-        let records = vec![Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }];
+        let records = vec![committed_record(committed)];
         self.send(Request { records, durable: false, purge: None, done: Done::Nothing });
     }
 
@@ -210,6 +220,10 @@ impl Drop for Wal {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn committed_record(committed: Option<LogId>) -> Record {
+    Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }
 }
 
 /// A segment's name. Names sort as sequences do.

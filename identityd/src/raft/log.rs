@@ -112,8 +112,8 @@ impl RaftLogStorage<TypeConfig> for Log {
         Ok(self.wal.contents().vote.map(uncommitted))
     }
 
-    /// Goes to the disk behind the next entries: a write of its own would cost as much as theirs, and what is missing
-    /// after a crash the leader tells again.
+    /// Goes to the disk with the next entries: a write of its own would cost as much as theirs, and what is missing after
+    /// a crash the leader tells again.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         self.committed = committed;
         Ok(())
@@ -141,7 +141,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         if let Some(last) = last {
             self.newest.send_replace(last.index);
         }
-        self.wal.append(entries, move |result: Result<(), WalFailed>| {
+        self.wal.append(entries, self.committed.take(), move |result: Result<(), WalFailed>| {
             if let (Ok(()), Some(last)) = (&result, last) {
                 durable.advance(last);
             }
@@ -149,9 +149,6 @@ impl RaftLogStorage<TypeConfig> for Log {
                 callback.log_io_completed(result.map_err(io::Error::other));
             }
         });
-        if let Some(committed) = self.committed.take() {
-            self.wal.save_committed(Some(committed));
-        }
         Ok(())
     }
 

@@ -31,7 +31,7 @@ fn put(index: u64) -> Entry {
 async fn commit(storage: &Storage, range: std::ops::RangeInclusive<u64>) {
     let entries: Vec<_> = range.map(put).collect();
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    storage.wal.append(entries.clone(), |result| sender.send(result).unwrap());
+    storage.wal.append(entries.clone(), None, |result| sender.send(result).unwrap());
     receiver.await.unwrap().unwrap();
     storage.wal.save_committed(entries.last().map(|entry| entry.log_id));
     storage.applier.clone().apply(entries).await.unwrap();

@@ -37,7 +37,7 @@ fn open_on(directory: &TempDir, disk: &FaultyDisk) -> Wal {
 
 fn append(wal: &Wal, indexes: impl IntoIterator<Item = u64>) -> Result<(), WalFailed> {
     let (sender, receiver) = mpsc::channel();
-    wal.append(indexes.into_iter().map(entry).collect(), move |result| sender.send(result).unwrap());
+    wal.append(indexes.into_iter().map(entry).collect(), None, move |result| sender.send(result).unwrap());
     receiver.recv_timeout(Duration::from_secs(10)).unwrap()
 }
 
@@ -301,6 +301,26 @@ fn records_of_an_older_file_never_pass_for_records() {
 }
 
 #[test]
+fn how_far_entries_are_committed_is_on_the_disk_with_the_next_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory).unwrap();
+    append(&wal, [0]).unwrap();
+    for index in 1..50 {
+        let (sender, receiver) = mpsc::channel();
+        wal.append(vec![entry(index)], Some(log_id(index - 1)), move |result| sender.send(result).unwrap());
+        receiver.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+        // As a crash leaves it at this moment.
+        let left = tempfile::tempdir().unwrap();
+        for path in segments(&directory) {
+            fs::copy(&path, left.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let on_disk = read(left.path(), MEMBER).unwrap();
+        assert_eq!(on_disk, *wal.contents());
+        assert_eq!((on_disk.committed, on_disk.last_log_id()), (Some(log_id(index - 1)), Some(log_id(index))));
+    }
+}
+
+#[test]
 fn writes_that_wait_share_one_sync() {
     struct Slow(RealDisk, Arc<std::sync::atomic::AtomicUsize>);
     struct SlowFile(Box<dyn SegmentFile>, Arc<std::sync::atomic::AtomicUsize>);
@@ -336,7 +356,7 @@ fn writes_that_wait_share_one_sync() {
     let (sender, receiver) = mpsc::channel();
     for index in 0..100 {
         let sender = sender.clone();
-        wal.append(vec![entry(index)], move |result| sender.send((index, result)).unwrap());
+        wal.append(vec![entry(index)], None, move |result| sender.send((index, result)).unwrap());
     }
     let order: Vec<u64> = receiver
         .iter()

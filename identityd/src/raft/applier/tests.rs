@@ -80,7 +80,7 @@ impl Opened {
     fn log_and_apply(&mut self, commands: Vec<Command>) {
         let (done, logged) = mpsc::channel();
         let entry = entry(self.index, commands.clone());
-        self.storage.wal.append(vec![entry], move |appended| done.send(appended.is_ok()).unwrap());
+        self.storage.wal.append(vec![entry], None, move |appended| done.send(appended.is_ok()).unwrap());
         assert!(logged.recv_timeout(DEADLINE).unwrap());
         self.apply(commands);
     }
