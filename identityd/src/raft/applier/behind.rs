@@ -20,7 +20,10 @@ use std::{
 use ringfence_proto::follow::SharedHistory;
 
 use super::position::{Image, Position};
-use crate::state::{Marker, State, StateError};
+use crate::{
+    machine::Book,
+    state::{Marker, State, StateError},
+};
 
 /// How far the disk may be behind: a restart after a crash applies as much again.
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
@@ -113,11 +116,17 @@ impl Behind {
         let _writing = self.writing();
         let Image { marker, mesh, ledger } = image;
         self.state.replace(&mesh, &ledger, &marker)?;
-        let mut position = self.position();
-        adopt(&marker);
-        let store = ledger.store();
-        *position = Position::new(marker, crate::machine::Book::of(&mesh, ledger));
-        self.history.replace(store, mesh);
+        let next = Position::new(marker, Book::of(&mesh, ledger));
+        // Whoever reads the state meanwhile, the core thread too, waits for the exchange only: what is new is made before,
+        // and what goes is freed behind.
+        let before = self.history.read(|history| history.mesh().clone());
+        let former = {
+            let mut position = self.position();
+            adopt(&next.marker);
+            self.history.replace(next.book.ledger().store(), mesh);
+            std::mem::replace(&mut *position, next)
+        };
+        drop((former, before));
         Ok(())
     }
 
