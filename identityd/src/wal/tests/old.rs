@@ -104,14 +104,14 @@ impl Model {
 #[tokio::test]
 async fn what_is_read_back_is_what_was_appended() {
     let (mut read, mut rounds_with_old) = (0, 0);
-    for seed in 1..=12 {
+    for seed in 1..=6 {
         let directory = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::default();
         let mut model = Model { random: seed * 0x9e37_79b9, ..Model::default() };
-        for term in 1..=5 {
+        for term in 1..=4 {
             // Each term begins with a restart.
             let wal = open_bare(&directory, &disk);
-            for step in 0..40 {
+            for step in 0..30 {
                 model.step(&wal, term).await;
                 let (from, to) = (model.random(model.next + 1), model.random(model.next + 2));
                 let expected = model.range(from..to.max(from));
@@ -135,7 +135,7 @@ async fn what_is_read_back_is_what_was_appended() {
             read += disk.0.bytes_read.swap(0, SeqCst);
         }
     }
-    assert!(read > 1 << 20 && rounds_with_old > 30, "{read} bytes read in {rounds_with_old} rounds with old entries");
+    assert!(read > 1 << 18 && rounds_with_old > 12, "{read} bytes read in {rounds_with_old} rounds with old entries");
 }
 
 #[tokio::test]
