@@ -63,6 +63,10 @@ impl Disk for Counting {
         Ok(Box::new(CountingFile(RealDisk.open(path)?, self.0.clone())))
     }
 
+    fn read_at(&self, path: &Path, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+        RealDisk.read_at(path, bytes, offset)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         RealDisk.rename(from, to)
     }

@@ -289,8 +289,14 @@ pub fn push_record(buffer: &mut Vec<u8>, sequence: u64, base: u32, synced: u32, 
 /// Looks at one offset of a segment.
 #[must_use]
 pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> {
-    let Some(bytes) = segment.get(offset..).filter(|rest| rest.len() >= RECORD_HEADER_BYTES) else {
-        let rest = segment.get(offset..).unwrap_or_default();
+    scan_piece(segment, sequence, 0, offset)
+}
+
+/// As `scan_record`, in a piece of a segment whose first byte lies at `base` of it; `offset` is counted from there.
+#[must_use]
+pub fn scan_piece(piece: &[u8], sequence: u64, base: usize, offset: usize) -> Scanned<'_> {
+    let Some(bytes) = piece.get(offset..).filter(|rest| rest.len() >= RECORD_HEADER_BYTES) else {
+        let rest = piece.get(offset..).unwrap_or_default();
         return if rest.iter().all(|byte| *byte == 0) { Scanned::End } else { Scanned::Damaged };
     };
     let length = u32_at(bytes, 0) as usize;
@@ -313,7 +319,7 @@ pub fn scan_record(segment: &[u8], sequence: u64, offset: usize) -> Scanned<'_> 
         6 => RecordKind::Delta,
         _ => return Scanned::Damaged,
     };
-    if record_crc(sequence, u32_of(offset), record) != u32_at(record, 4) {
+    if record_crc(sequence, u32_of(base + offset), record) != u32_at(record, 4) {
         return Scanned::Damaged;
     }
     Scanned::Record(Frame { kind, synced: u32_at(record, 8), payload: &record[RECORD_HEADER_BYTES..] })

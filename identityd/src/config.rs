@@ -37,7 +37,8 @@ pub struct Config {
     /// this long. A leader that answers pings is left alone, so that a stall of one disk unseats nobody.
     #[serde(default = "default_election_timeout_max_ms")]
     pub election_timeout_max_ms: u64,
-    /// A snapshot is taken after this many log entries.
+    /// A snapshot is taken after this many log entries, and as many stay behind it for members that lag; earlier, and
+    /// fewer, where they have many bytes: the log is cut at 256 MiB, of which 64 MiB stay.
     #[serde(default = "default_snapshot_every")]
     pub snapshot_every: u64,
     /// How many revisions back a follower can resume without a snapshot.
@@ -148,7 +149,7 @@ const fn default_election_timeout_max_ms() -> u64 {
 }
 
 const fn default_snapshot_every() -> u64 {
-    5000
+    100_000
 }
 
 const fn default_history() -> usize {
@@ -243,7 +244,7 @@ tls: {ca: ca.crt, certificate: member-1.crt, key: member-1.key}
     #[test]
     fn defaults_are_filled_in() {
         let config = load(EXAMPLE).unwrap();
-        assert_eq!((config.heartbeat_interval_ms, config.snapshot_every, config.history), (250, 5000, 10_000));
+        assert_eq!((config.heartbeat_interval_ms, config.snapshot_every, config.history), (250, 100_000, 10_000));
     }
 
     #[test]

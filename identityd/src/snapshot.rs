@@ -97,14 +97,23 @@ impl Snapshots {
         self.directory.join(CURRENT).exists()
     }
 
-    /// Writes a snapshot and makes it the current one; durable on return.
+    /// Writes a snapshot and makes it the current one; durable on return. Gives the digest of what was written, and the file
+    /// at its first part. It is not read back: that would show the page cache, not the disk. Its checksums are of what was
+    /// written; whoever receives it checks them all, and so does a start.
     ///
     /// # Errors
     /// `SnapshotError::Io`; the current one is then as before.
-    pub fn build(&self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> Result<(), SnapshotError> {
+    pub fn build(
+        &self,
+        meta: &SnapshotMeta,
+        mesh: &Mesh,
+        ledger: &Ledger,
+    ) -> Result<(u64, SnapshotFile), SnapshotError> {
         let mut file = self.begin(BUILDING)?;
-        file.write(meta, mesh, ledger)?;
-        self.publish(&file)
+        let digest = file.write(meta, mesh, ledger)?;
+        self.publish(&file)?;
+        file.path = self.directory.join(CURRENT);
+        Ok((digest, file))
     }
 
     /// An empty file for parts that come in.
@@ -208,7 +217,10 @@ mod tests {
     }
 
     fn bytes_of(snapshots: &Snapshots) -> Vec<u8> {
-        let (_, mut file) = snapshots.current().unwrap().unwrap();
+        parts(snapshots.current().unwrap().unwrap().1)
+    }
+
+    fn parts(mut file: SnapshotFile) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
             let part = file.next_part().unwrap();
@@ -248,6 +260,24 @@ mod tests {
         whole.check().unwrap();
         assert_eq!(target.install(whole).unwrap(), content("new", &large, &rows));
         assert_eq!(target.load().unwrap().unwrap(), content("new", &large, &rows));
+    }
+
+    #[test]
+    fn a_snapshot_that_was_built_is_sent_as_it_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(directory.path()).unwrap();
+        let (mesh, ledger) = (mesh(40_000), ledger(3));
+        let (digest, built) = snapshots.build(&meta("built"), &mesh, &ledger).unwrap();
+        assert_eq!(digest, crate::state::whole_digest(&mesh, &ledger));
+        // A newer one takes its name meanwhile.
+        let lies = bytes_of(&snapshots);
+        snapshots.build(&meta("newer"), &Mesh::default(), &Ledger::default()).unwrap();
+        assert!(parts(built) == lies, "from its beginning to its end");
+        let (_, newer) = snapshots.build(&meta("newer"), &Mesh::default(), &Ledger::default()).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let target = Snapshots::open(target.path()).unwrap();
+        assert_eq!(target.install(receive(&target, [&lies[..]])).unwrap(), content("built", &mesh, &ledger));
+        assert_eq!(target.install(receive(&target, [&parts(newer)[..]])).unwrap().meta, meta("newer"));
     }
 
     #[test]

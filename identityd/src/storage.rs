@@ -130,7 +130,10 @@ impl Storage {
         let wal = Wal::open(&wal_path, member, options)?;
         let (state, stored) = State::open(&state_path)?;
         let log = wal.contents().clone();
-        let stored = stored.and_then(|stored| fits(stored, &log));
+        let stored = match stored {
+            Ok(stored) => fits(stored, &wal)?,
+            Err(doubt) => Err(doubt),
+        };
         let Stored { marker, mesh, ledger } = match stored.and_then(|stored| covers(stored, snapshots.current())) {
             Ok((stored, Ok(covered))) => {
                 not_cut_short(directory, &stored, covered, &log)?;
@@ -196,16 +199,21 @@ fn last_written(wal: &Path) -> io::Result<Option<SystemTime>> {
 }
 
 /// The log must be able to carry the state on: no entry between them is missing, and they tell the same story.
-fn fits(stored: Stored, log: &Contents) -> Result<Stored, Doubt> {
+fn fits(stored: Stored, wal: &Wal) -> Result<Result<Stored, Doubt>, WalError> {
+    let (purged, last) = {
+        let log = wal.contents();
+        (log.purged, log.last_log_id())
+    };
     let Some(applied) = stored.marker.applied else {
-        return if log.purged.is_none() { Ok(stored) } else { Err(Doubt::Log { applied: 0 }) };
+        return Ok(if purged.is_none() { Ok(stored) } else { Err(Doubt::Log { applied: 0 }) });
     };
-    let same_story = match log.entries().get(&applied.index) {
-        Some(entry) => entry.log_id == applied,
+    let same_story = match wal.log_id(applied.index)? {
+        Some(found) => found == applied,
         // A snapshot that was installed just before a crash is ahead of the whole log; `not_cut_short` tells.
-        None => log.last_log_id() <= Some(applied) && log.purged <= Some(applied),
+        None => last <= Some(applied) && purged <= Some(applied),
     };
-    if same_story && log.purged <= Some(applied) { Ok(stored) } else { Err(Doubt::Log { applied: applied.index }) }
+    let fits = same_story && purged <= Some(applied);
+    Ok(if fits { Ok(stored) } else { Err(Doubt::Log { applied: applied.index }) })
 }
 
 /// The state must not be behind the snapshot. Gives what the snapshot covers, or how it is damaged, beside the state.
@@ -246,7 +254,8 @@ fn replace_snapshot(
 ) -> Result<(), StorageError> {
     tracing::warn!(%damaged, "making a damaged snapshot again from the state, which is whole");
     state.flush()?;
-    Ok(snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger)?)
+    snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger)?;
+    Ok(())
 }
 
 fn rebuild(

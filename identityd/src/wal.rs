@@ -2,22 +2,27 @@
 //!
 //! ```text
 //! append, save_vote, … ─► queue ─► writer thread: takes all that waits ─► one write ─► one fdatasync ─► callbacks
-//!        └─► Contents in memory (readers)       └─ segment full: the spare one, which another thread has made ready
+//!        └─► Contents (readers) ◄─ what is on disk ─┘     └─ segment full: the spare one, made ready by another thread
+//! read: the tail of Contents, in memory; older entries from their segments, every record checked
 //! open: segments ─► replay ─► Contents; a torn tail is cut, any other damage refuses to start
 //! ```
+//!
+//! `append`, `truncate` and `purge` are called one after the other, never at the same time, as Raft does.
 //!
 //! A failed write or sync poisons the log: nobody can tell what is on the disk then, so nothing is acknowledged any
 //! more until the process is started again, has read it, and has written anew what no record vouches for.
 
 mod contents;
 mod disk;
+mod places;
+mod reader;
 mod replay;
 mod spare;
 mod writer;
 
 use std::{
     fmt,
-    ops::RangeBounds,
+    ops::{Bound, Range, RangeBounds},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, mpsc},
     thread::JoinHandle,
@@ -28,7 +33,7 @@ use tokio::sync::{oneshot, watch};
 use crate::codec::{self, RecordKind};
 use crate::raft::{Entry, LogId, Vote};
 
-pub use contents::{Contents, weight};
+pub use contents::{Contents, TruncatesCommitted, weight};
 pub use disk::{Disk, RealDisk, SegmentFile, sync_parent};
 pub use replay::WalError;
 use writer::{Done, Record, Request, Writer};
@@ -38,18 +43,21 @@ const FINISHED: &str = "segment";
 /// Ending of a segment's name until it is whole.
 const UNFINISHED: &str = "new";
 
-/// What the log of `member` in a directory holds, as a start finds it; nothing is made or cut.
+/// What the log of `member` in a directory holds, as a start finds it; nothing is made or cut. The entries take at most
+/// `tail_bytes` in memory.
 ///
 /// # Errors
 /// `WalError`.
-pub fn read(directory: &Path, member: u64) -> Result<Contents, WalError> {
-    Ok(replay::replay(directory, member)?.contents)
+pub fn read(directory: &Path, member: u64, tail_bytes: usize) -> Result<Contents, WalError> {
+    Ok(replay::replay(directory, member, tail_bytes)?.contents)
 }
 
 /// How a log is kept.
 pub struct WalOptions {
     /// Size of a segment in bytes; a larger one is made for a record that does not fit.
     pub segment_bytes: u32,
+    /// What committed entries may take in memory: those that members need who lag a little. Older ones are read back.
+    pub tail_bytes: usize,
     /// Where segments live.
     pub disk: Arc<dyn Disk>,
 }
@@ -63,6 +71,8 @@ pub struct WalFailed {
 
 /// The log of one member.
 pub struct Wal {
+    directory: PathBuf,
+    disk: Arc<dyn Disk>,
     contents: Arc<Mutex<Contents>>,
     requests: mpsc::Sender<Request>,
     failed: watch::Receiver<Option<WalFailed>>,
@@ -71,7 +81,7 @@ pub struct Wal {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, disk: Arc::new(RealDisk) }
+        Self { segment_bytes: 16 << 20, tail_bytes: 4 << 20, disk: Arc::new(RealDisk) }
     }
 }
 
@@ -87,16 +97,18 @@ impl Wal {
     /// # Errors
     /// `WalError` for damage that is not a torn tail, another member's log, a newer format, and for IO.
     pub fn open(directory: &Path, member: u64, options: WalOptions) -> Result<Self, WalError> {
-        let replayed = replay::replay(directory, member)?;
-        let contents = Arc::new(Mutex::new(replayed.contents.clone()));
+        let replayed = replay::replay(directory, member, options.tail_bytes)?;
+        let disk = options.disk.clone();
         let (failure, failed) = watch::channel(None);
         let writer = Writer::start(directory, member, options, replayed, failure)?;
+        let contents = writer.contents();
         let (requests, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|source| WalError::Io { path: directory.to_owned(), source })?;
-        Ok(Self { contents, requests, failed, writer: Mutex::new(Some(thread)) })
+        let directory = directory.to_owned();
+        Ok(Self { directory, disk, contents, requests, failed, writer: Mutex::new(Some(thread)) })
     }
 
     /// Whether the log takes nothing any more.
@@ -122,9 +134,74 @@ impl Wal {
         self.contents.lock().expect("no code panics while it holds the log's contents")
     }
 
-    /// The entries of a range of indexes.
-    pub fn entries(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
-        self.contents().entries().range(range).map(|(_, entry)| entry.clone()).collect()
+    /// Whether reading from an index on needs no disk.
+    #[must_use]
+    pub fn is_in_memory(&self, index: u64) -> bool {
+        self.contents().stretch(index).is_none()
+    }
+
+    /// The entries of a range of indexes, as far as they are there. Blocks where they are on disk.
+    ///
+    /// # Errors
+    /// `WalError` for what cannot be read back; nothing is left out instead.
+    pub fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, WalError> {
+        self.read(indexes(range), usize::MAX)
+    }
+
+    /// As `entries`, but not more than about `most_bytes`, one entry at least.
+    ///
+    /// # Errors
+    /// `WalError` for what cannot be read back.
+    pub fn read(&self, range: Range<u64>, most_bytes: usize) -> Result<Vec<Entry>, WalError> {
+        let (mut next, mut bytes, mut entries) = (range.start, 0, Vec::new());
+        while next < range.end && bytes < most_bytes {
+            let stretch = {
+                let contents = self.contents();
+                match contents.first_index() {
+                    // The next ones were purged meanwhile.
+                    Some(first) if first > next && !entries.is_empty() => break,
+                    Some(first) => next = next.max(first),
+                    None => break,
+                }
+                let Some(stretch) = contents.stretch(next) else {
+                    let is_enough = |entry: &&Entry| {
+                        let fits = bytes < most_bytes;
+                        bytes += weight(entry);
+                        fits
+                    };
+                    let tail = contents.tail().range(next..range.end.max(next)).map(|(_, entry)| entry);
+                    entries.extend(tail.take_while(is_enough).cloned());
+                    break;
+                };
+                stretch
+            };
+            let read = reader::read(self.disk.as_ref(), &self.directory, stretch, next, |entry| {
+                let fits = bytes < most_bytes && next < range.end;
+                if fits {
+                    (bytes, next) = (bytes + weight(&entry), next + 1);
+                    entries.push(entry);
+                }
+                fits
+            });
+            match read {
+                // It was purged meanwhile, and its segment removed.
+                Err(_) if self.contents().stretch(next).is_none() => {}
+                read => read?,
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The log id of an entry. Blocks where it is on disk.
+    ///
+    /// # Errors
+    /// `WalError` for what cannot be read back.
+    pub fn log_id(&self, index: u64) -> Result<Option<LogId>, WalError> {
+        Ok(self
+            .read(index..index.saturating_add(1), 1)?
+            .first()
+            .map(|entry| entry.log_id)
+            .filter(|id| id.index == index))
     }
 
     /// Appends entries; readers see them at once, `done` is called when they are on stable storage, or will never be.
@@ -156,7 +233,7 @@ impl Wal {
     /// # Errors
     /// `WalFailed`; the vote then counts as not given.
     pub async fn save_vote(&self, vote: Vote) -> Result<(), WalFailed> {
-        self.write(RecordKind::Vote, codec::encode(&vote), None).await?;
+        self.write(RecordKind::Vote, codec::encode(&vote), None, None).await?;
         self.contents().vote = Some(vote);
         // A record behind it vouches for it: damage of the vote can then not pass for a torn tail.
         let committed = self.contents().committed;
@@ -167,10 +244,10 @@ impl Wal {
     /// Removes the entries from `index` on. Durable on return.
     ///
     /// # Errors
-    /// `WalFailed`.
+    /// `WalFailed`; also for committed entries that left memory: nobody may truncate them.
     pub async fn truncate(&self, index: u64) -> Result<(), WalFailed> {
-        self.contents().truncate(index);
-        self.write(RecordKind::Truncate, codec::encode(&index), None).await
+        self.contents().truncate(index).map_err(WalFailed::new)?;
+        self.write(RecordKind::Truncate, codec::encode(&index), Some(index), None).await
     }
 
     /// Removes the entries up to `upto` and every segment that holds nothing else. Durable on return.
@@ -179,7 +256,7 @@ impl Wal {
     /// `WalFailed`.
     pub async fn purge(&self, upto: LogId) -> Result<(), WalFailed> {
         self.contents().purge(upto);
-        self.write(RecordKind::Purge, codec::encode(&upto), Some(upto)).await
+        self.write(RecordKind::Purge, codec::encode(&upto), None, Some(upto)).await
     }
 
     /// Notes how far entries are committed. Not waited for: after a crash the leader tells it again.
@@ -198,13 +275,19 @@ impl Wal {
         }
     }
 
-    async fn write(&self, kind: RecordKind, payload: Vec<u8>, purge: Option<LogId>) -> Result<(), WalFailed> {
+    async fn write(
+        &self,
+        kind: RecordKind,
+        payload: Vec<u8>,
+        index: Option<u64>,
+        purge: Option<LogId>,
+    ) -> Result<(), WalFailed> {
         let (answer, answered) = oneshot::channel();
         let done = Done::Call(Box::new(move |result| {
             // The one who asked may have been cancelled; what was written stays written.
             let _nobody_waits = answer.send(result);
         }));
-        let records = vec![Record { kind, index: None, payload }];
+        let records = vec![Record { kind, index, payload }];
         self.send(Request { records, durable: true, purge, done });
         answered.await.unwrap_or_else(|_| Err(WalFailed::new("it is closed")))
     }
@@ -224,6 +307,21 @@ impl Drop for Wal {
 
 fn committed_record(committed: Option<LogId>) -> Record {
     Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }
+}
+
+/// The indexes of a range.
+pub fn indexes(range: impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }
 
 /// A segment's name. Names sort as sequences do.

@@ -61,8 +61,6 @@ use crate::{
 
 /// A snapshot of a large mesh over a slow line must get through.
 const SNAPSHOT_TIMEOUT_MS: u64 = 120_000;
-/// Entries kept behind a snapshot, for members that lag a little.
-const ENTRIES_BEHIND_SNAPSHOT: u64 = 1000;
 /// Clients that vanished without a word are noticed within these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -357,7 +355,8 @@ fn raft_config(config: &Config) -> Result<openraft::Config, ConfigError> {
         election_timeout_max: config.election_timeout_max_ms,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
-        max_in_snapshot_log_to_keep: ENTRIES_BEHIND_SNAPSHOT.min(config.snapshot_every),
+        // For members that lag: `bound.rs` sees to the bytes.
+        max_in_snapshot_log_to_keep: config.snapshot_every,
         replication_lag_threshold: config.snapshot_every.saturating_mul(2),
         // The guard allows it as soon as a quorum answers.
         enable_elect: config.members.len() == 1 && !config.join,

@@ -1,7 +1,7 @@
-//! Keeps the log small: its entries lie in memory, too, so they are bounded in bytes, not only in number.
+//! Keeps the log small: it lies on disk and is read at a start, so it is bounded in bytes, not only in number.
 //!
 //! ```text
-//! log ─ more than LOG_BYTES ─► snapshot ─► purge behind it; KEPT_BYTES stay for members that lag a little
+//! log ─ more than LOG_BYTES ─► snapshot ─► purge behind it; KEPT_BYTES stay for members that lag
 //! ```
 //!
 //! openraft counts entries (`snapshot_every`), and an entry may hold one command or hundreds.
@@ -11,12 +11,12 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::Raft;
-use crate::wal::{self, Wal};
+use crate::wal::Wal;
 
 /// The log is cut when it has this many bytes.
-const LOG_BYTES: usize = 32 << 20;
+const LOG_BYTES: u64 = 256 << 20;
 /// Bytes that stay behind a snapshot at most.
-const KEPT_BYTES: usize = 8 << 20;
+const KEPT_BYTES: u64 = 64 << 20;
 /// How often the log is weighed: at 100 MB/s it grows by 20 MB in that time.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -45,8 +45,7 @@ pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, token: CancellationToken)
         };
         let step = {
             let contents = wal.contents();
-            let weights = contents.entries().iter().map(|(index, entry)| (*index, wal::weight(entry)));
-            next(contents.bytes(), weights, snapshot, applied)
+            next(contents.disk_bytes(), contents.weights(), snapshot, applied)
         };
         let taken = match step {
             Step::Nothing => continue,
@@ -60,11 +59,11 @@ pub async fn keep_log_small(raft: Raft, wal: Arc<Wal>, token: CancellationToken)
     }
 }
 
-/// What to do about entries (index and bytes of each, in order, and all their bytes) behind a snapshot that covers some of
-/// them. Looks only at the entries that stay.
+/// What to do about entries (last index and bytes of each lot, in order, and all their bytes) behind a snapshot that covers
+/// some of them. Looks only at those that stay.
 fn next(
-    total: usize,
-    entries: impl DoubleEndedIterator<Item = (u64, usize)>,
+    total: u64,
+    lots: impl DoubleEndedIterator<Item = (u64, u64)>,
     snapshot: Option<u64>,
     applied: Option<u64>,
 ) -> Step {
@@ -72,7 +71,7 @@ fn next(
         return Step::Nothing;
     }
     let (mut kept, mut purged) = (0, None);
-    for (index, bytes) in entries.rev() {
+    for (index, bytes) in lots.rev() {
         kept += bytes;
         if kept > KEPT_BYTES && snapshot >= Some(index) {
             purged = Some(index);
@@ -91,19 +90,20 @@ fn next(
 mod tests {
     use super::*;
 
-    const MIB: usize = 1 << 20;
+    const MIB: u64 = 1 << 20;
 
     #[test]
     fn a_log_of_few_large_entries_is_cut_behind_a_snapshot() {
         let log = |from: u64, to: u64| (from..=to).map(|index| (index, MIB)).collect();
-        let next =
-            |log: Vec<(u64, usize)>, snapshot, applied| next(log.len() * MIB, log.into_iter(), snapshot, applied);
-        assert_eq!(next(log(1, 31), None, Some(31)), Step::Nothing);
-        assert_eq!(next(log(1, 32), None, Some(31)), Step::Snapshot);
-        assert_eq!(next(log(1, 33), Some(31), Some(33)), Step::Purge(25), "8 MiB stay: 26 to 33");
-        assert_eq!(next(log(1, 50), Some(31), Some(50)), Step::Purge(31), "what no snapshot covers stays");
-        assert_eq!(next(log(32, 70), Some(31), Some(70)), Step::Snapshot);
-        assert_eq!(next(log(1, 70), Some(31), Some(70)), Step::Snapshot, "purging alone is not enough");
-        assert_eq!(next(log(1, 40), None, None), Step::Nothing, "nothing is applied that a snapshot could hold");
+        let next = |log: Vec<(u64, u64)>, snapshot, applied| {
+            next(log.iter().map(|(_, bytes)| bytes).sum(), log.into_iter(), snapshot, applied)
+        };
+        assert_eq!(next(log(1, 255), None, Some(255)), Step::Nothing);
+        assert_eq!(next(log(1, 256), None, Some(255)), Step::Snapshot);
+        assert_eq!(next(log(1, 260), Some(255), Some(260)), Step::Purge(196), "64 MiB stay: 197 to 260");
+        assert_eq!(next(log(1, 400), Some(255), Some(400)), Step::Purge(255), "what no snapshot covers stays");
+        assert_eq!(next(log(256, 520), Some(255), Some(520)), Step::Snapshot);
+        assert_eq!(next(log(1, 520), Some(255), Some(520)), Step::Snapshot, "purging alone is not enough");
+        assert_eq!(next(log(1, 300), None, None), Step::Nothing, "nothing is applied that a snapshot could hold");
     }
 }

@@ -1,21 +1,24 @@
 //! Raft's log storage on top of the write-ahead log.
 
-use std::{fmt::Debug, io, ops::RangeBounds, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Range, RangeBounds},
+    sync::Arc,
+};
 
 use openraft::{
-    EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError,
+    LogState, OptionalSend, RaftLogReader, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
 };
 
 use tokio::sync::watch;
 
 use super::{Entry, LogId, StorageError, TypeConfig, Vote, durable::Durable};
-use crate::wal::{Wal, WalFailed};
+use crate::wal::{Wal, WalFailed, indexes};
 
 /// Entries of one message to another member add up to about this much, one entry at least.
 const MESSAGE_BYTES: usize = 1 << 20;
-/// What an entry has beside its commands, at most; membership entries are small.
-const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 /// The log as openraft sees it; clones share one write-ahead log.
 #[derive(Clone)]
@@ -50,6 +53,19 @@ impl Log {
         self.newest.subscribe()
     }
 
+    /// Entries from memory at once. Older ones, which only a member needs that lags far behind (or a start, which replays
+    /// them), are read on another thread: the one that asks carries the writes. They come from the page cache or the disk,
+    /// are checked and decoded: some milliseconds for a message.
+    async fn read(&self, range: Range<u64>, most_bytes: usize) -> Result<Vec<Entry>, StorageError> {
+        if self.wal.is_in_memory(range.start) {
+            return self.wal.read(range, most_bytes).map_err(|error| StorageIOError::read_logs(&error).into());
+        }
+        let wal = self.wal.clone();
+        let read = tokio::task::spawn_blocking(move || wal.read(range, most_bytes)).await;
+        let read = read.map_err(|error| StorageError::from(StorageIOError::read_logs(&error)))?;
+        read.map_err(|error| StorageIOError::read_logs(&error).into())
+    }
+
     /// Whether openraft may go on before the entries are durable (`Durable`): a leader made them itself, or the leader
     /// that this member follows sent them and is answered later (`service.rs`). Nobody else can make entries under a
     /// leader's vote.
@@ -68,22 +84,12 @@ impl RaftLogReader<TypeConfig> for Log {
         &mut self,
         range: R,
     ) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.wal.entries(range))
+        self.read(indexes(range), usize::MAX).await
     }
 
     /// A message to another member stays small enough to arrive within a heartbeat interval.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        let contents = self.wal.contents();
-        let mut bytes = 0;
-        let small_enough = |entry: &&Entry| {
-            let fits = bytes < MESSAGE_BYTES;
-            bytes += ENTRY_OVERHEAD_BYTES;
-            if let EntryPayload::Normal(batch) = &entry.payload {
-                bytes += batch.encoded_len();
-            }
-            fits
-        };
-        Ok(contents.entries().range(start..end).map(|(_, entry)| entry).take_while(small_enough).cloned().collect())
+        self.read(start..end, MESSAGE_BYTES).await
     }
 }
 

@@ -100,12 +100,13 @@ impl SnapshotFile {
         Ok(Content { meta, mesh: Mesh::from_snapshot(snapshot), ledger })
     }
 
-    /// Writes a whole snapshot.
-    pub(super) fn write(&mut self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> Result<(), SnapshotError> {
-        self.try_write(meta, mesh, ledger).map_err(|source| io_error(&self.path, source))
+    /// Writes a whole snapshot; the next part is the first one afterwards. Gives the digest of what it holds.
+    pub(super) fn write(&mut self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> Result<u64, SnapshotError> {
+        let written = self.try_write(meta, mesh, ledger).and_then(|digest| self.file.rewind().map(|()| digest));
+        written.map_err(|source| io_error(&self.path, source))
     }
 
-    fn try_write(&self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> io::Result<()> {
+    fn try_write(&self, meta: &SnapshotMeta, mesh: &Mesh, ledger: &Ledger) -> io::Result<u64> {
         let mut file = BufWriter::with_capacity(SECTION_BYTES, &self.file);
         file.write_all(&codec::snapshot_prefix())?;
         let mut number = 0;
@@ -140,7 +141,8 @@ impl SnapshotFile {
         }
         section(SectionKind::Ledger, &payload)?;
         section(SectionKind::End, &codec::encode(&(count, digest)))?;
-        file.flush()
+        file.flush()?;
+        Ok(digest)
     }
 
     /// Hands every record and row to `take`, in order. Only when it returns is it known that the file was whole.

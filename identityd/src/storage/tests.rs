@@ -154,7 +154,7 @@ async fn a_log_that_lost_what_was_applied_refuses_to_start() {
     let directory = tempfile::tempdir().unwrap();
     let storage = open(directory.path()).unwrap();
     commit(&storage, 0..=5).await;
-    let length = storage.wal.contents().entries().len();
+    let length = storage.wal.contents().len();
     storage.close().unwrap();
     // From entry 4 on there are zeros: by itself the log of a member that never got further.
     let path = std::fs::read_dir(directory.path().join("wal")).unwrap().next().unwrap().unwrap().path();
@@ -163,7 +163,7 @@ async fn a_log_that_lost_what_was_applied_refuses_to_start() {
     let cut = (0..whole.len()).find(|end| {
         std::fs::write(&path, at(*end)).unwrap();
         Wal::open(&directory.path().join("wal"), 1, WalOptions::default())
-            .is_ok_and(|wal| wal.contents().entries().len() == length - 2)
+            .is_ok_and(|wal| wal.contents().len() == length - 2)
     });
     std::fs::write(&path, at(cut.unwrap())).unwrap();
     let error = open(directory.path()).err().unwrap();

@@ -28,7 +28,8 @@ pub trait SegmentFile: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// Makes, opens, names and removes segments. Used by the log's thread and, for `create`, by one beside it.
+/// Makes, opens, reads, names and removes segments. Used by the log's thread; for `create` by one beside it, for `read_at` by
+/// whoever needs old entries.
 pub trait Disk: Send + Sync {
     /// Makes a file of `size` zeros. The zeros are on stable storage when this returns, the name may not be.
     ///
@@ -41,6 +42,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the file system says.
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// Reads a part of a segment, all of it; asked for from any thread.
+    ///
+    /// # Errors
+    /// As the file system says; `UnexpectedEof` where the file ends before.
+    fn read_at(&self, path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Gives a file another name in the same directory, on stable storage when this returns.
     ///
@@ -88,6 +95,10 @@ impl Disk for RealDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn read_at(&self, path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        File::open(path)?.read_exact_at(bytes, offset)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -6,12 +6,13 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use serde::de::DeserializeOwned;
 
-use super::{Contents, FINISHED, UNFINISHED};
+use super::{Contents, FINISHED, TruncatesCommitted, UNFINISHED, places::Place};
 use crate::REPLACE_MEMBER;
 use crate::codec::{self, CodecError, Frame, RecordKind, SEGMENT_HEADER_BYTES, Scanned, SegmentHeader};
 use crate::raft::{Entry, LogId, Vote};
@@ -97,6 +98,23 @@ pub enum DamageReason {
     /// A record of another kind of file.
     #[error("this is a record of the history, not of the log")]
     Delta,
+    /// An entry that was on stable storage is unreadable.
+    #[error("entry {index} cannot be read back")]
+    Unreadable {
+        /// Its index.
+        index: u64,
+    },
+    /// Another entry lies where one was written.
+    #[error("entry {found} lies where entry {expected} was written")]
+    OtherEntry {
+        /// The index found.
+        found: u64,
+        /// The index that was written.
+        expected: u64,
+    },
+    /// Committed entries are removed.
+    #[error(transparent)]
+    Truncates(#[from] TruncatesCommitted),
     /// Entries are not in order.
     #[error("entry {found} follows entry {last}")]
     Gap {
@@ -138,7 +156,8 @@ pub(super) struct Replayed {
     pub(super) unproven: Vec<u8>,
 }
 
-pub(super) fn replay(directory: &Path, member: u64) -> Result<Replayed, WalError> {
+/// Reads a log; `tail_bytes` is what its entries may take in memory.
+pub(super) fn replay(directory: &Path, member: u64, tail_bytes: usize) -> Result<Replayed, WalError> {
     let mut replayed = Replayed::default();
     let paths = segments(directory)?;
     for (position, path) in paths.iter().enumerate() {
@@ -147,7 +166,7 @@ pub(super) fn replay(directory: &Path, member: u64) -> Result<Replayed, WalError
         let expected = replayed.segments.last().map(|segment| segment.sequence + 1);
         let sequence = read_header(path, &bytes, member, expected)?;
         replayed.segments.push(Segment { sequence, path: path.clone(), last_index: None });
-        replay_segment(&mut replayed, &bytes, is_last)?;
+        replay_segment(&mut replayed, &bytes, is_last, tail_bytes)?;
     }
     finish(&mut replayed)?;
     Ok(replayed)
@@ -188,7 +207,7 @@ fn read_header(path: &Path, bytes: &[u8], member: u64, expected: Option<u64>) ->
     Ok(header.sequence)
 }
 
-fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Result<(), WalError> {
+fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool, tail_bytes: usize) -> Result<(), WalError> {
     let Replayed { contents, segments, .. } = replayed;
     let Some(segment) = segments.last_mut() else { return Ok(()) };
     let damaged = |path: &Path, offset, reason| Err(WalError::Damaged { path: path.to_owned(), offset, reason });
@@ -196,7 +215,8 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
     let whole = loop {
         match codec::scan_record(bytes, segment.sequence, offset) {
             Scanned::Record(frame) => {
-                if let Err(reason) = apply(contents, segment, frame) {
+                let end = offset + codec::RECORD_HEADER_BYTES + frame.payload.len();
+                if let Err(reason) = apply(contents, segment, frame, offset..end) {
                     if let DamageReason::Value {
                         source: source @ (CodecError::NewerFormat { .. } | CodecError::OlderFormat { .. }),
                     } = reason
@@ -205,8 +225,9 @@ fn replay_segment(replayed: &mut Replayed, bytes: &[u8], is_last: bool) -> Resul
                     }
                     return damaged(&segment.path, offset, reason);
                 }
+                contents.evict(tail_bytes);
                 proven = proven.max(frame.synced as usize);
-                offset += codec::RECORD_HEADER_BYTES + frame.payload.len();
+                offset = end;
             }
             Scanned::End => break true,
             Scanned::Damaged => break false,
@@ -234,21 +255,29 @@ fn proof_of_loss(bytes: &[u8], sequence: u64, offset: usize) -> Option<usize> {
     })
 }
 
-fn apply(contents: &mut Contents, segment: &mut Segment, frame: Frame<'_>) -> Result<(), DamageReason> {
+fn apply(
+    contents: &mut Contents,
+    segment: &mut Segment,
+    frame: Frame<'_>,
+    place: Range<usize>,
+) -> Result<(), DamageReason> {
     match frame.kind {
         RecordKind::Entry => {
             let entry: Entry = value(frame)?;
             let found = entry.log_id.index;
-            if let Some((last, _)) =
-                contents.entries().last_key_value().filter(|(last, _)| last.checked_add(1) != Some(found))
-            {
-                return Err(DamageReason::Gap { found, last: *last });
+            if let Some(last) = contents.last_index().filter(|last| last.checked_add(1) != Some(found)) {
+                return Err(DamageReason::Gap { found, last });
             }
             segment.last_index = segment.last_index.max(Some(found));
             contents.push(entry);
+            contents.stored(found, Place::new(segment.sequence, place));
         }
         RecordKind::Vote => contents.vote = Some(value::<Vote>(frame)?),
-        RecordKind::Truncate => contents.truncate(value(frame)?),
+        RecordKind::Truncate => {
+            let index = value(frame)?;
+            contents.truncate(index)?;
+            contents.truncated(index);
+        }
         RecordKind::Purge => contents.purge(value::<LogId>(frame)?),
         RecordKind::Committed => contents.committed = value::<Option<LogId>>(frame)?,
         RecordKind::Delta => return Err(DamageReason::Delta),
@@ -262,10 +291,10 @@ fn value<T: DeserializeOwned>(frame: Frame<'_>) -> Result<T, DamageReason> {
 
 fn finish(replayed: &mut Replayed) -> Result<(), WalError> {
     let purged = replayed.contents.purged.map_or(-1, |log_id| i128::from(log_id.index));
-    if let (Some(first), Some(segment)) = (replayed.contents.entries().keys().next(), replayed.segments.first())
-        && i128::from(*first) != purged + 1
+    if let (Some(first), Some(segment)) = (replayed.contents.first_index(), replayed.segments.first())
+        && i128::from(first) != purged + 1
     {
-        let reason = DamageReason::MissingBeginning { first: *first, purged };
+        let reason = DamageReason::MissingBeginning { first, purged };
         return Err(WalError::Damaged { path: segment.path.clone(), offset: SEGMENT_HEADER_BYTES, reason });
     }
     if replayed.torn

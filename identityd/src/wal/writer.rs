@@ -4,13 +4,14 @@ use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
 use tokio::sync::watch;
 
 use super::{
-    Disk, SegmentFile, WalError, WalFailed, WalOptions,
+    Contents, Disk, SegmentFile, WalError, WalFailed, WalOptions,
+    places::Place,
     replay::{Replayed, Segment},
     segment_path,
     spare::{Blank, Spare},
@@ -32,7 +33,7 @@ pub(super) enum Done {
 
 pub(super) struct Record {
     pub(super) kind: RecordKind,
-    /// The index, for an entry.
+    /// The index, for an entry; the first one that is gone, for a truncation.
     pub(super) index: Option<u64>,
     pub(super) payload: Vec<u8>,
 }
@@ -61,7 +62,18 @@ pub(super) struct Writer {
     /// Encoded copies of what a new segment begins with.
     vote: Option<Vec<u8>>,
     purged: Option<Vec<u8>>,
+    /// What readers see, and how much of it stays in memory.
+    contents: Arc<Mutex<Contents>>,
+    tail_bytes: usize,
+    /// What of the batch readers learn once it is on stable storage.
+    news: Vec<News>,
     failed: watch::Sender<Option<WalFailed>>,
+}
+
+/// What was written.
+enum News {
+    Entry(u64, Place),
+    Truncated(u64),
 }
 
 impl Done {
@@ -78,12 +90,13 @@ impl Writer {
         directory: &Path,
         member: u64,
         options: WalOptions,
-        replayed: Replayed,
+        mut replayed: Replayed,
         failed: watch::Sender<Option<WalFailed>>,
     ) -> Result<Self, WalError> {
-        let WalOptions { segment_bytes, disk } = options;
-        let vote = replayed.contents.vote.map(|vote: Vote| codec::encode(&vote));
-        let purged = replayed.contents.purged.map(|log_id| codec::encode(&log_id));
+        let WalOptions { segment_bytes, tail_bytes, disk } = options;
+        let contents = std::mem::take(&mut replayed.contents);
+        let vote = contents.vote.map(|vote: Vote| codec::encode(&vote));
+        let purged = contents.purged.map(|log_id| codec::encode(&log_id));
         let mut spare = Spare::new(disk.clone(), directory, segment_bytes);
         let begun = match replayed.segments.last() {
             Some(last) => reopen(disk.as_ref(), &last.path, &replayed)
@@ -96,7 +109,28 @@ impl Writer {
         let mut segments: VecDeque<_> = replayed.segments.into();
         segments.extend(segment);
         let (directory, synced) = (directory.to_owned(), end);
-        Ok(Self { disk, directory, member, spare, file, segments, size, end, synced, vote, purged, failed })
+        Ok(Self {
+            disk,
+            directory,
+            member,
+            spare,
+            file,
+            segments,
+            size,
+            end,
+            synced,
+            vote,
+            purged,
+            contents: Arc::new(Mutex::new(contents)),
+            tail_bytes,
+            news: Vec::new(),
+            failed,
+        })
+    }
+
+    /// What readers see.
+    pub(super) fn contents(&self) -> Arc<Mutex<Contents>> {
+        self.contents.clone()
     }
 
     /// Serves requests until it is told to close or nobody can ask any more.
@@ -143,6 +177,7 @@ impl Writer {
         if batch.iter().any(|request| request.durable) {
             self.sync()?;
         }
+        self.publish();
         match batch.iter().filter_map(|request| request.purge).max() {
             Some(upto) => self.remove_segments(upto.index),
             None => Ok(()),
@@ -159,14 +194,34 @@ impl Writer {
             self.next_segment(length)?;
         }
         let segment = self.segments.back_mut().expect("a log has a segment from its start on");
-        segment.last_index = segment.last_index.max(index);
+        let start = self.end as usize + buffer.len();
         codec::push_record(buffer, segment.sequence, self.end, self.synced, kind, &payload);
-        match kind {
-            RecordKind::Vote => self.vote = Some(payload),
-            RecordKind::Purge => self.purged = Some(payload),
-            RecordKind::Entry | RecordKind::Truncate | RecordKind::Committed | RecordKind::Delta => {}
+        match (kind, index) {
+            (RecordKind::Vote, _) => self.vote = Some(payload),
+            (RecordKind::Purge, _) => self.purged = Some(payload),
+            (RecordKind::Entry, Some(index)) => {
+                segment.last_index = segment.last_index.max(Some(index));
+                self.news.push(News::Entry(index, Place::new(segment.sequence, start..start + length)));
+            }
+            (RecordKind::Truncate, Some(index)) => self.news.push(News::Truncated(index)),
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Tells readers what of the log is on stable storage now; what need not be in memory any more goes.
+    fn publish(&mut self) {
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        for news in self.news.drain(..) {
+            match news {
+                News::Entry(index, place) => contents.stored(index, place),
+                News::Truncated(index) => contents.truncated(index),
+            }
+        }
+        let evicted = contents.evict(self.tail_bytes);
+        // Readers need not wait until they are freed.
+        drop(contents);
+        drop(evicted);
     }
 
     fn write(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {

@@ -29,6 +29,8 @@ pub(crate) struct Switches {
     pub(crate) write: AtomicI32,
     pub(crate) sync: AtomicI32,
     pub(crate) create: AtomicI32,
+    /// … of entries that are read back.
+    pub(crate) read: AtomicI32,
     /// … of segments that are made ahead, beside the log's thread.
     pub(crate) spare: AtomicI32,
     /// Says that it has synced and has not.
@@ -37,6 +39,7 @@ pub(crate) struct Switches {
     pub(crate) slow_while: Mutex<Option<PathBuf>>,
     pub(crate) syncs: AtomicUsize,
     pub(crate) bytes_written: AtomicUsize,
+    pub(crate) bytes_read: AtomicUsize,
     /// The names of the threads that made segments, or tried to.
     pub(crate) creators: Mutex<Vec<String>>,
 }
@@ -79,6 +82,13 @@ impl Disk for FaultyDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(FaultyFile(RealDisk.open(path)?, self.0.clone())))
+    }
+
+    fn read_at(&self, path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        check(&self.0.read)?;
+        RealDisk.read_at(path, bytes, offset)?;
+        self.0.bytes_read.fetch_add(bytes.len(), SeqCst);
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -26,7 +26,7 @@ use crate::{
 async fn restart_on(store: &mut Store, id: u64, segment_bytes: u32, disk: Arc<dyn Disk>) {
     let config = store.configs[&id].clone();
     let listener = TcpListener::bind(config.listen).await.unwrap();
-    let options = WalOptions { segment_bytes, disk };
+    let options = WalOptions { segment_bytes, disk, ..WalOptions::default() };
     store.running.insert(id, Member::start_with(config, listener, options).await.unwrap());
     store.leader().await;
     store.converge().await;

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod flips;
+mod lag;
 mod leader;
 mod past;
 mod power;

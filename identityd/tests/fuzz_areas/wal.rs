@@ -5,11 +5,12 @@ use std::{fs, path::Path};
 
 use ringfence_identityd::{
     codec::{RecordKind, SegmentHeader, push_record},
-    wal::{Contents, read},
+    wal::{Contents, Wal, WalOptions, read},
 };
 
 const MEMBER: u64 = 7;
 const SEQUENCE: u64 = 1;
+const TAIL_BYTES: usize = 4 << 20;
 
 /// Reads the segment as a member does that starts.
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
@@ -23,18 +24,32 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     }
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(format!("{SEQUENCE:016x}.segment")), &segment).expect("a segment");
-    let Ok(contents) = read(directory.path(), MEMBER) else { return false };
+    let Ok(contents) = read(directory.path(), MEMBER, TAIL_BYTES) else { return false };
     holds(&contents, directory.path());
+    reads_back(&contents, directory.path());
     true
 }
 
 /// Entries without gaps, behind what was purged; reading again gives the same.
 fn holds(contents: &Contents, directory: &Path) {
-    let indexes: Vec<u64> = contents.entries().keys().copied().collect();
+    let indexes: Vec<u64> = contents.tail().keys().copied().collect();
     assert!(indexes.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{indexes:?}");
-    assert!(contents.entries().iter().all(|(index, entry)| *index == entry.log_id.index));
+    assert!(contents.tail().iter().all(|(index, entry)| *index == entry.log_id.index));
     assert!(contents.purged.is_none_or(|purged| indexes.first().is_none_or(|first| *first > purged.index)));
-    assert_eq!(read(directory, MEMBER).as_ref().ok(), Some(contents));
+    assert_eq!(read(directory, MEMBER, TAIL_BYTES).as_ref().ok(), Some(contents));
+}
+
+/// Where every committed entry is on disk only, the log holds the same; or removes some of them, and is refused.
+fn reads_back(contents: &Contents, directory: &Path) {
+    let options = WalOptions { tail_bytes: 0, ..WalOptions::default() };
+    match Wal::open(directory, MEMBER, options) {
+        Ok(wal) => {
+            let expected: Vec<_> = contents.tail().range(..u64::MAX).map(|(_, entry)| entry.clone()).collect();
+            assert_eq!(wal.entries(..).ok(), Some(expected));
+            assert_eq!(wal.contents().last_log_id(), contents.last_log_id());
+        }
+        Err(error) => assert!(error.to_string().contains("is committed"), "{error}"),
+    }
 }
 
 fn push_records(segment: &mut Vec<u8>, mut body: &[u8]) {
