@@ -50,7 +50,7 @@ pub struct MeshService {
     pub(crate) peers: Arc<Peers>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) admission: Arc<Admission>,
-    /// Streams end when it is cancelled.
+    /// Lists end when it is cancelled; followers do with the history.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -73,6 +73,12 @@ impl MeshService {
         let place = self.admission.enter(&permit.caller().role, proposal.bytes());
         let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         observe::proposal(self.execute_until(proposal, is_repeatable, deadline)).await
+    }
+
+    /// Lets followers go when the member stops.
+    pub(crate) async fn let_go(self) {
+        self.stopping.cancelled().await;
+        self.history.stop(STOPPING);
     }
 
     /// What the state machine says of nodes beside their reports, and of the numbers.
@@ -143,8 +149,7 @@ impl mesh_server::Mesh for MeshService {
             let _ = &counted;
             freshness.staleness()
         };
-        let stream = follow::serve_position(self.history.clone(), from, None, Arc::new(staleness))?;
-        Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
+        Ok(Response::new(follow::serve_position(self.history.clone(), from, None, Arc::new(staleness))?))
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

@@ -195,6 +195,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         stopping: stopping.clone(),
     };
     let between = RaftService::new(raft.clone(), durable, freshness.clone(), members.clone(), proposer, reads);
+    let followed = mesh.clone();
     let links = Links {
         raft: between.clone(),
         mesh: mesh.clone(),
@@ -216,6 +217,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
     let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
+    tokio::spawn(followed.let_go());
     tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
     let links = tokio::spawn(links.serve(sessions));
     let housekeeper = housekeeper(&transfer, &storage, peers);
