@@ -33,7 +33,7 @@ pub type Staleness = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// Records in a chunk of a list add up to about this much.
 const CHUNK_BYTES: usize = 1 << 20;
 /// A follower that takes no event for this long is cut off. It resumes where it was.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves one follower from `from` until it goes away; everything, or what it is interested in.
 ///
