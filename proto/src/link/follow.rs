@@ -210,7 +210,7 @@ mod tests {
     use std::pin::pin;
 
     use tokio::{
-        io::{AsyncReadExt as _, DuplexStream, duplex},
+        io::{DuplexStream, duplex},
         sync::mpsc,
     };
     use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -253,28 +253,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_there_goes_out_in_order_in_one_write_and_the_end_says_why() {
-        let (mut ours, asked) = asked(1 << 20, PATIENCE).await;
+    async fn events_come_in_order_and_the_end_says_why() {
+        let (ours, asked) = asked(1 << 20, PATIENCE).await;
         assert_eq!((asked.introduction.clone(), asked.request.from_revision), (Introduction::own(), 7));
         let (sender, events) = events();
         let answering = tokio::spawn(asked.answer(Ok(events)));
         tokio::task::yield_now().await;
         (8..=10).for_each(|revision| sender.send(delta(revision)).unwrap());
-        let mut read = vec![0; 1 << 16];
-        let length = in_time(ours.read(&mut read)).await.unwrap();
-        let mut frames = Frames::new(&read[..length], MAX_MESSAGE_BYTES);
+        let mut frames = Frames::new(ours, MAX_MESSAGE_BYTES);
         for revision in 8..=10 {
-            let frame = frames.next().await.unwrap().expect("all three came at once");
+            let frame = in_time(frames.next()).await.unwrap().unwrap();
             let Some(Event::Delta(delta)) = FollowEvent::decode(frame.payload).unwrap().event else { panic!() };
             assert_eq!((frame.kind, delta.revision), (EVENT, revision));
         }
         sender.send(Err(Status::unavailable("this server stops"))).unwrap();
-        let mut frames = Frames::new(ours, MAX_MESSAGE_BYTES);
         let last = in_time(frames.next()).await.unwrap().unwrap();
         let reason = decode_failure(&last.payload);
         assert_eq!((last.kind, reason.code(), reason.message()), (FAILURE, Code::Unavailable, "this server stops"));
         assert_eq!(in_time(frames.next()).await.unwrap(), None);
         in_time(answering).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_there_goes_into_one_write() {
+        let (sender, mut events) = events();
+        (8..=10).for_each(|revision| sender.send(delta(revision)).unwrap());
+        let mut gathered = Vec::new();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(gather(&mut events, &mut gathered, &mut context), Poll::Ready(Ok(false))));
+        let mut frames = Frames::new(gathered.as_slice(), MAX_MESSAGE_BYTES);
+        for revision in 8..=10 {
+            let frame = frames.next().await.unwrap().expect("all three are there");
+            let Some(Event::Delta(delta)) = FollowEvent::decode(frame.payload).unwrap().event else { panic!() };
+            assert_eq!(delta.revision, revision);
+        }
+        gathered.clear();
+        assert!(gather(&mut events, &mut gathered, &mut context).is_pending());
     }
 
     #[tokio::test]
