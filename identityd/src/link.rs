@@ -1,5 +1,7 @@
-//! Links (`ringfence_proto::link`) of other members and of gateways: taken on the core thread.
+//! Links (`ringfence_proto::link`) of other members and of gateways: taken on the core thread. Followers, which have links of
+//! their own, stay on the process's runtime.
 
+mod followers;
 mod stream;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::server::Connected as _};
 
+pub(crate) use followers::Followers;
 pub(crate) use stream::Movable;
 
 use crate::{
@@ -42,15 +45,20 @@ pub(crate) struct Links {
     pub(crate) stopping: CancellationToken,
 }
 
-/// Takes the links out of all connections; gRPC gets the rest.
+/// Takes the links and the followers out of all connections; gRPC gets the rest.
 pub(crate) fn split<E>(
     all: impl Stream<Item = Result<Session<Movable>, E>>,
+    followers: Followers,
 ) -> (Sessions, impl Stream<Item = Result<Session<Movable>, E>>) {
     let (links, sessions) = mpsc::unbounded_channel();
     let others = all.filter_map(move |session| match session {
         Ok(session) if session.protocol() == Some(link::PROTOCOL) => {
             // Fails only when the core has stopped.
             let _ = links.send(session);
+            None
+        }
+        Ok(session) if session.protocol() == Some(link::FOLLOW_PROTOCOL) => {
+            followers.take(session);
             None
         }
         session => Some(session),
@@ -100,6 +108,14 @@ fn caller(session: &Session<Movable>) -> Result<Caller, UnknownRole> {
     Ok(Caller { role, on_behalf_of: None })
 }
 
+fn hear(peers: &Peers, role: &Role, introduction: Introduction) {
+    match role {
+        Role::Member(member) => peers.heard(*member, introduction),
+        Role::Gateway(cluster) => peers.heard_gateway(cluster, introduction),
+        _ => {}
+    }
+}
+
 /// One link.
 struct Linked {
     links: Links,
@@ -142,12 +158,8 @@ fn deadline_of(timeout_ms: u32) -> tokio::time::Instant {
 
 impl Handler for Linked {
     fn hello(&self, introduction: Introduction) {
-        match &self.caller {
-            Ok(Caller { role: Role::Member(member), .. }) => self.links.peers.heard(*member, introduction),
-            Ok(Caller { role: Role::Gateway(cluster), .. }) => {
-                self.links.peers.heard_gateway(cluster, introduction);
-            }
-            _ => {}
+        if let Ok(caller) = &self.caller {
+            hear(&self.links.peers, &caller.role, introduction);
         }
     }
 

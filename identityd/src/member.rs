@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     core::Core,
     freshness::Freshness,
+    link::Followers,
     observe,
     raft::{
         LogId, Raft,
@@ -26,6 +27,7 @@ use crate::{
         guard::Members,
         transfer::{Transfer, TransferFailed},
     },
+    service::STOPPING,
     state::StateError,
     storage::Storage,
     wal::{WalFailed, WalOptions},
@@ -41,6 +43,7 @@ pub struct Member {
     transfer: Transfer,
     stopping: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    followers: Followers,
     links: JoinHandle<()>,
     guard: JoinHandle<()>,
     housekeeping: JoinHandle<()>,
@@ -230,7 +233,9 @@ impl Member {
             Err(_elapsed) => tracing::warn!("leadership could not be handed over in time"),
         }
         self.stopping.cancel();
+        self.storage.history.stop(STOPPING);
         let answered = async {
+            self.followers.gone().await;
             // How they ended is nobody's concern: the member stops.
             let _ = (&mut self.links).await;
             let _ = (&mut self.server).await;
@@ -259,6 +264,7 @@ impl Member {
 
     async fn stop_tasks(&mut self) {
         self.stopping.cancel();
+        self.storage.history.stop(STOPPING);
         self.server.abort();
         self.links.abort();
         self.guard.abort();

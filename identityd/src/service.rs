@@ -36,7 +36,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks: the founding moves no revision.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a stream ends when the member does.
-const STOPPING: &str = "this member is stopping";
+pub(crate) const STOPPING: &str = "this member is stopping";
 
 /// Everything the service answers from.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ pub struct MeshService {
     pub(crate) peers: Arc<Peers>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) admission: Arc<Admission>,
-    /// Streams end when it is cancelled.
+    /// Lists end when it is cancelled; followers do with the history.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -73,6 +73,30 @@ impl MeshService {
         let place = self.admission.enter(&permit.caller().role, proposal.bytes());
         let _place = place.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         observe::proposal(self.execute_until(proposal, is_repeatable, deadline)).await
+    }
+
+    /// Answers `Follow`, whichever way it was asked.
+    pub(crate) async fn follow_from(
+        &self,
+        permit: &Permit,
+        request: v1::FollowRequest,
+    ) -> Result<FollowResponseStream, Status> {
+        let v1::FollowRequest { from_revision, follower, interests, store_id } = request;
+        let interest = interests.map(Interest::try_from).transpose()?;
+        // Nobody may: views are served by gateways.
+        interest.iter().try_for_each(|interest| permit.check(&interest.access()))?;
+        let from = Position::parse(&store_id, from_revision)
+            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
+        self.wait_for(from).await?;
+        tracing::info!(follower, from = %from.revision, store = ?from.store, "serving a follower");
+        let freshness = self.freshness.clone();
+        let counted = Counted::new(observe::FOLLOWERS);
+        let staleness = move || {
+            // Lives as long as the stream.
+            let _ = &counted;
+            freshness.staleness()
+        };
+        Ok(follow::serve_position(self.history.clone(), from, None, Arc::new(staleness))?)
     }
 
     /// What the state machine says of nodes beside their reports, and of the numbers.
@@ -128,23 +152,7 @@ impl mesh_server::Mesh for MeshService {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let permit = Permit::of(&request)?;
-        let v1::FollowRequest { from_revision, follower, interests, store_id } = request.into_inner();
-        let interest = interests.map(Interest::try_from).transpose()?;
-        // Nobody may: views are served by gateways.
-        interest.iter().try_for_each(|interest| permit.check(&interest.access()))?;
-        let from = Position::parse(&store_id, from_revision)
-            .map_err(|error| Status::invalid_argument(format!("FollowRequest.store_id: {error}")))?;
-        self.wait_for(from).await?;
-        tracing::info!(follower, from = %from.revision, store = ?from.store, "serving a follower");
-        let freshness = self.freshness.clone();
-        let counted = Counted::new(observe::FOLLOWERS);
-        let staleness = move || {
-            // Lives as long as the stream.
-            let _ = &counted;
-            freshness.staleness()
-        };
-        let stream = follow::serve_position(self.history.clone(), from, None, Arc::new(staleness))?;
-        Ok(Response::new(follow::until(stream, self.stopping.clone().cancelled_owned(), STOPPING)))
+        self.follow_from(&permit, request.into_inner()).await.map(Response::new)
     }
 
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Committed>, Status> {

@@ -120,13 +120,12 @@ impl Gateway {
             OnEnd::Stop,
             register(Arc::clone(&members), config.cluster.record(), token.clone()),
         );
-        let service = MeshService {
-            cluster: config.cluster.name.clone(),
-            members,
-            cache: Arc::clone(&cache),
-            reports,
-            token: token.clone(),
-        };
+        let service = MeshService { cluster: config.cluster.name.clone(), members, cache: Arc::clone(&cache), reports };
+        let history = cache.history();
+        spawn(tasks, "followers", |token| async move {
+            token.cancelled().await;
+            history.stop("the gateway stops: follow another one");
+        });
         tasks.spawn("server", OnEnd::Stop, serve(tls, listener, service, token));
         tracing::info!(cluster = %config.cluster.name, %address, "gateway serves");
         Ok(Self { address, cache })

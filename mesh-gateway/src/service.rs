@@ -11,7 +11,6 @@ use ringfence_proto::{
     v1::{self, mesh_server::Mesh},
 };
 use ringfence_runtime::metrics::Counted;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -29,7 +28,6 @@ pub(crate) struct MeshService {
     pub(crate) members: Arc<Members>,
     pub(crate) cache: Arc<MeshCache>,
     pub(crate) reports: Arc<Reports>,
-    pub(crate) token: CancellationToken,
 }
 
 impl MeshService {
@@ -78,8 +76,6 @@ impl Mesh for MeshService {
             freshness.staleness()
         });
         let events = follow::serve_position(self.cache.history(), from, interest.clone(), staleness)?;
-        let stopped = self.token.clone().cancelled_owned();
-        let events = follow::until(events, stopped, "the gateway stops: follow another one");
         Ok(follow::answer(events, interest.as_ref()))
     }
 

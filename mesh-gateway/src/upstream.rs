@@ -2,10 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ringfence_proto::{
-    follow::{FollowError, Follower},
-    pool::Server,
-};
+use ringfence_proto::{follow::FollowError, pool::Server};
 use ringfence_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
@@ -64,8 +61,7 @@ impl Upstream {
     }
 
     async fn follow_until_lost(&self, member: &Server, backoff: &mut Backoff) -> Result<Infallible, Lost> {
-        let mut follower =
-            Follower::connect(member.channel.clone(), self.cache.position(), self.follower.clone()).await?;
+        let mut follower = member.follow(self.cache.position(), self.follower.clone()).await?;
         loop {
             let event = follower.next().await?;
             self.cache.take(event, follower.store())?;

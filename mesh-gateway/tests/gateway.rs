@@ -479,6 +479,17 @@ fn s8_a_restarted_gateway_serves_from_its_cache_file_while_the_store_is_away() {
 }
 
 #[test]
+fn a_member_from_before_followers_had_links_is_followed_over_grpc() {
+    let (_directory, tls) = scratch();
+    let store = TestStore::new(100);
+    store.take_no_followers();
+    let (address, _member) = store.serve("member/1", any(), &tls);
+    let running = start(&config(&tls, &[address]));
+    eventually("the cluster is registered", || running.cache.revision() == Revision(1));
+    assert_eq!(running.cache.upstream(), address.to_string());
+}
+
+#[test]
 fn followers_are_let_go_when_the_gateway_stops() {
     let (_directory, tls) = scratch();
     let store = TestStore::new(100);

@@ -30,6 +30,7 @@ pub mod wire;
 pub use client::{FollowError, FollowEvent, Follower};
 pub use past::Past;
 pub use position::{OtherStore, Position};
+pub(crate) use server::PATIENCE;
 pub use server::{FollowResponseStream, ListResponseStream, Staleness, answer, list, serve, serve_position};
 pub use shared::SharedHistory;
 pub use until::until;

@@ -10,8 +10,11 @@
 //! A link begins with `HELLO`: what the caller understands (`version::Introduction`). Who calls is what its certificate
 //! says, looked at once for the whole connection. Calls are numbered by the caller; a failure is a gRPC code with words,
 //! so that callers need not know which way a call took. A call that its caller gave up is answered all the same.
+//!
+//! Followers have connections of the same frames, but of their own (`follow`).
 
 mod client;
+mod follow;
 mod frame;
 mod server;
 #[cfg(test)]
@@ -22,15 +25,21 @@ use std::sync::Arc;
 use tonic::{Code, Status};
 
 pub use client::Link;
+pub use follow::{Asked, Asking};
 pub use server::{Handler, Limits, serve};
 
 /// What both sides say they speak (ALPN, RFC 7301).
 pub const PROTOCOL: &[u8] = b"ringfence-link/1";
 
+/// What both sides say who follow and are followed, on a connection of its own.
+pub const FOLLOW_PROTOCOL: &[u8] = b"ringfence-follow/1";
+
 /// What can be asked of a member of the store.
 pub mod method {
     /// A write: `v1::CommandCall`, answered with `v1::Committed`.
     pub const COMMAND: u8 = 16;
+    /// `v1::FollowRequest`, answered with events; on a connection of its own.
+    pub const FOLLOW: u8 = 17;
     /// Raft's entries and heartbeats, in the store's own format as are the next three. Members only, as all that follow.
     pub const APPEND: u8 = 32;
     /// Raft's vote.
@@ -51,6 +60,8 @@ const PING: u8 = 1;
 const ANSWER: u8 = 0x80;
 /// A failure.
 const FAILURE: u8 = 0x81;
+/// One of many answers: `v1::FollowEvent`.
+const EVENT: u8 = 0x82;
 
 /// A call did not come to an answer of the other side.
 #[derive(Debug, thiserror::Error)]

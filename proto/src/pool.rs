@@ -11,6 +11,7 @@ use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     connect::{Dialer, InvalidAddress, MAX_MESSAGE_BYTES},
+    follow::{FollowError, Follower, Position},
     link::{Link, method},
     status::{describe, is_out_of_reach},
     v1::{self, mesh_client::MeshClient},
@@ -35,6 +36,7 @@ pub struct Server {
     pub channel: Channel,
     /// Connects when used; members of the store take links.
     link: Link,
+    dialer: Dialer,
 }
 
 /// What a server said.
@@ -57,7 +59,7 @@ impl Pool {
         let server = |address: &String| {
             let channel = dialer.channel(address)?;
             let link = Link::new(dialer.clone(), address, MAX_MESSAGE_BYTES);
-            Ok(Server { address: address.clone(), channel, link })
+            Ok(Server { address: address.clone(), channel, link, dialer: dialer.clone() })
         };
         let servers = addresses.iter().map(server).collect::<Result<_, _>>()?;
         Ok(Self { what, servers, last: AtomicUsize::new(0) })
@@ -149,6 +151,14 @@ impl Server {
         request.set_timeout(timeout);
         let answer = tokio::time::timeout(timeout, call(client, request)).await;
         answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {timeout:.1?}"))))
+    }
+
+    /// Follows this server from what the caller has, over a link.
+    ///
+    /// # Errors
+    /// As `Follower::connect_over_link`.
+    pub async fn follow(&self, from: Position, name: String) -> Result<Follower, FollowError> {
+        Follower::connect_over_link(&self.dialer, &self.address, self.channel.clone(), from, name).await
     }
 
     /// Puts a write to this server, which is told to give up after `timeout`, too.

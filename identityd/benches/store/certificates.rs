@@ -15,14 +15,18 @@ use tonic::transport::Channel;
 
 /// A connection of its own, made when first used.
 pub(crate) fn dial(files: &TlsFiles, address: &str) -> Channel {
+    dialer(files).channel(address).unwrap()
+}
+
+/// Makes connections.
+pub(crate) fn dialer(files: &TlsFiles) -> Dialer {
     let tls = Tls::open(files.clone()).unwrap();
-    Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
+    Dialer::new(Expected::Member, move || tls.client())
 }
 
 /// A link of its own, made when first used.
 pub(crate) fn link(files: &TlsFiles, address: &str) -> Link {
-    let tls = Tls::open(files.clone()).unwrap();
-    Link::new(Dialer::new(Expected::Member, move || tls.client()), address, MAX_MESSAGE_BYTES)
+    Link::new(dialer(files), address, MAX_MESSAGE_BYTES)
 }
 
 /// The files of member 1, which etcd and clients use, too.

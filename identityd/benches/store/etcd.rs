@@ -10,7 +10,7 @@ use std::{
 
 use ringfence_runtime::tls::TlsFiles;
 use tonic::{
-    Request, Streaming,
+    Request,
     client::Grpc,
     codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Watches all keys that begin with a prefix, from now on; messages come as bytes.
-    pub(crate) async fn watch_raw(&self, prefix: &[u8]) -> Streaming<Vec<u8>> {
+    pub(crate) async fn watch_raw(&self, prefix: &[u8]) -> fanout::Stream {
         let mut end = prefix.to_vec();
         *end.last_mut().unwrap() += 1;
         let create = api::WatchCreateRequest { key: prefix.to_vec(), range_end: end };

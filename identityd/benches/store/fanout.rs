@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_proto::v1;
+use prost::bytes::Bytes;
+use ringfence_proto::{connect::Dialer, link::Asking, v1};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
@@ -75,8 +76,8 @@ impl Seen {
     }
 
     /// Reads a stream for ever.
-    pub(crate) async fn read(self: Rc<Self>, mut stream: Streaming<Vec<u8>>) {
-        while let Ok(Some(bytes)) = stream.message().await {
+    pub(crate) async fn read(self: Rc<Self>, mut stream: Stream) {
+        while let Some(bytes) = stream.message().await {
             if self.counting.get() {
                 let mut latencies = self.latencies.borrow_mut();
                 self.clock.ages(&bytes).for_each(|age| latencies.push(age));
@@ -86,32 +87,45 @@ impl Seen {
     }
 }
 
+/// Messages as bytes.
+pub(crate) enum Stream {
+    /// Of etcd, over gRPC.
+    Call(Streaming<Vec<u8>>),
+    /// Of our store, over a link, as gateways follow.
+    Link(Asking),
+}
+
+impl Stream {
+    /// The next one; none once the stream broke.
+    pub(crate) async fn message(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Call(stream) => stream.message().await.ok()?.map(Bytes::from),
+            Self::Link(link) => link.message().await.ok()?,
+        }
+    }
+}
+
 /// Opens a stream whose messages come as bytes; returns when the first one is here.
 pub(crate) async fn open<M: prost::Message + Send + 'static>(
     channel: Channel,
     path: &'static str,
     request: M,
-) -> Streaming<Vec<u8>> {
+) -> Stream {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.unwrap();
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
     let path = PathAndQuery::from_static(path);
-    let mut stream =
-        grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await.unwrap().into_inner();
-    stream.message().await.unwrap().expect("the stream begins with a message");
+    let answer = grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await;
+    let mut stream = Stream::Call(answer.unwrap().into_inner());
+    stream.message().await.expect("the stream begins with a message");
     stream
 }
 
 /// Follows our store from its head on.
-pub(crate) async fn follow(channel: Channel, from: u64) -> Streaming<Vec<u8>> {
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(64 << 20);
-    grpc.ready().await.unwrap();
+pub(crate) async fn follow(dialer: &Dialer, address: &str, from: u64) -> Stream {
     let request =
         v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
-    let path = PathAndQuery::from_static("/ringfence.v1.Mesh/Follow");
-    let codec = Raw(std::marker::PhantomData);
-    let stream = grpc.server_streaming(Request::new(request), path, codec).await.unwrap();
-    stream.into_inner()
+    Stream::Link(Asking::connect(dialer, address, &request).await.unwrap())
 }
 
 /// Encodes messages, leaves the answers as they are.
@@ -121,14 +135,14 @@ impl<M: prost::Message + Send + 'static> Codec for Raw<M> {
     type Encode = M;
     type Decode = Vec<u8>;
     type Encoder = Self;
-    type Decoder = Bytes;
+    type Decoder = Copied;
 
     fn encoder(&mut self) -> Self {
         Self(std::marker::PhantomData)
     }
 
-    fn decoder(&mut self) -> Bytes {
-        Bytes
+    fn decoder(&mut self) -> Copied {
+        Copied
     }
 }
 
@@ -141,9 +155,9 @@ impl<M: prost::Message> Encoder for Raw<M> {
     }
 }
 
-pub(crate) struct Bytes;
+pub(crate) struct Copied;
 
-impl Decoder for Bytes {
+impl Decoder for Copied {
     type Item = Vec<u8>;
     type Error = Status;
 

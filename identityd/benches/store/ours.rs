@@ -16,7 +16,11 @@ use ringfence_proto::{
 use ringfence_runtime::tls::TlsFiles;
 use tonic::transport::Channel;
 
-use crate::{certificates, processes::Processes};
+use crate::{
+    certificates,
+    fanout::{self, Stream},
+    processes::Processes,
+};
 
 const PORTS: [u16; 3] = [23811, 23812, 23813];
 /// Identities are spread over this many clusters.
@@ -71,8 +75,13 @@ impl Ours {
 
     /// A connection of its own to a member.
     pub(crate) fn connect(&self, member: usize) -> Client {
-        let address = format!("127.0.0.1:{}", PORTS[member % 3]);
+        let address = address(member);
         Client(certificates::dial(&self.tls, &address), certificates::link(&self.tls, &address))
+    }
+
+    /// Follows a member, on a connection of its own.
+    pub(crate) async fn follow(&self, member: usize, from: u64) -> Stream {
+        fanout::follow(&certificates::dialer(&self.tls), &address(member), from).await
     }
 
     async fn find_leader(&self) -> usize {
@@ -90,7 +99,11 @@ impl Ours {
     }
 }
 
-/// One connection of each kind: gRPC to follow and read, and a link to write, as gateways do; made when first used.
+fn address(member: usize) -> String {
+    format!("127.0.0.1:{}", PORTS[member % 3])
+}
+
+/// One connection of each kind: gRPC to read, and a link to write, as gateways do; made when first used.
 #[derive(Clone)]
 pub(crate) struct Client(pub(crate) Channel, Link);
 

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::{
     etcd::Client as EtcdClient,
-    fanout,
     ours::labels,
     processes::Meter,
     rows::{Target, median},
@@ -58,12 +57,12 @@ fn sync(bench: &Bench<'_>, is_ours: bool, n: usize, whole: bool) -> tokio::task:
     match &bench.etcd {
         Some(etcd) if !is_ours => tokio::task::spawn_local(get_all(etcd.connect(n), whole)),
         _ => {
-            let client = bench.ours.connect(n);
+            let ours = bench.ours.clone();
             tokio::task::spawn_local(async move {
-                let mut stream = fanout::follow(client.0, 0).await;
+                let mut stream = ours.follow(n, 0).await;
                 let mut bytes = 0;
                 loop {
-                    let message = stream.message().await.unwrap().unwrap();
+                    let message = stream.message().await.unwrap();
                     // Field 3 of FollowEvent is the progress mark that follows the snapshot.
                     if message[0] == 3 << 3 | 2 {
                         break;

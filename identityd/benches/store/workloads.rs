@@ -2,12 +2,10 @@
 
 use std::{cell::RefCell, future::Future, path::PathBuf, pin::Pin, rc::Rc, time::Duration};
 
-use tonic::Streaming;
-
 use crate::{
     certificates,
     etcd::Etcd,
-    fanout::{self, Seen},
+    fanout::{self, Seen, Stream},
     latency::Latencies,
     load::{Measured, Numbers, closed_loop},
     options::{Options, Peer},
@@ -23,8 +21,6 @@ const KEYS: u64 = 100_000;
 const CONNECTIONS: usize = 16;
 /// Clients that write for the followers.
 const PUTTERS: usize = 32;
-
-type Stream = Streaming<Vec<u8>>;
 
 /// Both systems, and what is measured on them.
 pub(crate) struct Bench<'a> {
@@ -313,9 +309,9 @@ impl Bench<'_> {
     /// Our store's stream from its head on.
     async fn follow_ours(&self, member: usize) -> Stream {
         let client = self.ours.connect(member);
-        let mut mesh = ringfence_proto::v1::mesh_client::MeshClient::new(client.0.clone());
+        let mut mesh = ringfence_proto::v1::mesh_client::MeshClient::new(client.0);
         let status = mesh.status(ringfence_proto::v1::StatusRequest {}).await.unwrap().into_inner();
-        fanout::follow(client.0, status.revision).await
+        self.ours.follow(member, status.revision).await
     }
 
     async fn fanouts(&mut self) {

@@ -4,8 +4,10 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,6 +31,15 @@ impl Movable {
         let stream = self.0.take().ok_or(io::ErrorKind::NotConnected)?;
         self.0 = Some(TcpStream::from_std(stream.into_std()?)?);
         Ok(())
+    }
+
+    /// Breaks once the other side has acknowledged nothing for this long of what it was sent (`TCP_USER_TIMEOUT`, RFC 5482).
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn give_up_after(&self, timeout: Duration) -> io::Result<()> {
+        let stream = self.0.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        SockRef::from(stream).set_tcp_user_timeout(Some(timeout))
     }
 
     fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {

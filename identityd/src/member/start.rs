@@ -15,7 +15,7 @@ use openraft::{
 use ringfence_proto::{
     access::{AccessLayer, Role, Site, UnknownRole},
     connect::{Dialer, Expected, MAX_CALLS_GIVEN_UP, MAX_MESSAGE_BYTES},
-    link::PROTOCOL,
+    link::{FOLLOW_PROTOCOL, PROTOCOL},
     v1::{
         maintenance_server::MaintenanceServer, mesh_server::MeshServer, raft_server::RaftServer,
         store_server::StoreServer,
@@ -41,7 +41,7 @@ use crate::{
     founding::{self, Fellowship},
     freshness::Freshness,
     housekeeping::Housekeeper,
-    link::{self, Links, Movable, Sessions},
+    link::{self, Followers, Links, Movable, Sessions},
     maintenance::MaintenanceService,
     raft::{
         MemberNode, Raft,
@@ -210,9 +210,10 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         peers: peers.clone(),
         data_dir: config.data_dir.clone(),
     };
+    let followers = Followers::new(mesh.clone(), peers.clone());
     let services =
         Services { layer, fellowship, between, mesh, store: StoreService::new(transfer.clone()), maintenance };
-    let (sessions, server) = services.serve(&outside, &tls, listener, stopping.clone());
+    let (sessions, server) = services.serve(&outside, &tls, listener, followers.clone(), stopping.clone());
     outside.spawn(tls.clone().follow(stopping.clone()));
     tokio::spawn(keep_log_small(raft.clone(), storage.wal.clone(), stopping.clone()));
     let links = tokio::spawn(links.serve(sessions));
@@ -228,6 +229,7 @@ async fn begin(config: Config, listener: TcpListener, wal: WalOptions, outside: 
         transfer,
         stopping,
         server,
+        followers,
         links,
         guard,
         housekeeping,
@@ -281,12 +283,13 @@ struct Services {
 }
 
 impl Services {
-    /// Serves on the process's runtime until `stopping`; gives the connections that are links.
+    /// Serves on the process's runtime until `stopping`, and followers there, too; gives the connections that are links.
     fn serve(
         self,
         outside: &Handle,
         tls: &Arc<Tls>,
         listener: TcpListener,
+        followers: Followers,
         stopping: CancellationToken,
     ) -> (Sessions, JoinHandle<Result<(), tonic::transport::Error>>) {
         let router = server()
@@ -306,8 +309,9 @@ impl Services {
             .add_service(MaintenanceServer::new(self.maintenance));
         let _outside = outside.enter();
         let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let incoming = tls.incoming(connections.map(|stream| stream.map(Movable::new))).speaking(PROTOCOL);
-        let (sessions, incoming) = link::split(incoming);
+        let incoming = tls.incoming(connections.map(|stream| stream.map(Movable::new)));
+        let incoming = incoming.speaking(PROTOCOL).speaking(FOLLOW_PROTOCOL);
+        let (sessions, incoming) = link::split(incoming, followers);
         let server = outside.spawn(router.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()));
         (sessions, server)
     }

@@ -10,7 +10,7 @@ use prost::Message as _;
 use ringfence_identityd::{Config, Member, StartError, codec, raft::TypeConfig};
 use ringfence_proto::{
     connect::{Dialer, Expected, MAX_MESSAGE_BYTES, SERVER_NAME},
-    link::{self, Link, method},
+    link::{self, Asking, Link, method},
     v1::{mesh_client::MeshClient, raft_client::RaftClient},
 };
 use ringfence_runtime::tls::{Tls, TlsFiles};
@@ -23,10 +23,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerNam
 use tonic::Status;
 
 use super::*;
-use crate::support::{dial, tls_of};
+use crate::support::{dial, dialer, tls_of};
 
 /// The files of one of `OTHERS`.
-fn files_of(store: &Store, name: &str) -> TlsFiles {
+pub(crate) fn files_of(store: &Store, name: &str) -> TlsFiles {
     let ca = &store.configs[&1].tls.ca;
     let file = |suffix: &str| ca.with_file_name(format!("{name}.{suffix}"));
     TlsFiles { ca: ca.clone(), certificate: file("crt"), key: file("key") }
@@ -166,6 +166,11 @@ async fn a_link_is_cut_when_its_certificate_is_revoked_and_others_are_not() {
     let address = store.configs[&1].listen.to_string();
     let [mut revoked, mut kept] =
         [silent(files_of(&store, "gateway"), &address).await, silent(files_of(&store, "admin"), &address).await];
+    let request = v1::FollowRequest { from_revision: 1, ..v1::FollowRequest::default() };
+    let mut followers = Vec::new();
+    for name in ["gateway", "admin"] {
+        followers.push(Asking::connect(&dialer(&files_of(&store, name)), &address, &request).await.unwrap());
+    }
     let mut byte = [0];
     let is_open = |read: Result<std::io::Result<usize>, _>| read.is_err();
     assert!(is_open(tokio::time::timeout(Duration::from_millis(50), revoked.read(&mut byte)).await));
@@ -178,6 +183,19 @@ async fn a_link_is_cut_when_its_certificate_is_revoked_and_others_are_not() {
     // Members look every five seconds; a silent caller would be let go after fifteen.
     let ended = tokio::time::timeout(Duration::from_secs(12), revoked.read(&mut byte)).await.unwrap();
     assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    let after = tokio::time::Instant::now();
+    let [revoked, followed] = &mut followers[..] else { unreachable!("there are two") };
+    let ended = async { while let Ok(Some(_)) = revoked.message().await {} };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("its follower is cut off, too");
+    let mark = async {
+        while let Some(event) = followed.message().await.unwrap() {
+            // Field 3 is a progress mark: the other one is told until now.
+            if event[0] == 3 << 3 | 2 && tokio::time::Instant::now() > after {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), mark).await.expect("the other one is told on");
     assert!(is_open(tokio::time::timeout(Duration::from_millis(50), kept.read(&mut byte)).await));
     let call = v1::CommandCall { command: Some(v1::Command::from(allocate("east", "x"))), ..Default::default() };
     let ask = async |name: &str| {

@@ -4,6 +4,7 @@
 mod bad_input;
 mod clients;
 mod clock;
+mod followers;
 mod leases;
 mod membership;
 mod operations;
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use followers::FollowedMember;
 use ringfence_policy::{
     command::{Command, EndpointSpec},
     identity::Identity,
@@ -34,10 +36,10 @@ use support::{PATIENCE, Store, allocate, allocate_fat, dial, name, tls_of, until
 use tonic::{Code, transport::Channel};
 
 /// Follows through whichever member serves, resuming from what it has, until its mesh equals `done`.
-async fn follow(channels: Vec<Channel>, done: Arc<AtomicBool>) -> (Mesh, u32) {
+async fn follow(members: Vec<FollowedMember>, done: Arc<AtomicBool>) -> (Mesh, u32) {
     let (mut mesh, mut snapshots) = (Mesh::default(), 0);
-    for channel in channels.iter().cycle() {
-        let Ok(mut follower) = Follower::connect(channel.clone(), mesh.revision(), "test".to_owned()).await else {
+    for member in members.iter().cycle() {
+        let Ok(mut follower) = member.follow(mesh.revision()).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -65,8 +67,8 @@ async fn s13_followers_see_every_revision_once_across_a_leader_kill() {
     let mut store = Store::start(5000).await;
     store.register().await;
     let done = Arc::new(AtomicBool::new(false));
-    let channels = [1, 2, 3].map(|id| store.channel(id)).to_vec();
-    let following = tokio::spawn(follow(channels, done.clone()));
+    let members = [1, 2, 3].map(|id| FollowedMember::of(&store, id)).to_vec();
+    let following = tokio::spawn(follow(members, done.clone()));
     let mut latencies = Vec::new();
     for number in 0..60_u64 {
         let started = Instant::now();

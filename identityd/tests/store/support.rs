@@ -203,8 +203,13 @@ pub(crate) const OTHERS: [(&str, &[&str]); 6] = [
 
 /// A connection that shows a certificate.
 pub(crate) fn dial(tls: &TlsFiles, address: &str) -> Channel {
+    dialer(tls).channel(address).unwrap()
+}
+
+/// Makes connections that show a certificate.
+pub(crate) fn dialer(tls: &TlsFiles) -> Dialer {
     let tls = Tls::open(tls.clone()).unwrap();
-    Dialer::new(Expected::Member, move || tls.client()).channel(address).unwrap()
+    Dialer::new(Expected::Member, move || tls.client())
 }
 
 /// The files of a member; those of member 1 are given.

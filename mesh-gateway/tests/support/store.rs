@@ -25,12 +25,12 @@ use ringfence_proto::{
     connect::MAX_MESSAGE_BYTES,
     convert::refusal_status,
     follow::{self, FollowResponseStream, Interest, ListResponseStream, Position, SharedHistory, Staleness},
-    link,
+    link::{self, Asked},
     v1::{self, mesh_server},
     version::Introduction,
 };
-use ringfence_runtime::tls::{Tls, TlsFiles};
-use tokio::net::TcpListener;
+use ringfence_runtime::tls::{Session, Tls, TlsFiles};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -54,6 +54,7 @@ struct State {
     available: Mutex<bool>,
     lose_answers: AtomicU64,
     views: AtomicBool,
+    takes_followers: AtomicBool,
     knows_proxies: AtomicBool,
     followed: Mutex<Vec<v1::FollowRequest>>,
     /// Where followers are told from, whichever server they came to.
@@ -68,6 +69,7 @@ impl TestStore {
         Self(Arc::new(State {
             history,
             views: AtomicBool::new(true),
+            takes_followers: AtomicBool::new(true),
             knows_proxies: AtomicBool::new(true),
             followed: Mutex::default(),
             _teller: teller,
@@ -100,9 +102,15 @@ impl TestStore {
         let address = listener.local_addr().unwrap();
         let tls = Tls::open(as_role(tls, role)).unwrap();
         let (links, service) = (Arc::new(self.clone()), mesh_server::MeshServer::new(self.clone()));
+        let takes_followers = self.0.takes_followers.load(Ordering::Relaxed);
         runtime.spawn(async move {
             let incoming = tls.incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).speaking(link::PROTOCOL);
+            let incoming = if takes_followers { incoming.speaking(link::FOLLOW_PROTOCOL) } else { incoming };
             let incoming = incoming.filter_map(move |session| match session {
+                Ok(session) if session.protocol() == Some(link::FOLLOW_PROTOCOL) => {
+                    tokio::spawn(links.clone().serve_follower(session));
+                    None
+                }
                 Ok(session) if session.protocol() == Some(link::PROTOCOL) => {
                     let limits = link::Limits { longest_call: MAX_MESSAGE_BYTES, calls: 100 };
                     tokio::spawn(link::serve(session, links.clone(), limits, CancellationToken::new()));
@@ -113,6 +121,18 @@ impl TestStore {
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
         (address, runtime)
+    }
+
+    /// As a member from before followers had links.
+    pub(crate) fn take_no_followers(&self) {
+        self.0.takes_followers.store(false, Ordering::Relaxed);
+    }
+
+    async fn serve_follower(self: Arc<Self>, session: Session<TcpStream>) {
+        let asked = Asked::read(session).await.unwrap();
+        let events = mesh_server::Mesh::follow(&*self, Request::new(asked.request.clone())).await;
+        // A follower that went away is what most of them do.
+        let _ = asked.answer(events.map(Response::into_inner)).await;
     }
 
     pub(crate) fn revision(&self) -> Revision {

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use hyper_util::rt::TokioIo;
 use ringfence_policy::name::Name;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{AlertDescription, ClientConfig, pki_types::ServerName};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -95,13 +95,29 @@ impl Dialer {
     /// # Errors
     /// That of the connection or of its handshake.
     pub(crate) async fn link(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        self.speak(link::PROTOCOL, address).await
+    }
+
+    /// A connection to follow on.
+    ///
+    /// # Errors
+    /// As `link`; `Unsupported` if the other side does not know the protocol.
+    pub(crate) async fn follow(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
+        self.speak(link::FOLLOW_PROTOCOL, address).await
+    }
+
+    async fn speak(&self, protocol: &[u8], address: &str) -> io::Result<TlsStream<TcpStream>> {
         let mut tls = ClientConfig::clone(&(self.tls)());
-        tls.alpn_protocols = vec![link::PROTOCOL.to_vec()];
-        let stream = self.connect(address, Arc::new(tls)).await?;
-        match stream.get_ref().1.alpn_protocol() {
-            Some(link::PROTOCOL) => Ok(stream),
-            _ => Err(io::Error::other("it does not take links: is it a member of the store, and of this version?")),
-        }
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let unknown = || {
+            let reason = "it does not take links: is it a member of the store, and of this version?";
+            io::Error::new(io::ErrorKind::Unsupported, reason)
+        };
+        let stream = match self.connect(address, Arc::new(tls)).await {
+            Err(error) if is_unknown_protocol(&error) => return Err(unknown()),
+            connected => connected?,
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(protocol) { Ok(stream) } else { Err(unknown()) }
     }
 
     async fn connect(&self, address: &str, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
@@ -126,6 +142,12 @@ impl Dialer {
         };
         if right { Ok(()) } else { Err(WrongPeer::Other { role, expected: self.expected.clone() }) }
     }
+}
+
+/// The other side speaks none of the protocols that it was offered.
+fn is_unknown_protocol(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    tls == Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
 }
 
 /// What tonic knows as plain HTTP/2 is wrapped in TLS here.

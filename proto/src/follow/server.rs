@@ -33,7 +33,7 @@ pub type Staleness = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// Records in a chunk of a list add up to about this much.
 const CHUNK_BYTES: usize = 1 << 20;
 /// A follower that takes no event for this long is cut off. It resumes where it was.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves one follower from `from` until it goes away; everything, or what it is interested in.
 ///
@@ -188,6 +188,10 @@ impl Following {
     /// Until something is held, or there is something to say.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<v1::FollowEvent, Status>>> {
         loop {
+            if let Some(reason) = self.history.stopped() {
+                self.ended = true;
+                return Poll::Ready(Some(Err(Status::unavailable(reason))));
+            }
             if let Some(catching_up) = &mut self.catching_up {
                 let Poll::Ready(caught) = catching_up.as_mut().poll(context) else { return Poll::Pending };
                 self.catching_up = None;
@@ -337,6 +341,29 @@ mod tests {
         assert!(reason.message().contains("cut off at revision 16: resume from there"), "{reason}");
         let rest: Vec<_> = follow(&history, 16, PATIENCE).take(34).collect().await;
         assert_eq!(revisions(&rest), (17..=50).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn all_are_let_go_when_the_server_stops() {
+        let history = history(20);
+        let (mut waiting, mut busy) = (follow(&history, 20, PATIENCE), follow(&history, 0, PATIENCE));
+        let marks: Vec<_> = (&mut waiting).take(2).collect().await;
+        assert_eq!(revisions(&marks), [0; 0], "progress marks: one at once, one of the first round");
+        assert_eq!(revisions(&[busy.next().await.unwrap()]), [1]);
+        let woken = tokio::spawn(async move { (waiting.next().await, waiting) });
+        tokio::task::yield_now().await;
+        history.stop("this server stops");
+        let woken = tokio::time::timeout(Duration::from_millis(500), woken).await;
+        let (ended, waiting) = woken.expect("before the next second").unwrap();
+        let ended = [(ended, waiting), (busy.next().await, busy), {
+            let mut late = follow(&history, 0, PATIENCE);
+            (late.next().await, late)
+        }];
+        for (ended, mut stream) in ended {
+            let reason = ended.unwrap().unwrap_err();
+            assert_eq!((reason.code(), reason.message()), (tonic::Code::Unavailable, "this server stops"));
+            assert!(stream.next().await.is_none());
+        }
     }
 
     #[tokio::test]

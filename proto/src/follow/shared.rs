@@ -44,6 +44,8 @@ pub struct SharedHistory {
     seats: Mutex<Vec<Weak<Seat>>>,
     snapshot: Mutex<Option<Kept>>,
     views: Mutex<BTreeMap<Name, Cluster>>,
+    /// Why nobody is served any more. One for all: a signal for each follower costs as much as a tenth of a delivery.
+    stopped: OnceLock<&'static str>,
     past: Option<Arc<dyn Past>>,
 }
 
@@ -76,6 +78,7 @@ impl SharedHistory {
             seats: Mutex::default(),
             snapshot: Mutex::default(),
             views: Mutex::default(),
+            stopped: OnceLock::new(),
             past: None,
         }
     }
@@ -159,6 +162,18 @@ impl SharedHistory {
         *self.frames() = Frames::default();
         *self.kept() = None;
         self.head.send_replace(revision);
+    }
+
+    /// Ends the streams of all followers, and of those that still come, as `unavailable` for a reason, so that they move on
+    /// to another server at once.
+    pub fn stop(&self, reason: &'static str) {
+        self.stopped.get_or_init(|| reason);
+        // For a round, which wakes those who wait.
+        self.head.send_modify(|_| ());
+    }
+
+    pub(super) fn stopped(&self) -> Option<&'static str> {
+        self.stopped.get().copied()
     }
 
     /// The newest revision, and a way to wait for the next one.

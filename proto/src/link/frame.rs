@@ -35,6 +35,7 @@ pub(super) fn push(buffer: &mut Vec<u8>, number: u32, kind: u8, payload: &[u8]) 
 }
 
 /// Reads frames. Cancel-safe: what was read stays.
+#[derive(Debug)]
 pub(super) struct Frames<R> {
     source: R,
     buffer: BytesMut,
