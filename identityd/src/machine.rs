@@ -123,14 +123,23 @@ impl Transition {
     /// As `put`, of a record that was looked for already.
     fn replace(&mut self, former: Option<&Arc<Versioned>>, record: Record) {
         if former.is_none_or(|former| former.record != record) {
+            self.reserve();
             self.changes.push(Change::Put(record));
             self.former.push(former.cloned());
         }
     }
 
     fn delete(&mut self, view: View<'_>, key: RecordKey) {
+        self.reserve();
         self.former.push(view.former(&key).cloned());
         self.changes.push(Change::Delete(key));
+    }
+
+    /// Most commands change one record, and the history keeps their changes as they are: no room for more.
+    fn reserve(&mut self) {
+        if self.changes.is_empty() {
+            self.changes.reserve_exact(1);
+        }
     }
 
     fn set(&mut self, key: RowKey, row: Option<Row>) {
