@@ -17,7 +17,7 @@ fn sized(term: u64, index: u64, bytes: usize) -> Entry {
 
 fn append(wal: &Wal, entries: Vec<Entry>) {
     let (sender, receiver) = mpsc::channel();
-    wal.append(entries, move |result| sender.send(result).unwrap());
+    wal.append(entries, None, move |result| sender.send(result).unwrap());
     receiver.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
 }
 
