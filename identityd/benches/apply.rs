@@ -4,8 +4,9 @@
 //! cargo bench -p ringfence-identityd --bench apply -- [--quick] [--json FILE]
 //! ```
 //!
-//! CPU time of the whole process over many entries of [`COMMANDS`] commands each, so that writing the state behind and
-//! the snapshot of every [`SNAPSHOT_EVERY`] entries are in it. The endpoints are those of the store's bench: 256 bytes,
+//! CPU time of the whole process over many entries of [`COMMANDS`] commands each, so that writing the state behind is in it;
+//! a snapshot is made when the log has [`LOG_BYTES`] of them, of which [`KEPT_BYTES`] stay. At last a start: a log of
+//! [`LOG_BYTES`] is read and replayed into an empty state, the most that a start can have to do. The endpoints are those of the store's bench: 256 bytes,
 //! 100,000 keys drawn at random, 100 label sets; each put changes an address.
 
 use std::{
@@ -14,13 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder, storage::RaftStateMachine};
+use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader, RaftSnapshotBuilder, storage::RaftStateMachine};
 use ringfence_identityd::{
     codec,
     raft::{
         Entry, LogId,
         applier::Applier,
         batch::{Batch, Proposal},
+        log::Log,
     },
     storage::Storage,
     wal::WalOptions,
@@ -38,8 +40,11 @@ const LABEL_SETS: u64 = 100;
 const IDENTITIES: u64 = 50_000;
 /// Commands of one entry: about what 256 clients make of it.
 const COMMANDS: u64 = 64;
-/// As by default.
-const SNAPSHOT_EVERY: u64 = 5000;
+/// Entries of which the puts are measured at once.
+const BLOCK: u64 = 500;
+/// As `raft/bound.rs` has them.
+const LOG_BYTES: u64 = 256 << 20;
+const KEPT_BYTES: u64 = 64 << 20;
 
 /// One member's state machine.
 struct Machine {
@@ -115,6 +120,14 @@ fn labels(app: &str, namespace: &str) -> LabelSet {
     LabelSet::parse(texts).expect("they are labels")
 }
 
+fn put_cluster() -> Command {
+    Command::PutCluster(Cluster { name: name("c1"), id: ClusterId::new(1).expect("1 is one"), pod_cidrs: vec![] })
+}
+
+fn put_node() -> Command {
+    Command::PutNode(Node { cluster: name("c1"), name: name("n1"), addresses: vec![], labels: LabelSet::default() })
+}
+
 fn put(key: u64, mark: u64) -> Command {
     let [_, _, _, _, _, a, b, c] = key.to_be_bytes();
     let mark = std::net::Ipv6Addr::from(u128::from(mark) | 0xfd00 << 112);
@@ -155,9 +168,7 @@ fn main() {
     let storage = Storage::open(directory.path(), 1, 10_000, WalOptions::default()).expect("a new store");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
     let mut machine = Machine { applier: storage.applier, index: 1, random: 0x5eed, runtime };
-    let cluster = Cluster { name: name("c1"), id: ClusterId::new(1).expect("1 is one"), pod_cidrs: vec![] };
-    let node = Node { cluster: name("c1"), name: name("n1"), addresses: vec![], labels: LabelSet::default() };
-    machine.apply(batch([Command::PutCluster(cluster), Command::PutNode(node)]));
+    machine.apply(batch([put_cluster(), put_node()]));
     let mut rows = Vec::new();
     let mut row = |name, value, unit| {
         println!("{name:44} {value:10.2} {unit}");
@@ -185,11 +196,11 @@ fn main() {
     let blocks = if quick { 2 } else { 10 };
     let (mut known, mut received, mut snapshots) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for _ in 0..blocks {
-        let batches = machine.puts(SNAPSHOT_EVERY / 10);
+        let batches = machine.puts(BLOCK);
         let before = cpu();
         batches.into_iter().for_each(|batch| machine.apply(batch));
         known += cpu() - before;
-        let encoded: Vec<_> = machine.puts(SNAPSHOT_EVERY / 10).iter().map(codec::encode).collect();
+        let encoded: Vec<_> = machine.puts(BLOCK).iter().map(codec::encode).collect();
         let before = cpu();
         for bytes in encoded {
             let batch: Batch = codec::decode(&bytes).expect("it was encoded");
@@ -198,21 +209,34 @@ fn main() {
         }
         received += cpu() - before;
     }
-    let commands = blocks * SNAPSHOT_EVERY / 10 * COMMANDS;
+    let commands = blocks * BLOCK * COMMANDS;
     row("put, commands at hand", micros(known, commands), "µs CPU per put");
     row("put, commands decoded", micros(received, commands), "µs CPU per put");
+    machine.applier.persist().expect("a disk that works");
+    machine.puts(KEYS / COMMANDS).into_iter().for_each(|batch| machine.apply(batch));
+    let before = cpu();
+    machine.applier.persist().expect("a disk that works");
+    // Of 100,000 keys, as many are drawn at least once in 100,000 draws.
+    row("writing 63,000 changed records behind", (cpu() - before).as_secs_f64() * 1e3, "ms CPU");
     for _ in 0..3 {
         let before = cpu();
         machine.snapshot();
         snapshots += cpu() - before;
     }
     row("snapshot of 150,000 records", snapshots.as_secs_f64() * 1e3 / 3.0, "ms CPU");
-    row("… spread over the puts of its entries", micros(snapshots / 3, SNAPSHOT_EVERY * COMMANDS), "µs CPU per put");
+    let entry_bytes = codec::encode(&machine.puts(1)[0]).len() as u64;
+    let puts_between = (LOG_BYTES - KEPT_BYTES) / entry_bytes * COMMANDS;
+    row("… spread over the puts from one to the next", micros(snapshots / 3, puts_between), "µs CPU per put");
 
-    let batches = machine.puts(SNAPSHOT_EVERY / 10);
+    let batches = machine.puts(BLOCK);
     let longest = beside_snapshots(&mut machine, batches);
     row("longest apply beside snapshots", longest.as_secs_f64() * 1e3, "ms");
     row("resident at the end", rss_mb(), "MB");
+    let log_bytes = if quick { LOG_BYTES / 8 } else { LOG_BYTES };
+    let Start { entries, read, replayed } = start(&mut machine, log_bytes, entry_bytes);
+    row("start: puts in the log", (entries * COMMANDS) as f64, "puts");
+    row("… log read and checked", read.as_secs_f64(), "s");
+    row("… and replayed", replayed.as_secs_f64(), "s");
     if let Some(path) = json {
         let rows: Vec<_> = rows
             .iter()
@@ -220,6 +244,49 @@ fn main() {
             .collect();
         fs::write(path, serde_json::to_string_pretty(&rows).expect("plain rows")).expect("a writable file");
     }
+}
+
+/// What a start with a whole log, and no state, has to do.
+struct Start {
+    entries: u64,
+    read: Duration,
+    replayed: Duration,
+}
+
+/// Writes a log of so many bytes and starts with it, in a directory of its own.
+fn start(machine: &mut Machine, log_bytes: u64, entry_bytes: u64) -> Start {
+    const AT_ONCE: u64 = 64;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a writable directory");
+    let open = || Storage::open(directory.path(), 1, 10_000, WalOptions::default()).expect("a store");
+    let storage = open();
+    let append = |index: u64, batches: Vec<Batch>| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let entry = |(index, batch)| Entry { log_id: log_id(index), payload: EntryPayload::Normal(batch) };
+        let entries: Vec<_> = (index..).zip(batches).map(entry).collect();
+        let last = entries.last().map(|entry| entry.log_id);
+        storage.wal.append(entries, move |result| sender.send(result).expect("it is waited for"));
+        receiver.recv().expect("it is told").expect("a disk that works");
+        storage.wal.save_committed(last);
+    };
+    append(0, vec![batch([put_cluster(), put_node()])]);
+    let entries = (log_bytes / entry_bytes).next_multiple_of(AT_ONCE);
+    (0..entries / AT_ONCE).for_each(|lot| append(1 + lot * AT_ONCE, machine.puts(AT_ONCE)));
+    storage.abandon();
+    drop(storage);
+
+    let begun = Instant::now();
+    let storage = open();
+    let read = begun.elapsed();
+    let (mut log, mut applier) = (Log::new(1, storage.wal.clone()), storage.applier.clone());
+    // As openraft does it.
+    for from in (0..=entries).step_by(64) {
+        let some = machine.runtime.block_on(log.try_get_log_entries(from..(from + 64).min(entries + 1)));
+        let answers = machine.runtime.block_on(applier.apply(some.expect("a log that can be read")));
+        assert!(answers.expect("a disk that works").iter().flatten().all(Result::is_ok));
+    }
+    let start = Start { entries, read, replayed: begun.elapsed() };
+    storage.abandon();
+    start
 }
 
 /// The longest that one entry took, while another thread took one snapshot after the other.
