@@ -332,3 +332,25 @@ impl fmt::Display for RecordKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{label::Label, text::Text};
+
+    /// A mesh is a hundred thousand of these: whoever makes one larger should know.
+    #[test]
+    fn records_and_what_they_consist_of_are_small() {
+        let sizes = [
+            ("text", size_of::<Text>(), 8),
+            ("label", size_of::<Label>(), 24),
+            ("key", size_of::<RecordKey>(), 32),
+            ("record", size_of::<Record>(), 64),
+            ("record with its revision", size_of::<Versioned>(), 72),
+            ("change", size_of::<Change>(), 64),
+            ("endpoint", size_of::<Endpoint>(), 96),
+        ];
+        let too_large: Vec<_> = sizes.into_iter().filter(|(_, bytes, most)| bytes > most).collect();
+        assert!(too_large.is_empty(), "(what, bytes, at most): {too_large:?}");
+    }
+}

@@ -268,11 +268,11 @@ impl<K: Ord + Hash, V> SharedMap<K, V> {
 impl<K: Ord + Hash + Clone, V: Clone> SharedMap<K, V> {
     /// Sets the value of a key; gives the one from before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let Some(last) = self.chunks.len().checked_sub(1) else {
+        if self.chunks.is_empty() {
             self.length = 1;
-            self.push(key, value);
+            self.add(0, key, value);
             return None;
-        };
+        }
         let at = self.chunk_of(&key).unwrap_or_else(|| {
             self.floors[0] = key.clone();
             0
@@ -286,9 +286,15 @@ impl<K: Ord + Hash + Clone, V: Clone> SharedMap<K, V> {
         self.length += 1;
         if self.chunks[at].len() < CHUNK {
             Arc::make_mut(&mut self.chunks[at]).insert(place, tag, (key, value));
-        } else if at == last && place == CHUNK {
-            // Keys that come in order fill their chunks.
-            self.push(key, value);
+        } else if place == CHUNK {
+            // Keys that come in order, be it in several places of the map, fill their chunks.
+            match self.chunks.get_mut(at + 1).filter(|next| next.len() < CHUNK) {
+                Some(next) => {
+                    self.floors[at + 1] = key.clone();
+                    Arc::make_mut(next).insert(0, tag, (key, value));
+                }
+                None => self.add(at + 1, key, value),
+            }
         } else {
             let chunk = Arc::make_mut(&mut self.chunks[at]);
             let mut rest = chunk.split_off(CHUNK / 2);
@@ -302,10 +308,10 @@ impl<K: Ord + Hash + Clone, V: Clone> SharedMap<K, V> {
         None
     }
 
-    /// Adds a chunk at the end.
-    fn push(&mut self, key: K, value: V) {
-        self.floors.push(key.clone());
-        self.chunks.push(Arc::new(std::iter::once((key, value)).collect()));
+    /// Adds a chunk of one entry.
+    fn add(&mut self, at: usize, key: K, value: V) {
+        self.floors.insert(at, key.clone());
+        self.chunks.insert(at, Arc::new(std::iter::once((key, value)).collect()));
     }
 
     /// Removes a key; gives the value that it had.
@@ -483,6 +489,20 @@ mod tests {
         drop(before);
         let ((), copies) = copies_of(|| (0..50_000).for_each(|key| assert!(map.insert(key, Counted(key)).is_some())));
         assert_eq!(copies, 0, "nobody else has the chunks");
+    }
+
+    #[test]
+    fn keys_in_order_fill_their_chunks_in_several_places_too() {
+        let mut map = SharedMap::new();
+        // As identities of 16 clusters: each counts on its own.
+        for number in 0..3200_u32 {
+            (0..16).for_each(|cluster| assert_eq!(map.insert(cluster << 20 | number, number), None));
+        }
+        assert!(map.chunks.len() <= 3200 * 16 / CHUNK + 16, "{} chunks", map.chunks.len());
+        // Downwards from a full chunk's end: they gather in the next one.
+        let mut map: SharedMap<u32, u32> = (0..2 * 128).map(|key| (key / 128 * 1000 + key % 128, key)).collect();
+        (200..900).rev().for_each(|key| assert_eq!(map.insert(key, key), None));
+        assert!(map.chunks.len() <= 2 + 2 * 700 / CHUNK + 1, "{} chunks", map.chunks.len());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Short texts that many records say again and again: names, and the parts of labels.
 
-use std::{borrow::Borrow, cell::RefCell, cmp::Ordering, fmt, ops::Deref, sync::Arc, thread::LocalKey};
+use std::{borrow::Borrow, cell::RefCell, cmp::Ordering, fmt, ops::Deref, thread::LocalKey};
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A text whose copies share one allocation, and so do most of those that were made apart: each thread remembers the
-/// texts that it made last.
+/// texts that it made last. One pointer: names and labels are most of what a mesh consists of.
 #[derive(Clone, Eq)]
-pub struct Text(Arc<str>);
+pub struct Text(ArcStr);
 
 /// How many texts a thread remembers.
 const REMEMBERED: usize = 512;
@@ -16,7 +17,7 @@ const LONGEST: usize = 64;
 
 thread_local! {
     /// A text lies where its ends and its length say; another one of that place replaces it.
-    static LAST: RefCell<[Option<Arc<str>>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+    static LAST: RefCell<[Option<ArcStr>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
 }
 
 impl Text {
@@ -29,17 +30,17 @@ impl Text {
     /// Whether both lie in one place; equal ones may lie in two.
     #[must_use]
     pub fn is_shared_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        ArcStr::ptr_eq(&self.0, &other.0)
     }
 }
 
 /// Of what a thread made last, what lies where `mixed` says; if that is something else, it is made anew and lies there.
-pub(crate) fn remembered<T: ?Sized, const N: usize>(
-    last: &'static LocalKey<RefCell<[Option<Arc<T>>; N]>>,
+pub(crate) fn remembered<T: Clone, const N: usize>(
+    last: &'static LocalKey<RefCell<[Option<T>; N]>>,
     mixed: u64,
     is_it: impl Fn(&T) -> bool,
-    make: impl Fn() -> Arc<T>,
-) -> Arc<T> {
+    make: impl Fn() -> T,
+) -> T {
     let place = usize::try_from(mixed >> 32).map_or(0, |mixed| mixed % N);
     // Gone only while the thread ends.
     let known = last.try_with(|last| match &mut last.borrow_mut()[place] {

@@ -27,7 +27,7 @@ impl Shared {
 
     fn of(source: &str, key: &str, value: &str, make: impl Fn() -> Label) -> Self {
         let place = mixed(key) ^ mixed(value).rotate_left(7) ^ source.len() as u64;
-        let is_it = |known: &Label| known.value == *value && known.key == *key && known.source == *source;
+        let is_it = |known: &Arc<Label>| known.value == *value && known.key == *key && known.source == *source;
         Self(remembered(&LAST, place, is_it, || Arc::new(make())))
     }
 }
