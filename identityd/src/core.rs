@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! core thread (one)      links of members and gateways ─► proposals ─► Raft ─► log ─► state machine ─► answers
-//! the process's runtime  handshakes, gRPC: followers, reads, operators, backups; files (blocking threads)
+//! the process's runtime  handshakes, followers; gRPC: reads, operators, backups; files (blocking threads)
 //! ```
 //!
 //! Everything between a command's first byte and its answer runs on one thread, so that nothing of it waits for another

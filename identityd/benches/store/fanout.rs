@@ -90,9 +90,9 @@ impl Seen {
 /// Messages as bytes.
 pub(crate) enum Stream {
     /// Of etcd, over gRPC.
-    Call(Streaming<Vec<u8>>),
+    Call(Box<Streaming<Vec<u8>>>),
     /// Of our store, over a link, as gateways follow.
-    Link(Asking),
+    Link(Box<Asking>),
 }
 
 impl Stream {
@@ -116,7 +116,7 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
     let path = PathAndQuery::from_static(path);
     let answer = grpc.streaming(Request::new(requests), path, Raw(std::marker::PhantomData)).await;
-    let mut stream = Stream::Call(answer.unwrap().into_inner());
+    let mut stream = Stream::Call(Box::new(answer.unwrap().into_inner()));
     stream.message().await.expect("the stream begins with a message");
     stream
 }
@@ -125,7 +125,7 @@ pub(crate) async fn open<M: prost::Message + Send + 'static>(
 pub(crate) async fn follow(dialer: &Dialer, address: &str, from: u64) -> Stream {
     let request =
         v1::FollowRequest { from_revision: from, follower: "bench".to_owned(), ..v1::FollowRequest::default() };
-    Stream::Link(Asking::connect(dialer, address, &request).await.unwrap())
+    Stream::Link(Box::new(Asking::connect(dialer, address, &request).await.unwrap()))
 }
 
 /// Encodes messages, leaves the answers as they are.

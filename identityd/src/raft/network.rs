@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use openraft::{
@@ -129,6 +129,28 @@ pub struct Connection {
     network: Network,
     /// What was last told to be committed; none while the member does not answer.
     told: Option<LogId>,
+    pace: Pace,
+}
+
+/// Whether entries follow commits within `COMMIT_DELAY`, as far as the last ones tell.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When a commit was last told in a message of its own; none where entries come quickly.
+    alone: Option<Instant>,
+}
+
+impl Pace {
+    const fn is_quick(&self) -> bool {
+        self.alone.is_none()
+    }
+
+    const fn told_alone(&mut self, now: Instant) {
+        self.alone = Some(now);
+    }
+
+    fn entries(&mut self, now: Instant) {
+        self.alone = self.alone.filter(|told| now.duration_since(*told) >= COMMIT_DELAY);
+    }
 }
 
 impl Network {
@@ -151,7 +173,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, _target: u64, node: &MemberNode) -> Connection {
         let link = self.channels.link(Lane::Raft, &node.address);
-        Connection { address: node.address.clone(), link, network: self.clone(), told: None }
+        Connection { address: node.address.clone(), link, network: self.clone(), told: None, pace: Pace::default() }
     }
 }
 
@@ -167,9 +189,21 @@ impl Connection {
     /// syncs. For openraft the message that was not sent has succeeded; it learns from it only that a quorum was in touch a
     /// moment ago, which the commit itself says. Other messages without entries (heartbeats, and a reader's question, for
     /// which openraft makes a new connection) tell nothing new, and are sent.
-    async fn is_told_with_the_next_entries(&self, rpc: &AppendEntriesRequest<TypeConfig>) -> bool {
+    /// Where the last wait was in vain, the next one would be: nobody waits until entries come as quickly again.
+    async fn is_told_with_the_next_entries(&mut self, rpc: &AppendEntriesRequest<TypeConfig>) -> bool {
         let (Some(told), Some(last)) = (self.told, rpc.prev_log_id) else { return false };
-        rpc.entries.is_empty() && rpc.leader_commit > Some(told) && self.network.has_more_soon(last).await
+        if !rpc.entries.is_empty() {
+            self.pace.entries(Instant::now());
+            return false;
+        }
+        if rpc.leader_commit <= Some(told) {
+            return false;
+        }
+        let more = self.pace.is_quick() && self.network.has_more_soon(last).await;
+        if !more {
+            self.pace.told_alone(Instant::now());
+        }
+        more
     }
 }
 
@@ -244,5 +278,22 @@ impl RaftNetwork<TypeConfig> for Connection {
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_entries_only_where_they_come_quickly() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert!(pace.is_quick(), "until the first one was waited for in vain");
+        pace.told_alone(start);
+        pace.entries(start + Duration::from_millis(5));
+        assert!(!pace.is_quick(), "200 puts a second");
+        pace.told_alone(start + Duration::from_millis(6));
+        pace.entries(start + Duration::from_micros(6_400));
+        assert!(pace.is_quick(), "one that writes again when it is answered");
     }
 }
