@@ -266,7 +266,7 @@ fn start(machine: &mut Machine, log_bytes: u64, entry_bytes: u64) -> Start {
         let entry = |(index, batch)| Entry { log_id: log_id(index), payload: EntryPayload::Normal(batch) };
         let entries: Vec<_> = (index..).zip(batches).map(entry).collect();
         let last = entries.last().map(|entry| entry.log_id);
-        storage.wal.append(entries, move |result| sender.send(result).expect("it is waited for"));
+        storage.wal.append(entries, None, move |result| sender.send(result).expect("it is waited for"));
         receiver.recv().expect("it is told").expect("a disk that works");
         storage.wal.save_committed(last);
     };
