@@ -35,6 +35,7 @@ use crate::{
     maintenance,
     raft::{LogId, MemberNode, SnapshotMeta, StoredMembership, Vote},
     snapshot::{SnapshotError, Snapshots},
+    state,
     wal::{Wal, WalError, WalFailed, WalOptions},
 };
 
@@ -170,7 +171,8 @@ pub async fn restore(config: &Config, file: &Path, new: NewStore) -> Result<Revi
     ledger.set(&RowKey::Store, Some(Row::Store(store)));
     let meta = first_entry(config);
     // The snapshot first: a directory without a log is refused, one with a log and no snapshot would be empty.
-    Snapshots::open(directory)?.build(&meta, &mesh, &ledger)?;
+    let digest = state::whole_digest(&mesh, &ledger);
+    Snapshots::open(directory)?.build(&meta, &mesh, &ledger, digest)?;
     std::fs::create_dir(&wal_path).map_err(failed)?;
     let wal = Wal::open(&wal_path, config.id, WalOptions::default())?;
     wal.save_vote(Vote::new(FIRST_TERM, lowest(config))).await?;

@@ -56,6 +56,17 @@ pub enum SnapshotError {
         /// What is wrong.
         source: CodecError,
     },
+    /// The log must not be cut behind such a snapshot. Whatever damaged the state in memory, a start rebuilds it.
+    #[error(
+        "the state in memory is damaged: its records add up to {written:016x}, its changes to {carried:016x} (S14); \
+         restart identityd, and look after the machine's memory if it comes again"
+    )]
+    Damaged {
+        /// The digest of what was written.
+        written: u64,
+        /// The digest that changes were counted into one by one.
+        carried: u64,
+    },
 }
 
 /// What a snapshot holds.
@@ -97,23 +108,27 @@ impl Snapshots {
         self.directory.join(CURRENT).exists()
     }
 
-    /// Writes a snapshot and makes it the current one; durable on return. Gives the digest of what was written, and the file
-    /// at its first part. It is not read back: that would show the page cache, not the disk. Its checksums are of what was
-    /// written; whoever receives it checks them all, and so does a start.
+    /// Writes a snapshot of a state with this digest and makes it the current one; durable on return. Gives the file at its
+    /// first part. It is not read back: that would show the page cache, not the disk. Its checksums are of what was written;
+    /// whoever receives it checks them all, and so does a start.
     ///
     /// # Errors
-    /// `SnapshotError::Io`; the current one is then as before.
+    /// `SnapshotError::Io`, and `Damaged` if what was written has another digest; the current one is then as before.
     pub fn build(
         &self,
         meta: &SnapshotMeta,
         mesh: &Mesh,
         ledger: &Ledger,
-    ) -> Result<(u64, SnapshotFile), SnapshotError> {
+        digest: u64,
+    ) -> Result<SnapshotFile, SnapshotError> {
         let mut file = self.begin(BUILDING)?;
-        let digest = file.write(meta, mesh, ledger)?;
+        let written = file.write(meta, mesh, ledger)?;
+        if written != digest {
+            return Err(SnapshotError::Damaged { written, carried: digest });
+        }
         self.publish(&file)?;
         file.path = self.directory.join(CURRENT);
-        Ok((digest, file))
+        Ok(file)
     }
 
     /// An empty file for parts that come in.
@@ -181,7 +196,10 @@ fn io_error(path: &Path, source: io::Error) -> SnapshotError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::ledger::{Row, RowKey};
+    use crate::{
+        machine::ledger::{Row, RowKey},
+        state::whole_digest,
+    };
     use ringfence_policy::{
         identity::ClusterId,
         name::Name,
@@ -216,6 +234,10 @@ mod tests {
         Content { meta: meta(id), mesh: mesh.clone(), ledger: ledger.clone() }
     }
 
+    fn build(snapshots: &Snapshots, id: &str, mesh: &Mesh, ledger: &Ledger) -> SnapshotFile {
+        snapshots.build(&meta(id), mesh, ledger, whole_digest(mesh, ledger)).unwrap()
+    }
+
     fn bytes_of(snapshots: &Snapshots) -> Vec<u8> {
         parts(snapshots.current().unwrap().unwrap().1)
     }
@@ -245,8 +267,8 @@ mod tests {
         assert!(source.current().unwrap().is_none());
         // Several sections, and several parts.
         let (large, rows) = (mesh(60_000), ledger(20_000));
-        source.build(&meta("new"), &large, &rows).unwrap();
-        target.build(&meta("old"), &mesh(3), &ledger(1)).unwrap();
+        build(&source, "new", &large, &rows);
+        build(&target, "old", &mesh(3), &ledger(1));
         let bytes = bytes_of(&source);
         assert!(bytes.len() > PART_BYTES, "{} bytes", bytes.len());
         for cut in [1, 30, bytes.len() / 2] {
@@ -267,13 +289,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(directory.path()).unwrap();
         let (mesh, ledger) = (mesh(40_000), ledger(3));
-        let (digest, built) = snapshots.build(&meta("built"), &mesh, &ledger).unwrap();
-        assert_eq!(digest, crate::state::whole_digest(&mesh, &ledger));
+        let built = build(&snapshots, "built", &mesh, &ledger);
         // A newer one takes its name meanwhile.
         let lies = bytes_of(&snapshots);
-        snapshots.build(&meta("newer"), &Mesh::default(), &Ledger::default()).unwrap();
+        build(&snapshots, "newer", &Mesh::default(), &Ledger::default());
         assert!(parts(built) == lies, "from its beginning to its end");
-        let (_, newer) = snapshots.build(&meta("newer"), &Mesh::default(), &Ledger::default()).unwrap();
+        let newer = build(&snapshots, "newer", &Mesh::default(), &Ledger::default());
         let target = tempfile::tempdir().unwrap();
         let target = Snapshots::open(target.path()).unwrap();
         assert_eq!(target.install(receive(&target, [&lies[..]])).unwrap(), content("built", &mesh, &ledger));
@@ -281,10 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_was_damaged_in_memory_becomes_no_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(directory.path()).unwrap();
+        let (whole, rows) = (mesh(20), ledger(2));
+        build(&snapshots, "before", &whole, &rows);
+        let carried = whole_digest(&whole, &rows);
+        let built = snapshots.build(&meta("damaged"), &mesh(19), &rows, carried);
+        assert!(matches!(built, Err(SnapshotError::Damaged { carried: c, .. }) if c == carried));
+        assert_eq!(snapshots.load().unwrap().unwrap(), content("before", &whole, &rows), "the one before stays");
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_snapshot_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(directory.path()).unwrap();
-        snapshots.build(&meta("id"), &mesh(2), &ledger(2)).unwrap();
+        build(&snapshots, "id", &mesh(2), &ledger(2));
         let bytes = bytes_of(&snapshots);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -297,7 +330,7 @@ mod tests {
             );
         }
         // Sections of equal length in another order, or one of them left out, have other numbers.
-        snapshots.build(&meta("id"), &Mesh::default(), &Ledger::default()).unwrap();
+        build(&snapshots, "id", &Mesh::default(), &Ledger::default());
         assert_eq!(snapshots.load().unwrap().unwrap(), content("id", &Mesh::default(), &Ledger::default()));
     }
 }

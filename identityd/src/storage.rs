@@ -254,7 +254,7 @@ fn replace_snapshot(
 ) -> Result<(), StorageError> {
     tracing::warn!(%damaged, "making a damaged snapshot again from the state, which is whole");
     state.flush()?;
-    snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger)?;
+    snapshots.build(&stored.marker.snapshot_meta(), &stored.mesh, &stored.ledger, stored.marker.digest)?;
     Ok(())
 }
 

@@ -45,17 +45,6 @@ pub struct SnapshotBuilder {
     image: Arc<Image>,
 }
 
-/// The log must not be cut behind such a snapshot. Whatever damaged the state in memory, a start rebuilds it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the state in memory is damaged: its records add up to {written:016x}, its changes to {carried:016x} (S14); \
-     restart identityd, and look after the machine's memory if it comes again"
-)]
-struct DigestDiffers {
-    written: u64,
-    carried: u64,
-}
-
 impl Applier {
     /// A state machine that stands where `marker` says; `history` holds the mesh of that moment, `past` what led to it.
     #[must_use]
@@ -207,11 +196,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             written.map_err(|error| StorageError::from(StorageIOError::write_state_machine(&error)))?;
             let Image { marker, mesh, ledger } = &*image;
             let meta = marker.snapshot_meta();
-            let (digest, file) = snapshots.build(&meta, mesh, ledger).map_err(|error| write_error(&error))?;
-            if digest != marker.digest {
-                let differs = DigestDiffers { written: digest, carried: marker.digest };
-                return Err(StorageIOError::write_snapshot(Some(meta.signature()), &differs).into());
-            }
+            let file = snapshots.build(&meta, mesh, ledger, marker.digest).map_err(|error| write_error(&error))?;
             Ok(Snapshot { meta, snapshot: Box::new(file) })
         });
         built.await
