@@ -103,7 +103,7 @@ fn play(options: &Options, seed: u64, run: &RunDirectory, binaries: &Path) -> Re
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start tokio")?;
     let mut members = Members::start(run, binaries, options.from.as_deref(), count, runtime.handle().clone())?;
     members.leader(START_TIMEOUT)?;
-    runtime.block_on(clients::lay_foundation(members.channels())).context("the store takes no writes")?;
+    runtime.block_on(clients::lay_foundation(&members.channels())).context("the store takes no writes")?;
 
     let recorder = Arc::new(Recorder::new(count));
     let mut random = Random::new(seed);
@@ -165,7 +165,7 @@ fn start_everybody(
 ) -> Vec<Position> {
     let _inside = runtime.enter();
     let world = Arc::new(World {
-        channels: members.channels().to_vec(),
+        channels: members.channels(),
         recorder: Arc::clone(recorder),
         stale_reads: options.control == Some(Control::StaleReads),
         calls: AtomicU64::new(0),
@@ -173,7 +173,7 @@ fn start_everybody(
     for id in 0..options.clients {
         runtime.spawn(clients::run(id, Arc::clone(&world), Random::new(random.bits())));
     }
-    watchers::start(members.channels(), recorder, random)
+    watchers::start(members.servers(), recorder, random)
 }
 
 /// S14, L1 and S13's last word: all members and all streams come to the same revision.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ringfence_proto::connect::{Dialer, Expected};
+use ringfence_proto::pool::{Pool, Server};
 use ringfence_proto::v1::{self, mesh_client::MeshClient};
 use ringfence_runtime::tls::{Tls, TlsFiles};
 use serde_json::json;
@@ -40,7 +41,7 @@ pub struct Members {
     down: Vec<bool>,
     /// The build under test.
     program: PathBuf,
-    channels: Vec<Channel>,
+    pool: Pool,
     handle: Handle,
     run: RunDirectory,
 }
@@ -79,12 +80,12 @@ impl Members {
         }
         let client = Tls::open(files(&tls, "admin-drill"))?;
         let dialer = Dialer::new(Expected::Member, move || client.client());
-        let dial = |index| Ok(dialer.channel(&address(index).to_string())?);
+        let addresses: Vec<_> = (0..count).map(|index| address(index).to_string()).collect();
         let inside = handle.enter();
-        let channels = (0..count).map(dial).collect::<Result<_>>()?;
+        let pool = Pool::new("member", &addresses, &dialer)?;
         drop(inside);
         let program = binaries.join("identityd");
-        Ok(Self { processes, down: vec![false; count], program, channels, handle, run: run.clone() })
+        Ok(Self { processes, down: vec![false; count], program, pool, handle, run: run.clone() })
     }
 
     /// How many there are.
@@ -99,10 +100,16 @@ impl Members {
         self.processes.is_empty()
     }
 
-    /// Connections to each, made when first used.
+    /// How each is reached; connections are made when first used.
     #[must_use]
-    pub fn channels(&self) -> &[Channel] {
-        &self.channels
+    pub fn servers(&self) -> &[Server] {
+        self.pool.servers()
+    }
+
+    /// The connections for calls.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Channel> {
+        self.servers().iter().map(|server| server.channel.clone()).collect()
     }
 
     /// SIGKILL.
@@ -168,7 +175,7 @@ impl Members {
     /// What a member says about itself and the store; none if it does not answer.
     #[must_use]
     pub fn status(&self, index: usize) -> Option<v1::StatusResponse> {
-        let mut client = MeshClient::new(self.channels[index].clone());
+        let mut client = MeshClient::new(self.servers()[index].channel.clone());
         let mut request = Request::new(v1::StatusRequest {});
         request.set_timeout(STATUS_TIMEOUT);
         let call = async move { tokio::time::timeout(STATUS_TIMEOUT, client.status(request)).await };

@@ -1,11 +1,12 @@
-//! Followers of the store: one for each member, one that moves between them, and one that always begins anew (S13).
+//! Followers of the store: one for each member, one that moves between them, and one that always begins anew (S13). Half of
+//! the time they follow over a link, as gateways do, otherwise over gRPC; nobody may see a difference.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringfence_proto::follow::{FollowError, FollowEvent, Follower};
-use tonic::transport::Channel;
+use ringfence_proto::pool::Server;
 
 use super::check::trail::Watcher;
 use super::fabric::role;
@@ -35,8 +36,8 @@ enum Habit {
 
 /// Starts all of them on the current runtime; returns where those are that must reach the head in the end.
 #[must_use]
-pub fn start(channels: &[Channel], recorder: &Arc<Recorder>, random: &mut Random) -> Vec<Position> {
-    let stay = (0..channels.len()).map(|index| (format!("stream of {}", role(index)), Habit::Stays(index)));
+pub fn start(servers: &[Server], recorder: &Arc<Recorder>, random: &mut Random) -> Vec<Position> {
+    let stay = (0..servers.len()).map(|index| (format!("stream of {}", role(index)), Habit::Stays(index)));
     let others = [("moving stream".to_owned(), Habit::Moves), ("late stream".to_owned(), Habit::BeginsAnew)];
     let mut positions = Vec::new();
     for (stream, habit) in stay.chain(others) {
@@ -45,20 +46,21 @@ pub fn start(channels: &[Channel], recorder: &Arc<Recorder>, random: &mut Random
             positions.push(position.clone());
         }
         let random = Random::new(random.bits());
-        tokio::spawn(follow(habit, position, channels.to_vec(), Arc::clone(recorder), random));
+        tokio::spawn(follow(habit, position, servers.to_vec(), Arc::clone(recorder), random));
     }
     positions
 }
 
-async fn follow(habit: Habit, position: Position, channels: Vec<Channel>, recorder: Arc<Recorder>, mut random: Random) {
+async fn follow(habit: Habit, position: Position, servers: Vec<Server>, recorder: Arc<Recorder>, mut random: Random) {
     let mut watcher = Watcher::new(position.stream.clone());
     loop {
-        let member = if let Habit::Stays(member) = habit { member } else { random.index(channels.len()) };
+        let member = if let Habit::Stays(member) = habit { member } else { random.index(servers.len()) };
         if habit == Habit::BeginsAnew {
             watcher = Watcher::new(position.stream.clone());
         }
         let stay = Duration::from_millis(random.between(500, STAY_MS));
-        let listening = listen(&mut watcher, &position, &channels[member], &recorder);
+        let over_link = random.chance(50);
+        let listening = listen(&mut watcher, &position, (&servers[member], over_link), &recorder);
         let ended = if let Habit::Stays(_) = habit {
             listening.await
         } else {
@@ -80,8 +82,18 @@ enum End {
     Broken,
 }
 
-async fn listen(watcher: &mut Watcher, position: &Position, channel: &Channel, recorder: &Recorder) -> End {
-    let connected = Follower::connect(channel.clone(), watcher.revision(), position.stream.clone()).await;
+async fn listen(
+    watcher: &mut Watcher,
+    position: &Position,
+    (server, over_link): (&Server, bool),
+    recorder: &Recorder,
+) -> End {
+    let (from, name) = (watcher.revision(), position.stream.clone());
+    let connected = if over_link {
+        server.follow(from.into(), name).await
+    } else {
+        Follower::connect(server.channel.clone(), from, name).await
+    };
     let mut follower = match connected {
         Ok(follower) => follower,
         Err(error) => return judge(&error, position, recorder),
