@@ -141,7 +141,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
             }
             self.past.append(position.passed.iter(), self.past.now());
             position.passed.clear();
-            position.dirty.len()
+            position.dirty.bytes()
         };
         self.behind.noted(dirty).map_err(|error| StorageIOError::write_state_machine(&error))?;
         Ok(answers)

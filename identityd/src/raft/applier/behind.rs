@@ -1,7 +1,7 @@
 //! The state on disk, behind the one in memory: what changed is noted, and written from time to time.
 //!
 //! ```text
-//! apply ─► Position { Dirty: which records and rows } ─ every WRITE_INTERVAL, when many are, before a snapshot ─┐
+//! apply ─► Position { Dirty: which records and rows } ─ every WRITE_INTERVAL, when they are many, before a snapshot ─┐
 //!                  └─ Image: the state at one entry, in a moment ───────────────────────────────────────────────┴─► State
 //! ```
 //!
@@ -27,10 +27,10 @@ use crate::{
 
 /// How far the disk may be behind: a restart after a crash applies as much again.
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
-/// … and this many records and rows; some 10 MB for their keys.
-const MOST_DIRTY: usize = 100_000;
+/// … and as far as this many bytes say which records and rows it misses: 100,000 endpoints, or many more identities.
+const MOST_DIRTY_BYTES: usize = 12 << 20;
 /// Beyond this many, applying waits for the disk.
-const TOO_MANY_DIRTY: usize = 4 * MOST_DIRTY;
+const TOO_MANY_DIRTY_BYTES: usize = 4 * MOST_DIRTY_BYTES;
 
 /// The state machine's state, in memory and on disk. One writer at a time for each of them.
 pub(super) struct Behind {
@@ -66,18 +66,18 @@ impl Behind {
         self.position().image(&self.history)
     }
 
-    /// Something was applied, and `dirty` is not on disk.
+    /// Something was applied; so many bytes say what is not on disk.
     ///
     /// # Errors
     /// That of an earlier write.
-    pub(super) fn noted(&self, dirty: usize) -> Result<(), StateError> {
+    pub(super) fn noted(&self, dirty_bytes: usize) -> Result<(), StateError> {
         if let Some(error) = self.failed().take() {
             return Err(error);
         }
-        if dirty >= TOO_MANY_DIRTY {
+        if dirty_bytes >= TOO_MANY_DIRTY_BYTES {
             return self.write();
         }
-        if dirty >= MOST_DIRTY {
+        if dirty_bytes >= MOST_DIRTY_BYTES {
             self.wake();
         }
         Ok(())

@@ -34,6 +34,9 @@ pub(super) struct Position {
     buffer: Vec<u8>,
 }
 
+/// What the texts of a key take that nobody else holds any more: those of an endpoint that was removed, say.
+const NAME_BYTES: usize = 64;
+
 /// What has changed since a moment; what it is now is looked up when it is written. There can be many identities at once,
 /// so they and their numbers are not noted as keys.
 #[derive(Debug, Default)]
@@ -149,8 +152,16 @@ impl Dirty {
     }
 
     /// How many records and rows.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.identities.len() + self.records.len() + self.numbers.len() + self.rows.len()
+    }
+
+    /// What their names take in memory, roughly; a set has about as much room again.
+    pub(super) fn bytes(&self) -> usize {
+        let numbers = self.identities.len() + self.numbers.len();
+        let names = self.records.len() * size_of::<RecordKey>() + self.rows.len() * size_of::<RowKey>();
+        2 * (numbers * size_of::<Identity>() + names) + NAME_BYTES * (self.records.len() + self.rows.len())
     }
 
     /// What is written of them; each kind in the order in which it lies.

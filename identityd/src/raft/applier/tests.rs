@@ -172,8 +172,12 @@ fn what_changes_often_is_written_once_and_in_the_end_the_disk_has_all() {
     }
     // Ten endpoints, seven identities of theirs, the counter and the lease; one more identity, with its number.
     assert_eq!(opened.applier.behind.position().dirty.len(), 10 + 7 + 1 + 1 + 2);
+    // Twelve have names; identities and their numbers are numbers.
+    let bytes = opened.applier.behind.position().dirty.bytes();
+    assert!((12 * 100..12 * 150).contains(&bytes), "{bytes}");
     opened.applier.persist().unwrap();
     assert_eq!(opened.applier.behind.position().dirty.len(), 0);
+    assert_eq!(opened.applier.behind.position().dirty.bytes(), 0);
     let (mesh, marker) = (opened.mesh(), opened.applier.marker());
     opened.storage.abandon();
     let (_, stored) = State::open(&directory.path().join("state")).unwrap();
