@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! data_dir/history/<first revision>.deltas      records as in the log's segments, written and never synced
-//! append ─► newest file ─ an eighth of a bound ─► next file      whole files go from the front: too many bytes, too old
+//! append ─► buffer ─ BUFFER_BYTES, flush, who reads ─► newest file ─ an eighth of a bound ─► next file
+//!                                     whole files go from the front: too many bytes, too old
 //! open(head) ─► reaches the head: cut there ─► read_from ─► Deltas (an iterator) │ Compacted { oldest }
 //!            └► torn, damaged or short of it: emptied
 //! ```
 //!
 //! Everything in it can be had from log and snapshot: whoever asks for what is lost gets a snapshot. So a disk that fails
-//! here ends the history, not the member.
+//! here ends the history, not the member. And what waits in memory may be lost with the process, as long as the files reach
+//! as far as the state on disk: the log brings the rest again. Whoever writes the state flushes the history before.
 
 mod deltas;
 
@@ -34,6 +36,9 @@ const ENDING: &str = "deltas";
 const SHARES: u32 = 8;
 /// Files are read as a whole; they are closed at this size at the latest, in bytes.
 const FILE_BYTES: u64 = 4 << 20;
+
+/// Deltas wait in memory up to this many bytes: a write for each put would be made by the core thread, before its answer.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// What is kept at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +158,14 @@ impl DiskHistory {
                 self.give_up(&mut inner, &error);
             }
         }
-        if let Err(error) = inner.write() {
-            self.give_up(&mut inner, &error);
+        if inner.buffer.len() >= BUFFER_BYTES {
+            self.write(&mut inner);
         }
+    }
+
+    /// Hands everything appended to the page cache: it survives the end of the process.
+    pub fn flush(&self) {
+        self.write(&mut self.lock());
     }
 
     /// Forgets everything: the state was replaced by another one at `head`.
@@ -168,13 +178,20 @@ impl DiskHistory {
     /// The deltas after a revision.
     #[must_use]
     pub fn read_from(&self, revision: Revision) -> Reach {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        self.write(&mut inner);
         let oldest = inner.first();
         if revision.next() < oldest || revision > inner.head {
             return Reach::Compacted { oldest };
         }
         let runs = inner.files.iter().filter(|run| run.last > revision.0).cloned();
         Reach::Deltas(Deltas::new(self.member, runs.collect(), revision))
+    }
+
+    fn write(&self, inner: &mut Inner) {
+        if let Err(error) = inner.write() {
+            self.give_up(inner, &error);
+        }
     }
 
     fn add(&self, inner: &mut Inner, revision: Revision, delta: &[u8], now: SystemTime) -> io::Result<()> {
@@ -248,6 +265,12 @@ impl DiskHistory {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for DiskHistory {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

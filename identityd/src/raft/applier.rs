@@ -34,7 +34,6 @@ pub struct Applier {
     behind: Arc<Behind>,
     snapshots: Snapshots,
     digests: Arc<Digests>,
-    past: Arc<DiskHistory>,
     durable: Option<Durable>,
 }
 
@@ -60,8 +59,8 @@ impl Applier {
         book.ledger().store().into_iter().for_each(|store| history.found(store));
         let digests = Arc::new(Digests::default());
         marker.note(&digests);
-        let behind = Behind::start(history, state, Position::new(marker, book));
-        Self { behind, past, snapshots, digests, durable: None }
+        let behind = Behind::start(history, past, state, Position::new(marker, book));
+        Self { behind, snapshots, digests, durable: None }
     }
 
     /// Applies no entry before the own log holds it for good.
@@ -139,7 +138,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
                 answers.push(self.apply_entry(&mut position, entry)?);
                 position.marker.note(&self.digests);
             }
-            self.past.append(position.passed.iter(), self.past.now());
+            self.behind.past.append(position.passed.iter(), self.behind.past.now());
             position.passed.clear();
             position.dirty.bytes()
         };
@@ -171,7 +170,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         let replaced = blocking(move || {
             this.behind.replace(Image { marker, mesh, ledger }, |marker| {
                 marker.note(&this.digests);
-                this.past.reset(marker.revision);
+                this.behind.past.reset(marker.revision);
             })
         });
         replaced.await.map_err(|error| StorageIOError::write_state_machine(&error))?;

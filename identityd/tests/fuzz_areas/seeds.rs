@@ -16,7 +16,7 @@ use ringfence_identityd::{
     },
     restore::rows,
     snapshot::Snapshots,
-    state::Marker,
+    state::{Marker, whole_digest},
 };
 use ringfence_policy::{
     command::{Command, Committed, EndpointSpec, FqdnSpec, Housekeeping, Refusal, SignOfLife},
@@ -226,7 +226,7 @@ pub(crate) fn wal() -> Seeds {
 pub(crate) fn snapshot() -> Seeds {
     let directory = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::open(directory.path()).unwrap();
-    snapshots.build(&meta(), &mesh(), &ledger()).unwrap();
+    snapshots.build(&meta(), &mesh(), &ledger(), whole_digest(&mesh(), &ledger())).unwrap();
     let whole = std::fs::read(directory.path().join("snapshot")).unwrap();
     let (mesh, rows) = (mesh(), ledger().rows().collect::<Vec<_>>());
     let records: Vec<(&RecordKey, &Versioned)> = mesh.records().iter().collect();

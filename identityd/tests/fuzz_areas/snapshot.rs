@@ -8,6 +8,7 @@ use ringfence_identityd::{
     machine::ledger::{Ledger, Row, RowKey},
     raft::SnapshotMeta,
     snapshot::Snapshots,
+    state::whole_digest,
 };
 use ringfence_policy::{
     mesh::Mesh,
@@ -32,7 +33,8 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
             rows.into_iter().for_each(|(key, row)| ledger.set(&key, Some(row)));
             let records = records.into_iter().collect();
             let mesh = Mesh::from_snapshot(Snapshot { revision, records });
-            snapshots.build(&meta, &mesh, &ledger).expect("what decodes can be written");
+            let digest = whole_digest(&mesh, &ledger);
+            snapshots.build(&meta, &mesh, &ledger, digest).expect("what decodes can be written");
         }
     }
     let received = {
@@ -49,7 +51,8 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     };
     let loaded = loaded.expect("it is there");
     assert_eq!(installed.ok().as_ref(), Some(&loaded));
-    snapshots.build(&loaded.meta, &loaded.mesh, &loaded.ledger).expect("what was read can be written");
+    let digest = whole_digest(&loaded.mesh, &loaded.ledger);
+    snapshots.build(&loaded.meta, &loaded.mesh, &loaded.ledger, digest).expect("what was read can be written");
     assert_eq!(snapshots.load().ok().flatten(), Some(loaded));
     true
 }

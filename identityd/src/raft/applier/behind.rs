@@ -21,6 +21,7 @@ use ringfence_proto::follow::SharedHistory;
 
 use super::position::{Image, Position};
 use crate::{
+    history::DiskHistory,
     machine::Book,
     state::{Marker, State, StateError},
 };
@@ -35,6 +36,7 @@ const TOO_MANY_DIRTY_BYTES: usize = 4 * MOST_DIRTY_BYTES;
 /// The state machine's state, in memory and on disk. One writer at a time for each of them.
 pub(super) struct Behind {
     pub(super) history: Arc<SharedHistory>,
+    pub(super) past: Arc<DiskHistory>,
     pub(super) state: Arc<State>,
     position: Mutex<Position>,
     /// Held while the disk is written, so that images come in their order. Taken before `position`.
@@ -44,11 +46,16 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    pub(super) fn start(history: Arc<SharedHistory>, state: Arc<State>, position: Position) -> Arc<Self> {
+    pub(super) fn start(
+        history: Arc<SharedHistory>,
+        past: Arc<DiskHistory>,
+        state: Arc<State>,
+        position: Position,
+    ) -> Arc<Self> {
         let (wake, woken) = sync_channel(1);
         let position = Mutex::new(position);
         let (writing, failed) = (Mutex::default(), Mutex::default());
-        let behind = Arc::new(Self { history, state, position, writing, failed, wake });
+        let behind = Arc::new(Self { history, past, state, position, writing, failed, wake });
         let weak = Arc::downgrade(&behind);
         let spawned = std::thread::Builder::new().name("state".to_owned()).spawn(move || write_behind(&weak, &woken));
         if let Err(error) = spawned {
@@ -104,6 +111,8 @@ impl Behind {
             }
             (std::mem::take(&mut position.dirty), position.image(&self.history))
         };
+        // After a crash the history must reach as far as the state.
+        self.past.flush();
         self.state.write(dirty.changes(&image), &image.marker)?;
         self.state.hand_over()
     }

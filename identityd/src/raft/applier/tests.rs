@@ -16,9 +16,11 @@ use ringfence_policy::{
     record::{Cluster, Node, RecordKey},
     revision::Revision,
 };
+use ringfence_proto::follow::Past as _;
 
 use super::*;
 use crate::{
+    history::Bounds,
     raft::batch::{Batch, Proposal},
     storage::Storage,
     wal::WalOptions,
@@ -138,6 +140,26 @@ fn a_snapshot_is_of_the_moment_when_it_was_taken_while_entries_go_on() {
     opened.storage.abandon();
     let (_, stored) = State::open(&directory.path().join("state")).unwrap();
     assert_eq!(stored.unwrap().mesh, now);
+}
+
+#[test]
+fn s13_after_a_crash_the_history_reaches_as_far_as_the_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Opened::new(directory.path());
+    let before = opened.mesh().revision();
+    (0..10).for_each(|round| opened.apply(vec![put(2, round)]));
+    opened.applier.persist().unwrap();
+    let written = opened.mesh().revision();
+    (0..10).for_each(|round| opened.apply(vec![put(3, round)]));
+    opened.storage.abandon();
+    // What it had in memory is gone.
+    std::mem::forget(opened);
+    let (_, stored) = State::open(&directory.path().join("state")).unwrap();
+    let head = stored.unwrap().marker.revision;
+    assert_eq!(head, written);
+    let past = DiskHistory::open(&directory.path().join("history"), 1, Bounds::default(), head);
+    let resumed = past.deltas_after(before, 100).expect("followers resume");
+    assert_eq!(resumed.len() as u64, written.0 - before.0);
 }
 
 #[test]
