@@ -53,6 +53,7 @@ impl Arguments {
         add("--rounds", self.rounds.map(|rounds| rounds.to_string()));
         add("--peer", self.peer.clone());
         self.only.iter().for_each(|part| add("--only", Some(part.clone())));
+        setup::for_builds()?;
         match name {
             "store" => {
                 install_peer(self.peer.as_deref())?;

@@ -15,6 +15,9 @@ struct Need {
     root_only: bool,
 }
 
+/// What compiling needs beside the compiler.
+const BUILDS_NEED: [Need; 1] = [need("make", "make", "builds identityd's allocator", false)];
+
 const NEEDS: [Need; 7] = [
     need("ip", "iproute2", "makes network namespaces, links and routes", true),
     need("nft", "nftables", "cuts a cluster off", true),
@@ -36,8 +39,14 @@ const fn need(command: &'static str, package: &'static str, why: &'static str, r
     Need { command, package, why, root_only }
 }
 
-/// Installs what is missing, after saying what and why.
+/// Installs what compiling needs and is missing, after saying what and why.
+pub(crate) fn for_builds() -> Result<()> {
+    provide(&BUILDS_NEED)
+}
+
+/// As `for_builds`, with what the demo needs.
 pub(crate) fn run() -> Result<()> {
+    for_builds()?;
     provide(&NEEDS)
 }
 

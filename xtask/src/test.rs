@@ -42,6 +42,7 @@ pub(crate) fn run() -> Result<()> {
     if !shell::is_root() {
         println!("not root: tests that need network namespaces or eBPF are skipped, the demo uses the memory datapath");
     }
+    setup::for_builds()?;
     run_steps(&STEPS)
 }
 
