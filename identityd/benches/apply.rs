@@ -22,6 +22,7 @@ use ringfence_identityd::{
         Entry, LogId,
         applier::Applier,
         batch::{Batch, Proposal},
+        bound::{KEPT_BYTES, LOG_BYTES},
         log::Log,
     },
     storage::Storage,
@@ -42,9 +43,6 @@ const IDENTITIES: u64 = 50_000;
 const COMMANDS: u64 = 64;
 /// Entries of which the puts are measured at once.
 const BLOCK: u64 = 500;
-/// As `raft/bound.rs` has them.
-const LOG_BYTES: u64 = 256 << 20;
-const KEPT_BYTES: u64 = 64 << 20;
 
 /// One member's state machine.
 struct Machine {

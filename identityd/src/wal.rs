@@ -43,8 +43,8 @@ const FINISHED: &str = "segment";
 /// Ending of a segment's name until it is whole.
 const UNFINISHED: &str = "new";
 
-/// What the log of `member` in a directory holds, as a start finds it; nothing is made or cut. The entries take at most
-/// `tail_bytes` in memory.
+/// What the log of `member` in a directory holds, as a start finds it. Nothing is made or cut; segments that are not whole are
+/// removed. The entries take at most `tail_bytes` in memory.
 ///
 /// # Errors
 /// `WalError`.
@@ -140,56 +140,41 @@ impl Wal {
         self.contents().stretch(index).is_none()
     }
 
-    /// The entries of a range of indexes, as far as they are there. Blocks where they are on disk.
+    /// The entries of a range of indexes, as far as they are there, but not more than about `most_bytes`, one at least. Blocks
+    /// where they are on disk.
     ///
     /// # Errors
     /// `WalError` for what cannot be read back; nothing is left out instead.
-    pub fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, WalError> {
-        self.read(indexes(range), usize::MAX)
-    }
-
-    /// As `entries`, but not more than about `most_bytes`, one entry at least.
-    ///
-    /// # Errors
-    /// `WalError` for what cannot be read back.
     pub fn read(&self, range: Range<u64>, most_bytes: usize) -> Result<Vec<Entry>, WalError> {
-        let (mut next, mut bytes, mut entries) = (range.start, 0, Vec::new());
-        while next < range.end && bytes < most_bytes {
+        let mut taken = Taken { wanted: range, room: most_bytes, entries: Vec::new() };
+        while taken.wants_more() {
             let stretch = {
                 let contents = self.contents();
                 match contents.first_index() {
                     // The next ones were purged meanwhile.
-                    Some(first) if first > next && !entries.is_empty() => break,
-                    Some(first) => next = next.max(first),
+                    Some(first) if first > taken.wanted.start && !taken.entries.is_empty() => break,
+                    Some(first) => taken.wanted.start = taken.wanted.start.max(first),
                     None => break,
                 }
-                let Some(stretch) = contents.stretch(next) else {
-                    let is_enough = |entry: &&Entry| {
-                        let fits = bytes < most_bytes;
-                        bytes += weight(entry);
-                        fits
-                    };
-                    let tail = contents.tail().range(next..range.end.max(next)).map(|(_, entry)| entry);
-                    entries.extend(tail.take_while(is_enough).cloned());
+                let Some(stretch) = contents.stretch(taken.wanted.start) else {
+                    let mut tail = contents.tail().range(taken.wanted.start..).map(|(_, entry)| entry);
+                    while taken.wants_more()
+                        && let Some(entry) = tail.next()
+                    {
+                        taken.take(entry.clone());
+                    }
                     break;
                 };
                 stretch
             };
-            let read = reader::read(self.disk.as_ref(), &self.directory, stretch, next, |entry| {
-                let fits = bytes < most_bytes && next < range.end;
-                if fits {
-                    (bytes, next) = (bytes + weight(&entry), next + 1);
-                    entries.push(entry);
-                }
-                fits
-            });
-            match read {
+            let from = taken.wanted.start;
+            match reader::read(self.disk.as_ref(), &self.directory, stretch, from, |entry| taken.take(entry)) {
                 // It was purged meanwhile, and its segment removed.
-                Err(_) if self.contents().stretch(next).is_none() => {}
+                Err(_) if self.contents().stretch(taken.wanted.start).is_none() => {}
                 read => read?,
             }
         }
-        Ok(entries)
+        Ok(taken.entries)
     }
 
     /// The log id of an entry. Blocks where it is on disk.
@@ -307,6 +292,32 @@ impl Drop for Wal {
 
 fn committed_record(committed: Option<LogId>) -> Record {
     Record { kind: RecordKind::Committed, index: None, payload: codec::encode(&committed) }
+}
+
+/// Entries on their way to a reader.
+struct Taken {
+    /// The indexes that are missing.
+    wanted: Range<u64>,
+    /// Bytes that there still is room for.
+    room: usize,
+    entries: Vec<Entry>,
+}
+
+impl Taken {
+    fn wants_more(&self) -> bool {
+        !self.wanted.is_empty() && self.room > 0
+    }
+
+    /// Takes the next entry, if it is wanted; says whether it was.
+    fn take(&mut self, entry: Entry) -> bool {
+        let is_wanted = self.wants_more();
+        if is_wanted {
+            self.room = self.room.saturating_sub(weight(&entry));
+            self.wanted.start += 1;
+            self.entries.push(entry);
+        }
+        is_wanted
+    }
 }
 
 /// The indexes of a range.

@@ -21,10 +21,11 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
     let mut figures = std::collections::BTreeMap::<(&str, bool), Vec<f64>>::new();
     for _ in 0..bench.options.rounds {
         for is_ours in both(bench) {
-            for (name, cpu_name, clients) in [("1", "cpu-1", 1), ("16", "cpu-16", AT_ONCE)] {
+            let ways = [("1", "cpu-1", 1, true), ("paged", "cpu-paged", 1, false), ("16", "cpu-16", AT_ONCE, false)];
+            for (name, cpu_name, clients, whole) in ways {
                 let meter = Meter::start(bench.servers(is_ours));
                 let started = Instant::now();
-                let tasks: Vec<_> = (0..clients).map(|n| sync(bench, is_ours, n, clients == 1)).collect();
+                let tasks: Vec<_> = (0..clients).map(|n| sync(bench, is_ours, n, whole)).collect();
                 for task in tasks {
                     task.await.unwrap();
                 }
@@ -32,7 +33,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
                 // The kernel counts in ticks: what is still being sent must be counted, too.
                 let cpu = meter.read(bench.servers(is_ours)).servers;
                 println!(
-                    "sync-{clients:2} {}: {elapsed:.0} ms, {cpu:.2} s server CPU",
+                    "sync-{name:5} {}: {elapsed:.0} ms, {cpu:.2} s server CPU",
                     if is_ours { "ours" } else { "etcd" }
                 );
                 figures.entry((name, is_ours)).or_default().push(elapsed);
@@ -48,6 +49,7 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
         bench.rows.compare(name, unit, of(key, true), peer.then(|| of(key, false)), Some(target));
     };
     row("sync-1", "ms, against one Get of everything", "1", Target::AtMost(0.8));
+    row("sync-1", "ms, against pages of 256", "paged", Target::AtMost(0.2));
     row("sync-16", "ms, against pages of 256", "16", Target::AtMost(0.15));
     row("sync-16", "s server CPU, against pages of 256", "cpu-16", Target::AtMost(0.1));
     bench.rows.compare("sync", "MB resident with 50,000 identities", ours_rss, etcd_rss, Some(Target::AtMost(0.5)));

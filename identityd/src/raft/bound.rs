@@ -14,9 +14,9 @@ use super::Raft;
 use crate::wal::Wal;
 
 /// The log is cut when it has this many bytes.
-const LOG_BYTES: u64 = 256 << 20;
+pub const LOG_BYTES: u64 = 256 << 20;
 /// Bytes that stay behind a snapshot at most.
-const KEPT_BYTES: u64 = 64 << 20;
+pub const KEPT_BYTES: u64 = 64 << 20;
 /// How often the log is weighed: at 100 MB/s it grows by 20 MB in that time.
 const INTERVAL: Duration = Duration::from_millis(200);
 

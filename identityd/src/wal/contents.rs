@@ -96,12 +96,6 @@ impl Contents {
         &self.tail
     }
 
-    /// What the entries take in memory, roughly; known without looking at them.
-    #[must_use]
-    pub const fn tail_bytes(&self) -> usize {
-        self.tail_bytes
-    }
-
     /// What the entries take on disk, apart from the very newest.
     #[must_use]
     pub const fn disk_bytes(&self) -> u64 {
@@ -224,12 +218,12 @@ mod tests {
     fn bytes_are_those_of_the_entries_that_are_there() {
         let mut contents = contents(10, 10, 0);
         contents.truncate(9).unwrap();
-        assert_eq!((contents.len(), contents.tail_bytes()), (8, counted(&contents)));
+        assert_eq!((contents.len(), contents.tail_bytes), (8, counted(&contents)));
         contents.truncated(9);
         contents.purge(log_id(3));
-        assert_eq!((contents.len(), contents.tail_bytes()), (5, counted(&contents)));
+        assert_eq!((contents.len(), contents.tail_bytes), (5, counted(&contents)));
         contents.purge(log_id(u64::MAX));
-        assert_eq!((contents.len(), contents.tail_bytes(), contents.disk_bytes()), (0, 0, 0));
+        assert_eq!((contents.len(), contents.tail_bytes, contents.disk_bytes()), (0, 0, 0));
     }
 
     #[test]
@@ -239,7 +233,7 @@ mod tests {
             contents.evict(0);
             assert_eq!(contents.tail().len(), left, "stored up to {stored}, committed up to {committed}");
             assert_eq!((contents.len(), contents.first_index()), (10, Some(1)));
-            assert_eq!((contents.last_log_id(), contents.tail_bytes()), (Some(log_id(10)), counted(&contents)));
+            assert_eq!((contents.last_log_id(), contents.tail_bytes), (Some(log_id(10)), counted(&contents)));
         }
         let mut contents = contents(10, 10, 10);
         contents.evict(3 * ENTRY_OVERHEAD_BYTES);

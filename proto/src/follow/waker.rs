@@ -176,8 +176,12 @@ mod tests {
 
     #[tokio::test]
     async fn many_followers_share_writes_and_few_wait_for_nothing() {
-        let [few, many] = [telling(3).await, telling(50).await];
+        let (mut few, many) = (telling(3).await, telling(50).await);
         let pauses = SHARE * 50 * 20;
+        for _ in 0..4 {
+            // A busy machine may stop any of them; all of them would have the pauses.
+            few = few.min(telling(3).await);
+        }
         assert!(many >= pauses && few < pauses, "3 followers: {few:?}, 50 followers: {many:?}");
     }
 }

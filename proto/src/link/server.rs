@@ -5,7 +5,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use prost::bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -76,7 +76,13 @@ where
             }
             method => {
                 let Ok(place) = places.clone().acquire_owned().await else { break Ok(()) };
-                tokio::spawn(answer(handler.clone(), answers.clone(), number, method, payload, place));
+                let (handler, answers) = (handler.clone(), answers.clone());
+                tokio::spawn(async move {
+                    let answer = handler.call(method, payload).await;
+                    // Fails when the connection is gone: nobody waits then.
+                    let _ = answers.send((number, answer)).await;
+                    drop(place);
+                });
             }
         }
     };
@@ -85,24 +91,7 @@ where
     ended.and(written)
 }
 
-type Answer = (u32, Result<Vec<u8>, Status>);
-type Answers = mpsc::Receiver<Answer>;
-
-/// Answers one call. The handler's part of the task lies in a box: a task's memory is aligned to 128 bytes, and glibc finds
-/// a freed piece of that kind again only where its neighbours are free, too. So large tasks leave large holes.
-async fn answer<H: Handler>(
-    handler: Arc<H>,
-    answers: mpsc::Sender<Answer>,
-    number: u32,
-    method: u8,
-    payload: Bytes,
-    place: OwnedSemaphorePermit,
-) {
-    let answer = Box::pin(handler.call(method, payload)).await;
-    // Fails when the connection is gone: nobody waits then.
-    let _ = answers.send((number, answer)).await;
-    drop(place);
-}
+type Answers = mpsc::Receiver<(u32, Result<Vec<u8>, Status>)>;
 
 async fn write_answers<W: AsyncWrite + Unpin>(mut to: W, mut queue: Answers) -> io::Result<()> {
     let mut buffer = Vec::new();
@@ -122,34 +111,4 @@ async fn write_answers<W: AsyncWrite + Unpin>(mut to: W, mut queue: Answers) -> 
         buffer.clear();
     }
     to.shutdown().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Its calls need a lot of memory while they last.
-    struct Large;
-
-    impl Handler for Large {
-        fn hello(&self, _introduction: Introduction) {}
-
-        async fn call(&self, _method: u8, payload: Bytes) -> Result<Vec<u8>, Status> {
-            let held = [0_u8; 4096];
-            tokio::task::yield_now().await;
-            Ok([&payload[..], &held].concat())
-        }
-    }
-
-    #[tokio::test]
-    async fn the_task_of_a_call_is_small_whatever_its_handler_needs() {
-        assert!(size_of_val(&Large.call(7, Bytes::new())) > 4096);
-        let (answers, mut queue) = mpsc::channel(1);
-        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let task = answer(Arc::new(Large), answers, 3, 7, Bytes::from_static(b"ab"), place);
-        assert!(size_of_val(&task) <= 512, "{} bytes", size_of_val(&task));
-        task.await;
-        let (number, answer) = queue.recv().await.unwrap();
-        assert_eq!((number, answer.unwrap().len()), (3, 4098));
-    }
 }
