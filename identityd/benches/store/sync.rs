@@ -22,7 +22,8 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
     for _ in 0..bench.options.rounds {
         for is_ours in both(bench) {
             let ways = [("1", "cpu-1", 1, true), ("paged", "cpu-paged", 1, false), ("16", "cpu-16", AT_ONCE, false)];
-            for (name, cpu_name, clients, whole) in ways {
+            // Ours knows no pages; a second client within two seconds gets what the first one got.
+            for (name, cpu_name, clients, whole) in ways.into_iter().filter(|way| !(is_ours && way.0 == "paged")) {
                 let meter = Meter::start(bench.servers(is_ours));
                 let started = Instant::now();
                 let tasks: Vec<_> = (0..clients).map(|n| sync(bench, is_ours, n, whole)).collect();
@@ -49,9 +50,10 @@ pub(crate) async fn run(bench: &mut Bench<'_>) {
         bench.rows.compare(name, unit, of(key, true), peer.then(|| of(key, false)), Some(target));
     };
     row("sync-1", "ms, against one Get of everything", "1", Target::AtMost(0.8));
-    row("sync-1", "ms, against pages of 256", "paged", Target::AtMost(0.2));
     row("sync-16", "ms, against pages of 256", "16", Target::AtMost(0.15));
     row("sync-16", "s server CPU, against pages of 256", "cpu-16", Target::AtMost(0.1));
+    let paged = peer.then(|| of("paged", false));
+    bench.rows.compare("sync-1", "ms, against pages of 256", of("1", true), paged, Some(Target::AtMost(0.2)));
     bench.rows.compare("sync", "MB resident with 50,000 identities", ours_rss, etcd_rss, Some(Target::AtMost(0.5)));
 }
 
